@@ -1,0 +1,3 @@
+"""bsjax: conceptual blindspots of text-to-image models, in JAX."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,133 @@
+"""Configs: typed options of a config file, checks before anything is built, and stage hashes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ml_collections
+
+from bsjax.core.errors import UserError
+
+ENCODER_VARIANTS = tuple(f"vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg"))
+PATCH_SIZE = 14
+FORMS = ("relative", "difference")
+SOURCES = ("folder",)
+DTYPES = ("float32", "bfloat16")
+LOSSES = ("mse", "aux")
+
+
+def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
+    """Reads the part of ``--config=file.py:ARG`` behind the colon.
+
+    ``"tiny,limit=40"`` gives ``tiny=True, limit=40``. Each option is read as the type of its
+    default; a bool stands for itself.
+
+    Raises:
+      UserError: an option that `defaults` does not name, or a value of another type.
+    """
+    result = ml_collections.ConfigDict(defaults)
+    for part in filter(None, (part.strip() for part in (arg or "").split(","))):
+        name, has_value, text = part.partition("=")
+        if name not in defaults:
+            raise UserError(
+                f"config option {name!r} is unknown; expected one of {', '.join(sorted(defaults))}"
+                " behind the colon of --config=FILE:OPTION,OPTION=VALUE"
+            )
+        default = defaults[name]
+        try:
+            if isinstance(default, bool):
+                result[name] = _parse_bool(text) if has_value else True
+            elif not has_value:
+                raise ValueError("no value given")
+            else:
+                result[name] = type(default)(text)
+        except ValueError as error:
+            raise UserError(
+                f"config option {part!r}: expected a {type(default).__name__} ({error})"
+            ) from error
+    return result
+
+
+def _parse_bool(text: str) -> bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+        raise ValueError(f"got {text!r}")
+    return text.lower() in ("true", "1")
+
+
+def flatten(config: ml_collections.ConfigDict | dict, prefix: str = "") -> dict[str, Any]:
+    """A flat mapping of dotted keys to plain values."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict | dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def select(config: ml_collections.ConfigDict, keys: Sequence[str]) -> dict[str, Any]:
+    """The part of the config that decides a stage's result: the keys at or below `keys`."""
+    return {
+        name: value
+        for name, value in flatten(config).items()
+        if any(name == key or name.startswith(f"{key}.") for key in keys)
+    }
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+    """Checks every rule that needs no file and no model, before anything is built.
+
+    Raises:
+      UserError: the first rule broken, with the flag to change.
+    """
+    _require_choice(config, "real.source", SOURCES)
+    _require_choice(config, "encoder.variant", ENCODER_VARIANTS)
+    _require_choice(config, "encoder.dtype", DTYPES)
+    _require_choice(config, "compare.form", FORMS)
+    _require_choice(config, "train.loss", LOSSES)
+    for key in ("real.path", "encoder.weights"):
+        if not _get(config, key):
+            raise UserError(f"{key} is empty; set --config.{key}")
+    for key in ("encoder.resize", "encoder.crop"):
+        _require(config, key, _get(config, key) > 0, "a positive number of pixels")
+    crop, resize = config.encoder.crop, config.encoder.resize
+    _require(config, "encoder.crop", crop % PATCH_SIZE == 0, f"a multiple of {PATCH_SIZE}")
+    _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
+    for arm in ("real", "generated"):
+        _require(config, f"{arm}.max_bad", 0 <= config[arm].max_bad <= 1, "a share from 0 to 1")
+    for key in ("encoder.batch_per_device", "measure.images_per_shard", "measure.top_images"):
+        _require(config, key, _get(config, key) >= 1, "at least 1")
+    _require(config, "sae.threshold", config.sae.threshold >= 0, "0 or more")
+    compare = config.compare
+    _require(config, "compare.temperature", compare.temperature > 0, "more than 0")
+    _require(config, "compare.fdr", 0 < compare.fdr <= 1, "a share between 0 and 1")
+    _require(config, "compare.bootstrap", compare.bootstrap >= 0, "0 (off) or more")
+    _require(
+        config,
+        "compare.suppressed",
+        0 <= compare.suppressed < compare.exaggerated <= 1,
+        f"between 0 and compare.exaggerated={compare.exaggerated}, at most 1",
+    )
+    train = config.train
+    for key in ("n_concepts", "n_candidates", "steps", "tokens_per_step"):
+        _require(config, f"train.{key}", train[key] >= 1, "at least 1")
+    _require(
+        config,
+        "train.n_active",
+        1 <= train.n_active <= train.n_concepts,
+        f"from 1 to train.n_concepts={train.n_concepts}",
+    )
+
+
+def _get(config: ml_collections.ConfigDict, key: str) -> Any:
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def _require(config: ml_collections.ConfigDict, key: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UserError(f"{key}={_get(config, key)}: expected {expected}; set --config.{key}")
+
+
+def _require_choice(config: ml_collections.ConfigDict, key: str, choices: Sequence[str]) -> None:
+    _require(config, key, _get(config, key) in choices, f"one of {', '.join(choices)}")

@@ -1,0 +1,59 @@
+"""The one device mesh ("data", "model") and how arrays lie on it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from bsjax.core.errors import UserError
+
+DATA = "data"
+MODEL = "model"
+
+
+def make_mesh(data: int = -1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Builds the mesh; -1 takes the devices that the other axis leaves.
+
+    Raises:
+      UserError: the axes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    n_devices = len(devices)
+    shape = {"data": data, "model": model}
+    free = [axis for axis, size in shape.items() if size == -1]
+    if len(free) > 1:
+        raise UserError(
+            "mesh.data and mesh.model are both -1; set one of --config.mesh.{data,model}"
+        )
+    if free:
+        other = shape["model" if free[0] == "data" else "data"]
+        if other < 1 or n_devices % other:
+            raise UserError(
+                f"{n_devices} devices cannot be divided by a mesh axis of {other}; set"
+                " --config.mesh.data and --config.mesh.model to factors of it"
+            )
+        shape[free[0]] = n_devices // other
+    if shape["data"] * shape["model"] != n_devices:
+        raise UserError(
+            f"mesh {shape['data']} x {shape['model']} (data x model) expects"
+            f" {shape['data'] * shape['model']} devices, got {n_devices}; set --config.mesh.data=-1"
+        )
+    grid = np.asarray(devices).reshape(shape["data"], shape["model"])
+    return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto,) * 2)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def over_data(mesh: Mesh) -> NamedSharding:
+    """The first dimension is divided over the data axis."""
+    return NamedSharding(mesh, PartitionSpec(DATA))
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Moves host arrays to the devices of `sharding`."""
+    return jax.device_put(tree, sharding)

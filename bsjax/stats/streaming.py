@@ -1,0 +1,122 @@
+"""Streaming concept statistics: codes of one batch in, running totals out (METHOD section 4).
+
+The device reduces a batch of codes [B, T, K] to per-image numbers (`reduce_batch`) and keeps the
+list of top images (`update_top_images`); both are pure and are jitted by the stage over the mesh.
+The host adds the images up in float64 (`update`), image by image, so that totals depend neither on
+the batch size nor on the number of devices.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from bsjax.core.dims import Grid
+
+
+class BatchStatistics(NamedTuple):
+    """What the device leaves of a batch of codes. Rows of masked images are zero."""
+
+    image_energy: Float[Array, "B K"]  # sum of codes over all T tokens
+    patch_mean: Float[Array, "B K"]  # mean code over the P patch tokens
+    fires: Int[Array, "K"]  # (image, token) pairs with a code above zero
+    present: Int[Array, "K"]  # images with any code above zero
+
+
+class TopImages(NamedTuple):
+    """The L images of each concept with the largest mean code over patches, best first."""
+
+    scores: Float[Array, "K L"]  # 0 where the list is not full
+    rows: Int[Array, "K L"]  # index of the image, -1 where the list is not full
+
+
+def reduce_batch(
+    codes: Float[Array, "B T K"], mask: Bool[Array, "B"], grid: Grid
+) -> BatchStatistics:
+    """Reduces the codes of a batch; images with a False mask count nothing."""
+    codes = jnp.where(mask[:, None, None], codes, 0.0)
+    special = jnp.sum(codes[:, : grid.n_special], axis=1)  # [B, K]
+    patches = jnp.sum(codes[:, grid.n_special :], axis=1)  # [B, K]
+    energy = special + patches
+    return BatchStatistics(
+        image_energy=energy,
+        patch_mean=patches / grid.n_patches,
+        fires=jnp.sum(codes > 0, axis=(0, 1), dtype=jnp.int32),
+        present=jnp.sum(energy > 0, axis=0, dtype=jnp.int32),
+    )
+
+
+def init_top_images(n_concepts: int, n_top: int) -> TopImages:
+    """Empty lists of length `n_top`."""
+    return TopImages(
+        scores=jnp.zeros((n_concepts, n_top), jnp.float32),
+        rows=jnp.full((n_concepts, n_top), -1, jnp.int32),
+    )
+
+
+def update_top_images(
+    top: TopImages, patch_mean: Float[Array, "B K"], rows: Int[Array, "B"]
+) -> TopImages:
+    """Merges a batch into the lists. Of equal scores the image seen first stays in front."""
+    n_top = top.scores.shape[1]
+    scores = jnp.concatenate([top.scores, patch_mean.T], axis=1)  # [K, L + B]
+    new_rows = jnp.broadcast_to(rows[None, :], patch_mean.T.shape)
+    candidates = jnp.concatenate([top.rows, new_rows], axis=1)
+    best, place = jax.lax.top_k(scores, n_top)  # [K, L]
+    kept = jnp.take_along_axis(candidates, place, axis=1)
+    return TopImages(scores=best, rows=jnp.where(best > 0, kept, -1))
+
+
+class Totals(NamedTuple):
+    """Sums over images, on the host: float64 and int64 [K]."""
+
+    n_images: int
+    energy: np.ndarray
+    energy_squared: np.ndarray
+    fires: np.ndarray
+    present: np.ndarray
+
+
+def init(n_concepts: int) -> Totals:
+    """No image yet."""
+    zeros, counts = np.zeros(n_concepts), np.zeros(n_concepts, np.int64)
+    return Totals(0, zeros, zeros, counts, counts)
+
+
+def update(totals: Totals, batch: BatchStatistics, mask: np.ndarray) -> Totals:
+    """Adds a batch (fetched to the host) to the totals."""
+    energy = np.asarray(batch.image_energy, np.float64)[np.asarray(mask)]
+    return Totals(
+        n_images=totals.n_images + energy.shape[0],
+        energy=totals.energy + energy.sum(axis=0),
+        energy_squared=totals.energy_squared + np.square(energy).sum(axis=0),
+        fires=totals.fires + np.asarray(batch.fires, np.int64),
+        present=totals.present + np.asarray(batch.present, np.int64),
+    )
+
+
+def merge(left: Totals, right: Totals) -> Totals:
+    """Totals of two disjoint parts of a set."""
+    return Totals(*(a + b for a, b in zip(left, right, strict=True)))
+
+
+def finalize(totals: Totals) -> dict[str, np.ndarray]:
+    """Per-concept statistics of a set of n images.
+
+    Returns:
+      energy: mean over images of the sum of codes over tokens.
+      energy_sd: standard deviation of that sum over images (n - 1 in the denominator).
+      fires: number of (image, token) pairs with a code above zero.
+      prevalence: share of images with a code above zero.
+    """
+    n = max(totals.n_images, 1)
+    energy = totals.energy / n
+    centred = np.maximum(totals.energy_squared - n * np.square(energy), 0.0)
+    return {
+        "energy": energy,
+        "energy_sd": np.sqrt(centred / max(n - 1, 1)),
+        "fires": totals.fires,
+        "prevalence": totals.present / n,
+    }
