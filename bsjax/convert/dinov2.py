@@ -1,0 +1,278 @@
+"""DINOv2 weights from the hub's layout, from a single file, or from the original release's .pth.
+
+Reads tensors by name without torch and without executing anything; writes nothing.
+"""
+
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from bsjax.convert.tables import Rule, convert, transpose
+from bsjax.convert.torch_file import open_torch_file
+from bsjax.core.errors import UserError
+from bsjax.models.dinov2 import VARIANTS, DinoV2, DinoV2Config
+
+FLAG = "--config.encoder.weights"
+RANDOM = "random:"
+
+
+class LoadedEncoder(NamedTuple):
+    """A DINOv2 module with its parameters (host arrays, float32)."""
+
+    model: DinoV2
+    params: dict[str, Any]
+    variant: str
+    source: str
+    is_random: bool
+    digest: str  # sha256 of the weight files, or the random seed
+
+
+def patch_kernel(tensor: np.ndarray) -> np.ndarray:
+    """Convolution weight [D, 3, 14, 14] as the kernel [14 * 14 * 3, D] over flattened patches."""
+    return tensor.transpose(2, 3, 1, 0).reshape(-1, tensor.shape[0])
+
+
+_ORIGINAL_BLOCK = r"blocks\.(?:\d+\.)?(\d+)\."
+ORIGINAL_RULES = (
+    Rule(r"mask_token", None),
+    Rule(r"(cls_token|pos_embed|register_tokens)", r"\1"),
+    Rule(r"patch_embed\.proj\.weight", "patch_embed/kernel", patch_kernel),
+    Rule(r"patch_embed\.proj\.bias", "patch_embed/bias"),
+    Rule(_ORIGINAL_BLOCK + r"(norm[12])\.weight", r"block_\1/\2/scale"),
+    Rule(_ORIGINAL_BLOCK + r"(norm[12])\.bias", r"block_\1/\2/bias"),
+    Rule(_ORIGINAL_BLOCK + r"attn\.(qkv|proj)\.weight", r"block_\1/\2/kernel", transpose),
+    Rule(_ORIGINAL_BLOCK + r"attn\.(qkv|proj)\.bias", r"block_\1/\2/bias"),
+    Rule(_ORIGINAL_BLOCK + r"(ls[12])\.gamma", r"block_\1/\2"),
+    Rule(_ORIGINAL_BLOCK + r"mlp\.(?:fc1|w12)\.weight", r"block_\1/fc1/kernel", transpose),
+    Rule(_ORIGINAL_BLOCK + r"mlp\.(?:fc1|w12)\.bias", r"block_\1/fc1/bias"),
+    Rule(_ORIGINAL_BLOCK + r"mlp\.(?:fc2|w3)\.weight", r"block_\1/fc2/kernel", transpose),
+    Rule(_ORIGINAL_BLOCK + r"mlp\.(?:fc2|w3)\.bias", r"block_\1/fc2/bias"),
+    Rule(r"norm\.weight", "norm/scale"),
+    Rule(r"norm\.bias", "norm/bias"),
+)
+
+_HUB_BLOCK = r"encoder\.layer\.(\d+)\."
+_HUB_QKV = [
+    rule
+    for part, name in enumerate(("query", "key", "value"))
+    for rule in (
+        Rule(
+            _HUB_BLOCK + rf"attention\.attention\.{name}\.weight",
+            rf"block_\1/qkv/kernel#{part}",
+            transpose,
+        ),
+        Rule(_HUB_BLOCK + rf"attention\.attention\.{name}\.bias", rf"block_\1/qkv/bias#{part}"),
+    )
+]
+HUB_RULES = (
+    Rule(r"embeddings\.mask_token", None),
+    Rule(r"embeddings\.cls_token", "cls_token"),
+    Rule(r"embeddings\.position_embeddings", "pos_embed"),
+    Rule(r"embeddings\.register_tokens", "register_tokens"),
+    Rule(
+        r"embeddings\.patch_embeddings\.projection\.weight", "patch_embed/kernel", patch_kernel
+    ),
+    Rule(r"embeddings\.patch_embeddings\.projection\.bias", "patch_embed/bias"),
+    *_HUB_QKV,
+    Rule(_HUB_BLOCK + r"(norm[12])\.weight", r"block_\1/\2/scale"),
+    Rule(_HUB_BLOCK + r"(norm[12])\.bias", r"block_\1/\2/bias"),
+    Rule(
+        _HUB_BLOCK + r"attention\.output\.dense\.weight", r"block_\1/proj/kernel", transpose
+    ),
+    Rule(_HUB_BLOCK + r"attention\.output\.dense\.bias", r"block_\1/proj/bias"),
+    Rule(_HUB_BLOCK + r"layer_scale([12])\.lambda1", r"block_\1/ls\2"),
+    Rule(_HUB_BLOCK + r"mlp\.(?:fc1|weights_in)\.weight", r"block_\1/fc1/kernel", transpose),
+    Rule(_HUB_BLOCK + r"mlp\.(?:fc1|weights_in)\.bias", r"block_\1/fc1/bias"),
+    Rule(_HUB_BLOCK + r"mlp\.(?:fc2|weights_out)\.weight", r"block_\1/fc2/kernel", transpose),
+    Rule(_HUB_BLOCK + r"mlp\.(?:fc2|weights_out)\.bias", r"block_\1/fc2/bias"),
+    Rule(r"layernorm\.weight", "norm/scale"),
+    Rule(r"layernorm\.bias", "norm/bias"),
+)
+
+
+class TensorSource(NamedTuple):
+    """Named tensors of one checkpoint, read one at a time."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    read: Callable[[str], np.ndarray]
+    files: tuple[pathlib.Path, ...]
+
+
+def load_dinov2(
+    variant: str, weights: str, compute_dtype: jnp.dtype = jnp.float32
+) -> LoadedEncoder:
+    """Loads a variant's weights.
+
+    Args:
+      variant: a key of `VARIANTS`.
+      weights: hub id, folder in the hub's layout, `.safetensors` or `.pth` file, or `random:SEED`.
+      compute_dtype: of the matmuls.
+
+    Raises:
+      UserError: unknown variant, no such weights, damaged file, weights of another model.
+    """
+    if variant not in VARIANTS:
+        raise UserError(
+            f"encoder.variant={variant!r}: expected one of {', '.join(VARIANTS)}; set"
+            " --config.encoder.variant"
+        )
+    model = DinoV2(VARIANTS[variant], compute_dtype)
+    if weights.startswith(RANDOM):
+        params = _random_params(model, weights)
+        return LoadedEncoder(model, params, variant, weights, True, weights)
+    return load_config(model, weights, variant)
+
+
+def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
+    """`load_dinov2` for a module of any size."""
+    source = _open(weights)
+    guess = _guess(source.shapes)
+    mine = _signature(model.config)
+    if guess is not None and guess != mine:
+        raise UserError(
+            f"{weights} holds {_name(guess)}, expected {variant} ({_describe(mine)}); set"
+            f" --config.encoder.variant or {FLAG}"
+        )
+    rules = ORIGINAL_RULES if "cls_token" in source.shapes else HUB_RULES
+    params = convert(source.shapes, source.read, rules, abstract_params(model), weights)
+    return LoadedEncoder(model, params, variant, weights, False, _digest(source.files))
+
+
+def abstract_params(model: DinoV2) -> dict[str, Any]:
+    """Shapes and dtypes of the parameters; nothing is computed."""
+    size = model.config.patch_size
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+
+
+def _random_params(model: DinoV2, weights: str) -> dict[str, Any]:
+    """Parameters drawn from a seed, scaled so that tokens differ between images."""
+    try:
+        seed = int(weights.removeprefix(RANDOM))
+    except ValueError as error:
+        raise UserError(f"{FLAG}={weights}: expected random:SEED with a whole number") from error
+    size = model.config.patch_size
+    init = jax.jit(model.init)
+    params = init(jax.random.key(seed), jnp.zeros((1, size, size, 3)))["params"]
+    return jax.tree.map(np.asarray, params)
+
+
+def _open(weights: str) -> TensorSource:
+    path = pathlib.Path(weights).expanduser()
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
+        if not path.is_file():
+            raise UserError(f"{weights} does not exist; set {FLAG} to a file, folder or hub id")
+        return _open_safetensors((path,)) if path.suffix == ".safetensors" else _open_torch(path)
+    if path.is_absolute() or weights.count("/") != 1:
+        raise UserError(
+            f"{FLAG}={weights}: expected a hub id (owner/name), a folder with config.json and"
+            " model.safetensors, a .safetensors or .pth file, or random:SEED"
+        )
+    return _open_folder(download_snapshot(weights, FLAG))
+
+
+def download_snapshot(repo: str, flag: str, patterns: tuple[str, ...] = ()) -> pathlib.Path:
+    """A hub repository's safetensors and JSON files in the local cache.
+
+    Raises:
+      UserError: no network and not cached, or no such repository.
+    """
+    import huggingface_hub
+
+    try:
+        folder = huggingface_hub.snapshot_download(
+            repo, allow_patterns=list(patterns or ("*.json", "*.safetensors"))
+        )
+    except Exception as error:  # The hub client raises many types; each means: not to be had.
+        raise UserError(
+            f"{repo} could not be fetched from the Hugging Face hub ({type(error).__name__}: is this"
+            f" machine offline, or the name wrong?); set {flag} to a local copy"
+        ) from error
+    return pathlib.Path(folder)
+
+
+def _open_folder(folder: pathlib.Path) -> TensorSource:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; copy it there")
+        return _open_safetensors(tuple(folder / name for name in names))
+    if (folder / "model.safetensors").is_file():
+        return _open_safetensors((folder / "model.safetensors",))
+    raise UserError(
+        f"{folder} has no model.safetensors (or model.safetensors.index.json); set {FLAG} to a"
+        " folder in the hub's layout"
+    )
+
+
+def _open_safetensors(files: tuple[pathlib.Path, ...]) -> TensorSource:
+    where: dict[str, Any] = {}
+    shapes = {}
+    for path in files:
+        try:
+            handle = safe_open(path, framework="flax")
+            for name in handle.keys():  # noqa: SIM118 (not a mapping)
+                shapes[name] = tuple(handle.get_slice(name).get_shape())
+                where[name] = handle
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path} is damaged or no safetensors file ({error}); fetch it again"
+            ) from error
+
+    def read(name: str) -> np.ndarray:
+        return np.asarray(where[name].get_tensor(name), np.float32)
+
+    return TensorSource(shapes, read, files)
+
+
+def _open_torch(path: pathlib.Path) -> TensorSource:
+    tensors = open_torch_file(path).tensors
+    shapes = {name: tuple(ref.shape) for name, ref in tensors.items()}
+    return TensorSource(shapes, lambda name: tensors[name].read().astype(np.float32), (path,))
+
+
+def _signature(config: DinoV2Config) -> tuple[int, int, int, str]:
+    return config.width, config.depth, config.n_registers, config.mlp
+
+
+def _guess(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, int, int, str] | None:
+    """(width, depth, registers, mlp) as the tensors tell; None if this is no DINOv2 at all."""
+    cls = shapes.get("cls_token") or shapes.get("embeddings.cls_token")
+    if cls is None:
+        return None
+    registers = shapes.get("register_tokens") or shapes.get("embeddings.register_tokens")
+    depth = sum(name.endswith(("norm1.weight",)) for name in shapes)
+    swiglu = any(".w12." in name or ".weights_in." in name for name in shapes)
+    return cls[-1], depth, registers[1] if registers else 0, "swiglu" if swiglu else "gelu"
+
+
+def _name(signature: tuple[int, int, int, str]) -> str:
+    for name, config in VARIANTS.items():
+        if _signature(config) == signature:
+            return name
+    return f"another model ({_describe(signature)})"
+
+
+def _describe(signature: tuple[int, int, int, str]) -> str:
+    width, depth, n_registers, mlp = signature
+    return f"width {width}, depth {depth}, {n_registers} registers, {mlp} MLP"
+
+
+def _digest(files: tuple[pathlib.Path, ...]) -> str:
+    sha = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as handle:
+            while chunk := handle.read(1 << 22):
+                sha.update(chunk)
+    return sha.hexdigest()[:16]

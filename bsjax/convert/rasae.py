@@ -1,0 +1,236 @@
+"""RA-SAE weights: the published .pth without torch, and the result of our own `train_sae`.
+
+Reads the published file block by block (W alone has 4.1 GB), fuses the dictionary once and keeps
+the fused result beside it, so that the next start reads 200 MB.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from bsjax.convert.torch_file import TensorRef, TorchFile, open_torch_file
+from bsjax.core.artifacts import atomic_path, hash_json
+from bsjax.core.errors import UserError
+from bsjax.sae.dictionary import project
+
+FLAG = "--config.sae.weights"
+PUBLISHED = "RA-SAE-DINOv2-32k.pth"
+TRAINED = "sae.safetensors"
+FUSED_SCHEMA = 1
+ROWS_PER_BLOCK = 1024
+CACHE_DIR = pathlib.Path("~/.cache/bsjax")
+
+_NAMES = {
+    "kernel": "encoder.final_block.0.weight",
+    "bias": "encoder.final_block.0.bias",
+    "scale": "encoder.final_block.1.weight",
+    "shift": "encoder.final_block.1.bias",
+}
+
+
+class LoadedSAE(NamedTuple):
+    """An SAE ready for inference, host arrays in float32."""
+
+    encoder: dict[str, np.ndarray]  # as bsjax.sae.encoder.EncoderParams
+    dictionary: np.ndarray  # [K, D], projected and fused
+    threshold: float | None  # None: the checkpoint stores none
+    source: str
+    digest: str
+
+    @property
+    def width(self) -> int:
+        return self.encoder["kernel"].shape[0]
+
+    @property
+    def n_concepts(self) -> int:
+        return self.encoder["kernel"].shape[1]
+
+
+def load_rasae(weights: str) -> LoadedSAE:
+    """Loads an RA-SAE for inference.
+
+    Args:
+      weights: `.pth` in the published form, folder of a `train_sae` stage (or the workdir it lies
+        in), `.safetensors` as `save_trained` writes, or hub id.
+
+    Raises:
+      UserError: no such file, damaged, of another form, or asking to run code.
+    """
+    path = pathlib.Path(weights).expanduser()
+    if path.is_dir():
+        for folder in (path, path / "sae"):
+            if (folder / TRAINED).is_file():
+                return load_trained(folder / TRAINED)
+        raise UserError(f"{weights} holds no {TRAINED}; set {FLAG} to the sae folder of a workdir")
+    if path.is_file():
+        if path.suffix == ".safetensors":
+            return load_trained(path)
+        return load_published(path)
+    if path.suffix or path.is_absolute() or weights.count("/") != 1:
+        raise UserError(f"{FLAG}={weights} does not exist; expected a .pth, a folder or a hub id")
+    from bsjax.convert.dinov2 import download_snapshot
+
+    return load_rasae(str(download_snapshot(weights, FLAG, ("*.pth",)) / PUBLISHED))
+
+
+def load_published(path: pathlib.Path) -> LoadedSAE:
+    """Reads a `.pth` of the published form, or the fused copy made of it earlier.
+
+    Atoms are exp(multiplier) * (W C + Lam) with W and Lam projected (METHOD 2.4), computed in
+    blocks of rows of W.
+    """
+    stat = path.stat()
+    key = {"schema": FUSED_SCHEMA, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    caches = (
+        path.with_suffix(".fused.safetensors"),
+        CACHE_DIR.expanduser() / f"{hash_json(str(path.resolve()))}.fused.safetensors",
+    )
+    for cache in caches:
+        loaded = _read_fused(cache, hash_json(key), str(path))
+        if loaded is not None:
+            return loaded
+    tensors, radius = _published_tensors(open_torch_file(path))
+    encoder = {name: tensors[source].read() for name, source in _NAMES.items()}
+    encoder = {name: np.asarray(array, np.float32) for name, array in encoder.items()}
+    encoder["kernel"] = np.ascontiguousarray(encoder["kernel"].T)
+    fused = _fuse(tensors, radius)
+    digest = _digest(encoder, fused)
+    _write_fused(caches, encoder, fused, {"key": hash_json(key), "digest": digest})
+    return LoadedSAE(encoder, fused, None, str(path), digest)
+
+
+def _published_tensors(file: TorchFile) -> tuple[dict[str, TensorRef], float]:
+    """The eight tensors with consistent shapes, and the radius of the relaxation."""
+    tensors = {name.removeprefix("module."): ref for name, ref in file.tensors.items()}
+    wanted = [*_NAMES.values(), *(f"dictionary.{n}" for n in ("W", "C", "Relax", "multiplier"))]
+    missing = [name for name in wanted if name not in tensors]
+    if missing:
+        raise UserError(f"{file.path} is no RA-SAE: it lacks {', '.join(missing)}; see {FLAG}")
+    K, D = tensors["encoder.final_block.0.weight"].shape
+    M = tensors["dictionary.C"].shape[0]
+    shapes = dict.fromkeys(_NAMES.values(), (K,)) | {
+        "encoder.final_block.0.weight": (K, D),
+        "dictionary.W": (K, M),
+        "dictionary.C": (M, D),
+        "dictionary.Relax": (K, D),
+        "dictionary.multiplier": (),
+    }
+    wrong = [
+        f"{name} is {tensors[name].shape}, expected {shape}"
+        for name, shape in shapes.items()
+        if tensors[name].shape != shape
+    ]
+    if wrong:
+        raise UserError(f"{file.path} is inconsistent: {'; '.join(wrong)}")
+    radius = file.attributes.get("module.dictionary.delta")
+    radius = radius if radius is not None else file.attributes.get("dictionary.delta", 1.0)
+    return tensors, float(radius)
+
+
+def _fuse(tensors: Mapping[str, TensorRef], radius: float) -> np.ndarray:
+    """D [K, D] by blocks of rows; peak memory is one block of W beside C and D."""
+    C = np.asarray(tensors["dictionary.C"].read(), np.float32)
+    scale = np.exp(np.float32(tensors["dictionary.multiplier"].read()))
+    W, Lam = tensors["dictionary.W"], tensors["dictionary.Relax"]
+    fused = np.empty(Lam.shape, np.float32)
+    for start in range(0, W.shape[0], ROWS_PER_BLOCK):
+        stop = min(start + ROWS_PER_BLOCK, W.shape[0])
+        block = {
+            "W": np.asarray(W.read_rows(start, stop), np.float32),
+            "Lam": np.asarray(Lam.read_rows(start, stop), np.float32),
+            "multiplier": np.float32(0),
+        }
+        block = jax.tree.map(np.asarray, _project_block(block, radius))
+        fused[start:stop] = scale * (block["W"] @ C + block["Lam"])
+    return fused
+
+
+_project_block = jax.jit(project)
+
+
+def save_trained(
+    path: pathlib.Path,
+    encoder: Mapping[str, Any],
+    dictionary: Any,
+    threshold: float,
+    source: str,
+) -> LoadedSAE:
+    """Writes an SAE for inference as safetensors and returns it as it will be loaded."""
+    encoder = {name: np.asarray(array, np.float32) for name, array in encoder.items()}
+    dictionary = np.asarray(dictionary, np.float32)
+    digest = _digest(encoder, dictionary)
+    metadata = {"threshold": repr(float(threshold)), "digest": digest, "source": source}
+    _save(path, encoder, dictionary, metadata)
+    return LoadedSAE(encoder, dictionary, float(threshold), str(path), digest)
+
+
+def load_trained(path: pathlib.Path) -> LoadedSAE:
+    """Reads what `save_trained` wrote."""
+    encoder, dictionary, metadata = _load(path)
+    threshold = metadata.get("threshold")
+    threshold = float(threshold) if threshold is not None else None
+    digest = metadata.get("digest") or _digest(encoder, dictionary)
+    return LoadedSAE(encoder, dictionary, threshold, str(path), digest)
+
+
+def _read_fused(path: pathlib.Path, key: str, source: str) -> LoadedSAE | None:
+    """The fused copy, if it is one of this very file."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            if (handle.metadata() or {}).get("key") != key:
+                return None
+        encoder, dictionary, metadata = _load(path)
+    except (UserError, SafetensorError, OSError) as error:
+        logging.warning("%s is damaged and is made anew (%s)", path, error)
+        return None
+    return LoadedSAE(encoder, dictionary, None, source, metadata["digest"])
+
+
+def _write_fused(caches, encoder, dictionary, metadata) -> None:
+    """Keeps the fused copy in the first place that can be written; a run never fails for it."""
+    for path in caches:
+        try:
+            _save(path, encoder, dictionary, metadata)
+        except (OSError, UserError) as error:
+            logging.info("the fused dictionary is not kept at %s (%s)", path, error)
+        else:
+            return
+
+
+def _save(path, encoder, dictionary, metadata) -> None:
+    tensors = {f"encoder.{name}": array for name, array in encoder.items()}
+    tensors["dictionary"] = dictionary
+    with atomic_path(path) as temporary:
+        save_file(tensors, os.fspath(temporary), metadata=metadata)
+
+
+def _load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, str]]:
+    try:
+        with safe_open(path, framework="numpy") as handle:
+            metadata = handle.metadata() or {}
+            encoder = {name: handle.get_tensor(f"encoder.{name}") for name in _NAMES}
+            dictionary = handle.get_tensor("dictionary")
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} is damaged or no SAE of bsjax ({error}); train or fetch it again"
+        ) from error
+    return encoder, dictionary, metadata
+
+
+def _digest(encoder: Mapping[str, np.ndarray], dictionary: np.ndarray) -> str:
+    """Identifies the weights by their content, whatever file they come from."""
+    sha = hashlib.sha256()
+    for array in (*(encoder[name] for name in sorted(encoder)), dictionary):
+        sha.update(str(array.shape).encode())
+        sha.update(np.ascontiguousarray(array))
+    return sha.hexdigest()[:16]

@@ -1,0 +1,76 @@
+"""The one door: `bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.a.b=c]`."""
+
+import os
+import pathlib
+import sys
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from bsjax import pipeline
+from bsjax.core.config import flatten, validate
+from bsjax.core.errors import UserError
+
+FLAGS = flags.FLAGS
+config_flags.DEFINE_config_file("config", lock_config=True, help_string="file with the experiment")
+flags.DEFINE_string("workdir", None, "folder that holds every artifact of the experiment")
+flags.DEFINE_bool("overwrite", False, "make anew what another config made")
+flags.DEFINE_bool("debug", False, "show the traceback of an error")
+
+USAGE = "usage: bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
+
+
+def main(argv: list[str]) -> None:
+    """Runs one command line; raises UserError for everything that its user can mend."""
+    names = " | ".join((*pipeline.BY_NAME, "pipeline"))
+    stage_name = argv[1] if len(argv) > 1 else ""
+    if stage_name == "pipeline":
+        sys.stdout.write(pipeline.describe() + "\n")
+        return
+    if stage_name not in pipeline.BY_NAME:
+        raise UserError(f"stage {stage_name!r} is unknown; expected {names}; {USAGE}")
+    parse_flags([argv[0], *argv[2:]])
+    config = FLAGS.config
+    config.overwrite = config.overwrite or FLAGS.overwrite
+    validate(config)
+
+    from bsjax.core.logs import log_header
+
+    workdir = pathlib.Path(FLAGS.workdir).expanduser()
+    log_header(flatten(config), str(workdir))
+    pipeline.BY_NAME[stage_name].load()(config, workdir)
+
+
+def parse_flags(argv: list[str]) -> None:
+    """Parses flags; an unknown key, a wrong value or a missing file becomes one line."""
+    try:
+        leftover = FLAGS(argv)[1:]
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        text = str(error).strip("'\"").splitlines()[0] if str(error) else repr(error)
+        raise UserError(f"{text}; see bsjax/presets.py for the keys of a config; {USAGE}") from error
+    if leftover:
+        raise UserError(f"unexpected {leftover[0]!r}; {USAGE}")
+    for name in ("config", "workdir"):
+        if not getattr(FLAGS, name):
+            raise UserError(f"--{name} is missing; {USAGE}")
+
+
+def console() -> None:
+    """Entry point of the `bsjax` script: a user's mistake is one line and exit status 1."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+        main(sys.argv)
+    except UserError as error:
+        if FLAGS.is_parsed() and FLAGS.debug:
+            raise
+        sys.stderr.write(f"bsjax: {' '.join(str(error).split())}\n")
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.stderr.write("bsjax: interrupted; the same command goes on from here\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    console()

@@ -1,0 +1,84 @@
+"""Config fragments that experiments share. Every key has its default, unit and meaning here."""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def experiment() -> ml_collections.ConfigDict:
+    """All sections of an experiment with the paper's settings; configs/*.py fill in the rest."""
+    cfg = ml_collections.ConfigDict()
+    cfg.seed = 0
+    cfg.overwrite = False  # make anew what another config made
+
+    cfg.mesh = ml_collections.ConfigDict()
+    cfg.mesh.data = -1  # devices over which images are divided; -1: all that model leaves
+    cfg.mesh.model = 1  # devices over which concepts are divided (training)
+
+    cfg.real = image_source()
+    cfg.generated = image_source()  # images made elsewhere from the captions of the real ones
+    cfg.generator = ml_collections.ConfigDict()
+    cfg.generator.name = "none"  # none: cfg.generated.path holds the images
+
+    cfg.encoder = dinov2("vitb14_reg", "facebook/dinov2-with-registers-base")
+
+    cfg.sae = ml_collections.ConfigDict()
+    cfg.sae.weights = ""  # .pth as published | sae folder of a workdir | hub id; "": train one here
+    cfg.sae.threshold = config_dict.placeholder(float)  # None: the checkpoint's own, else 0.829
+
+    cfg.train = rasae_training()
+
+    cfg.measure = ml_collections.ConfigDict()
+    cfg.measure.top_images = 12  # images kept a concept
+    cfg.measure.images_per_shard = 256  # an interrupted run repeats at most so many images
+
+    cfg.compare = ml_collections.ConfigDict()
+    cfg.compare.form = "relative"  # relative | difference
+    cfg.compare.temperature = 0.4  # the reference code has 0.4 for relative, 0.8 for difference
+    cfg.compare.suppressed = 0.1  # delta below is suppressed
+    cfg.compare.exaggerated = 0.9  # delta above is exaggerated
+    cfg.compare.fdr = 0.05  # false discovery rate of the verdicts
+    cfg.compare.min_images = 10  # pairs that must show a concept before it is judged
+    cfg.compare.bootstrap = 0  # resamples for intervals of relative; 0: delta method
+    return cfg
+
+
+def image_source() -> ml_collections.ConfigDict:
+    """A set of captioned images."""
+    source = ml_collections.ConfigDict()
+    source.source = "folder"
+    source.path = ""
+    source.limit = -1  # first so many images; -1: all
+    source.max_bad = 0.01  # largest share of unreadable images before the run stops
+    source.workers = -1  # processes that decode; -1: chosen by platform, 0: threads only
+    return source
+
+
+def dinov2(variant: str, weights: str) -> ml_collections.ConfigDict:
+    """A DINOv2 encoder with the paper's preprocessing."""
+    encoder = ml_collections.ConfigDict()
+    encoder.variant = variant
+    encoder.weights = weights  # hub id | folder | .safetensors | .pth | random:SEED
+    encoder.resize = 256  # pixels of the short side
+    encoder.crop = 224  # pixels of the centre crop, a multiple of 14
+    encoder.dtype = "float32"  # of the matmuls; parameters and statistics stay float32
+    encoder.batch_per_device = 8  # images
+    return encoder
+
+
+def rasae_training() -> ml_collections.ConfigDict:
+    """A small RA-SAE, trained where none is given."""
+    train = ml_collections.ConfigDict()
+    train.n_concepts = 2048
+    train.n_candidates = 2048  # k-means centroids of tokens
+    train.candidate_iterations = 10
+    train.n_active = 5  # concepts a token, on average over a batch
+    train.relax_radius = 1.0  # same unit as features
+    train.loss = "aux"  # mse | aux
+    train.tokens_per_step = 4096
+    train.steps = 2000
+    train.peak_learning_rate = 5e-4
+    train.final_learning_rate = 1e-6
+    train.warmup_share = 0.05  # of the steps
+    train.weight_decay = 1e-4
+    train.max_tokens = 200_000  # tokens held in memory, sampled evenly over the images
+    return train

@@ -1,0 +1,26 @@
+"""Batch top-k (arXiv:2412.06410): the largest codes of a whole batch survive."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+MOMENTUM = 0.9
+
+
+def batch_topk(
+    codes: Float[Array, "N K"], n_kept: int
+) -> tuple[Float[Array, "N K"], Float[Array, ""]]:
+    """Keeps the codes that reach the `n_kept`-th largest of the batch; ties at it all survive.
+
+    Returns:
+      The sparse codes [N, K] and the threshold. The mask is a constant to the gradient.
+    """
+    threshold = jax.lax.stop_gradient(jax.lax.top_k(codes.reshape(-1), n_kept)[0][-1])
+    return jnp.where(codes >= threshold, codes, 0.0), threshold
+
+
+def running_threshold(
+    running: Float[Array, ""], current: Float[Array, ""], step: Float[Array, ""]
+) -> Float[Array, ""]:
+    """Running mean of the batch thresholds, the threshold at inference; starts at the first."""
+    return jnp.where(step == 0, current, MOMENTUM * running + (1 - MOMENTUM) * current)
