@@ -47,7 +47,9 @@ def parse_flags(argv: list[str]) -> None:
         leftover = FLAGS(argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         text = str(error).strip("'\"").splitlines()[0] if str(error) else repr(error)
-        raise UserError(f"{text}; see bsjax/presets.py for the keys of a config; {USAGE}") from error
+        raise UserError(
+            f"{text}; see bsjax/presets.py for the keys of a config; {USAGE}"
+        ) from error
     if leftover:
         raise UserError(f"unexpected {leftover[0]!r}; {USAGE}")
     for name in ("config", "workdir"):

@@ -76,16 +76,12 @@ HUB_RULES = (
     Rule(r"embeddings\.cls_token", "cls_token"),
     Rule(r"embeddings\.position_embeddings", "pos_embed"),
     Rule(r"embeddings\.register_tokens", "register_tokens"),
-    Rule(
-        r"embeddings\.patch_embeddings\.projection\.weight", "patch_embed/kernel", patch_kernel
-    ),
+    Rule(r"embeddings\.patch_embeddings\.projection\.weight", "patch_embed/kernel", patch_kernel),
     Rule(r"embeddings\.patch_embeddings\.projection\.bias", "patch_embed/bias"),
     *_HUB_QKV,
     Rule(_HUB_BLOCK + r"(norm[12])\.weight", r"block_\1/\2/scale"),
     Rule(_HUB_BLOCK + r"(norm[12])\.bias", r"block_\1/\2/bias"),
-    Rule(
-        _HUB_BLOCK + r"attention\.output\.dense\.weight", r"block_\1/proj/kernel", transpose
-    ),
+    Rule(_HUB_BLOCK + r"attention\.output\.dense\.weight", r"block_\1/proj/kernel", transpose),
     Rule(_HUB_BLOCK + r"attention\.output\.dense\.bias", r"block_\1/proj/bias"),
     Rule(_HUB_BLOCK + r"layer_scale([12])\.lambda1", r"block_\1/ls\2"),
     Rule(_HUB_BLOCK + r"mlp\.(?:fc1|weights_in)\.weight", r"block_\1/fc1/kernel", transpose),

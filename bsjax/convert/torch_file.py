@@ -119,8 +119,16 @@ def _read_archive(path: pathlib.Path, archive: zipfile.ZipFile) -> TorchFile:
         content = unpickler.load()
     except UserError:
         raise
-    except (pickle.UnpicklingError, EOFError, TypeError, ValueError, KeyError, AttributeError,
-            IndexError, AssertionError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        TypeError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+    ) as error:
         raise UserError(f"{path} has a damaged data.pkl ({error}); fetch it again") from error
     tensors: dict[str, TensorRef] = {}
     attributes: dict[str, Any] = {}
@@ -191,10 +199,14 @@ class _Unpickler(pickle.Unpickler):
         entry = self.entries[name]
         shape = tuple(int(size) for size in shape)
         if entry.compress_type != zipfile.ZIP_STORED:
-            raise UserError(f"{self.path} is a compressed archive; expected one as torch.save writes")
+            raise UserError(
+                f"{self.path} is a compressed archive; expected one as torch.save writes"
+            )
         n_elements = int(np.prod(shape, dtype=np.int64))
         if not _is_contiguous(shape, stride):
-            raise UserError(f"{self.path} has a tensor {shape} that is not contiguous; save it as one")
+            raise UserError(
+                f"{self.path} has a tensor {shape} that is not contiguous; save it as one"
+            )
         needed = (offset + n_elements) * storage.dtype.itemsize
         start = self._data_offset(entry)
         if offset < 0 or needed > entry.file_size or start + entry.file_size > self.file_size:
@@ -202,9 +214,7 @@ class _Unpickler(pickle.Unpickler):
                 f"{self.path} is truncated: a tensor {shape} needs {needed} bytes, its entry has"
                 f" {entry.file_size}; fetch it again"
             )
-        return TensorRef(
-            self.path, start + offset * storage.dtype.itemsize, storage.dtype, shape
-        )
+        return TensorRef(self.path, start + offset * storage.dtype.itemsize, storage.dtype, shape)
 
     def _data_offset(self, entry: zipfile.ZipInfo) -> int:
         """First byte of an entry's data: behind its local header, whose extra field may differ."""

@@ -96,7 +96,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         _require(config, f"{arm}.max_bad", 0 <= config[arm].max_bad <= 1, "a share from 0 to 1")
     for key in ("encoder.batch_per_device", "measure.images_per_shard", "measure.top_images"):
         _require(config, key, _get(config, key) >= 1, "at least 1")
-    _require(config, "sae.threshold", config.sae.threshold >= 0, "0 or more")
+    _require(config, "sae.threshold", (config.sae.threshold or 0) >= 0, "0 or more")
     compare = config.compare
     _require(config, "compare.temperature", compare.temperature > 0, "more than 0")
     _require(config, "compare.fdr", 0 < compare.fdr <= 1, "a share between 0 and 1")

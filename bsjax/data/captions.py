@@ -167,7 +167,9 @@ def _from_csv(table: pathlib.Path, root: pathlib.Path, files: Mapping) -> ImageS
         records.append(ImageRecord(_key(file), str(root / file), caption, extra))
     twice = [file for file, count in named.items() if count > 1]
     if twice:
-        raise UserError(f"{table} names {', '.join(twice[:SHOWN])} more than once; keep one row each")
+        raise UserError(
+            f"{table} names {', '.join(twice[:SHOWN])} more than once; keep one row each"
+        )
     return ImageSet(tuple(records), tuple(bad), 0, len(files) - len(named), 0, "csv")
 
 
@@ -175,7 +177,9 @@ def _find(name: str, files: Mapping, by_key: Mapping, table: pathlib.Path) -> st
     """The file that a row means: its path below the folder, below images/, or without extension."""
     path = pathlib.PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
-        raise UserError(f"{table} names {name!r}, which lies outside its folder; use relative names")
+        raise UserError(
+            f"{table} names {name!r}, which lies outside its folder; use relative names"
+        )
     for candidate in (path.as_posix(), path.as_posix().removeprefix("images/")):
         if candidate in files:
             return candidate

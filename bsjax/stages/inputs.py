@@ -1,0 +1,111 @@
+"""What several stages read: the image sets, the encoder and the SAE that a config names."""
+
+import os
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+
+from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
+from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae
+from bsjax.core.artifacts import hash_json
+from bsjax.core.errors import UserError
+from bsjax.data.captions import ImageSet, check_bad, list_folder
+
+PUBLISHED_THRESHOLD = 0.829
+REAL = "real"
+
+
+class Arm(NamedTuple):
+    """One image set of the comparison."""
+
+    name: str  # of its artifact folders: "real" or the generated set's name
+    section: str  # of the config: "real" or "generated"
+    images: ImageSet
+    digest: str  # of names, captions, sizes and dates of the image files
+
+
+def generated_name(config: ml_collections.ConfigDict) -> str:
+    """Name of the generated set: "generated" for a folder of images made elsewhere."""
+    del config
+    return "generated"
+
+
+def load_arms(config: ml_collections.ConfigDict) -> list[Arm]:
+    """Lists the real images and, if there are any, the generated ones.
+
+    Raises:
+      UserError: a faulty folder, or more images absent than the config allows.
+    """
+    arms = []
+    for name, section in ((REAL, "real"), (generated_name(config), "generated")):
+        source = config[section]
+        if not source.path:
+            continue
+        images = list_folder(source.path, source.limit)
+        check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")
+        if images.n_unlisted:
+            logging.info("%s: %d images are not in captions.csv", name, images.n_unlisted)
+        listing = []
+        for record in images.records:
+            stat = os.stat(record.path)
+            listing.append((record.key, record.caption, stat.st_size, stat.st_mtime_ns))
+        arms.append(Arm(name, section, images, hash_json([listing, [b.key for b in images.bad]])))
+    return arms
+
+
+def load_encoder(config: ml_collections.ConfigDict) -> LoadedEncoder:
+    """The DINOv2 of the config, with a loud line if it is untrained."""
+    encoder = config.encoder
+    loaded = load_dinov2(encoder.variant, encoder.weights, jnp.dtype(encoder.dtype))
+    if loaded.is_random:
+        logging.warning("%s", untrained_note(loaded))
+    return loaded
+
+
+def untrained_note(encoder: LoadedEncoder) -> str:
+    """The warning that goes into log, manifest and report."""
+    return (
+        f"UNTRAINED FEATURES: the {encoder.variant} encoder has random weights ({encoder.source})."
+        " Concepts are shapes and colours at most; the numbers show how bsjax works, not what a"
+        " model draws."
+    )
+
+
+def load_sae(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, encoder: LoadedEncoder
+) -> tuple[LoadedSAE, float]:
+    """The SAE of the config (or the one trained in the workdir) and the threshold to use.
+
+    Raises:
+      UserError: none there, or one for features of another width.
+    """
+    weights = config.sae.weights
+    if not weights:
+        if not (workdir / "sae" / TRAINED).is_file():
+            raise UserError(
+                f"{workdir / 'sae'} holds no trained SAE; set --config.sae.weights or run"
+                " `bsjax train_sae` first"
+            )
+        weights = str(workdir / "sae")
+    sae = load_rasae(weights)
+    width = encoder.model.config.width
+    if sae.width != width:
+        raise UserError(
+            f"{weights} is an SAE of features of width {sae.width}, expected {width} of"
+            f" {encoder.variant}; set --config.encoder.variant or --config.sae.weights to match"
+        )
+    threshold = config.sae.threshold
+    if threshold is None:
+        threshold = sae.threshold if sae.threshold is not None else PUBLISHED_THRESHOLD
+    return sae, float(threshold)
+
+
+def n_workers(configured: int) -> int:
+    """Decoding processes: threads are enough beside a CPU model, an accelerator needs more."""
+    if configured >= 0:
+        return configured
+    return 0 if jax.default_backend() == "cpu" else min(16, os.cpu_count() or 1)

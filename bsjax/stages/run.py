@@ -1,0 +1,55 @@
+"""run: every stage of the map in order; what is finished is not repeated."""
+
+import pathlib
+import sys
+
+import ml_collections
+import pyarrow.parquet as pq
+
+from bsjax import pipeline
+from bsjax.core.artifacts import read_manifest
+from bsjax.core.errors import UserError
+from bsjax.stages.inputs import generated_name
+from bsjax.stats import verdicts
+
+SHOWN = 5
+
+
+def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Runs the pipeline and prints where the report lies and what stands out."""
+    if not config.generated.path:
+        raise UserError("generated.path is empty; set --config.generated.path to the folder")
+    for stage in pipeline.STAGES:
+        stage.load()(config, workdir)
+    sys.stdout.write(summarise(workdir, generated_name(config)))
+
+
+def summarise(workdir: pathlib.Path, name: str) -> str:
+    """The strongest divergences and the path of the report, as text."""
+    folder = workdir / "comparisons" / name
+    manifest = read_manifest(folder)
+    rows = pq.read_table(folder / "concepts.parquet").to_pylist()
+    settings, counts = manifest["config"], manifest["counts"]
+    lines = ["", *(f"! {note}" for note in manifest["notes"])]
+    lines.append(
+        f"{counts['pairs']} pairs; delta = sigmoid({settings['compare.form']} /"
+        f" {settings['compare.temperature']}); {counts['suppressed']} concepts suppressed,"
+        f" {counts['exaggerated']} exaggerated, {counts['not_enough_data']} of {len(rows)} with not"
+        " enough data"
+    )
+    for title, verdict, sign in (
+        ("most suppressed", verdicts.SUPPRESSED, 1),
+        ("most exaggerated", verdicts.EXAGGERATED, -1),
+    ):
+        lines.append(f"{title}:")
+        judged = [row for row in rows if row["verdict"] != verdicts.NOT_ENOUGH_DATA]
+        # Those with the verdict first; others follow only where there are fewer than five.
+        judged.sort(key=lambda row: (row["verdict"] != verdict, sign * row["delta"]))
+        for row in judged[:SHOWN]:
+            lines.append(
+                f"  concept {row['concept']:>5}  delta {row['delta']:.3f}"
+                f" [{row['delta_low']:.3f}, {row['delta_high']:.3f}]  {row['verdict']:<13}"
+                f"  {row['words']}"
+            )
+    lines.append(f"report: {workdir / 'report' / 'index.html'}")
+    return "\n".join(lines) + "\n"
