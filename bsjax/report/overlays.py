@@ -1,0 +1,41 @@
+"""Thumbnails and heat maps as data URIs: the page needs no file beside it."""
+
+import base64
+import io
+
+import numpy as np
+from matplotlib import colormaps
+from PIL import Image
+
+from bsjax.data.images import thumbnail
+
+THUMBNAIL = 168  # pixels
+HEAT = colormaps["inferno"]
+
+
+def image_uri(path: str, resize: int, crop: int) -> str | None:
+    """What the encoder saw of an image (the centre crop), or None if the file is gone or damaged."""
+    try:
+        image = thumbnail(path, resize, crop)
+    except (OSError, ValueError):
+        return None
+    image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def heat_uri(codes: np.ndarray) -> str | None:
+    """A concept's codes over the patches [h, w] as a transparent picture of h x w pixels.
+
+    The browser stretches it over the thumbnail, which shows the same crop. None if nothing fires.
+    """
+    peak = float(codes.max())
+    if peak <= 0:
+        return None
+    strength = codes.astype(np.float32) / peak
+    rgba = (HEAT(0.25 + 0.7 * strength) * 255).astype(np.uint8)
+    rgba[..., 3] = np.where(strength > 0, 70 + 170 * strength, 0).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(rgba).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

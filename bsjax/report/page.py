@@ -1,0 +1,148 @@
+"""report/index.html: one static page that opens from disk and asks the network for nothing."""
+
+import base64
+import functools
+import itertools
+import pathlib
+from typing import Any
+
+import jinja2
+import numpy as np
+
+from bsjax import __version__
+from bsjax.core.artifacts import atomic_path
+from bsjax.report.figures import draw_all
+from bsjax.report.overlays import heat_uri, image_uri
+from bsjax.report.tables import Comparison, Measured, rank, read_comparison
+from bsjax.stats import divergences, verdicts
+
+CAPTIONS = {
+    "histogram": "How far each concept is drawn too rarely or too often. Coloured: beyond the"
+    " thresholds (dotted) and significant at the false discovery rate.",
+    "ranking": "The strongest concepts of both kinds; bars are 95 % intervals over image pairs."
+    " Hollow points are not significant.",
+    "rarity": "A rare concept strays far from 0.5 by chance alone, which is why distance without"
+    " significance is no verdict.",
+    "energies": "Energy is the sum of a concept's codes over an image's tokens, averaged over"
+    " images. On the line both arms show it alike.",
+}
+
+
+def write_report(
+    workdir: pathlib.Path, sets: list[str], n_concepts: int = 24, n_images: int = 6
+) -> pathlib.Path:
+    """Writes report/index.html and report/figures/ of the named comparisons.
+
+    Args:
+      workdir: holds measures/ and comparisons/.
+      sets: names of comparisons.
+      n_concepts: concepts shown under each heading.
+      n_images: top images shown of each arm.
+
+    Returns:
+      Path of the page.
+    """
+    comparisons = [read_comparison(workdir, name) for name in sets]
+    folder = workdir / "report"
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bsjax.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("index.html.j2").render(
+        version=__version__,
+        sets=[_section(c, folder, n_concepts, n_images) for c in comparisons],
+        correlations=_correlations(comparisons),
+    )
+    path = folder / "index.html"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return path
+
+
+def _section(
+    comparison: Comparison, folder: pathlib.Path, n_concepts: int, n_images: int
+) -> dict[str, Any]:
+    """Everything that the template shows of one comparison."""
+    rankings = rank(comparison, n_concepts)
+    figures = draw_all(comparison, rankings, folder / "figures")
+    load = functools.cache(image_uri)
+    return {
+        "name": comparison.name,
+        "form": comparison.form,
+        "settings": comparison.manifest["config"],
+        "counts": comparison.manifest["counts"],
+        "notes": comparison.manifest["notes"],
+        "versions": comparison.manifest["versions"],
+        "n_concepts": len(comparison.columns["concept"]),
+        "figures": [(_figure_uri(path), CAPTIONS[name]) for name, path in figures.items()],
+        "rankings": [
+            {
+                "title": ranking.title,
+                "kind": ranking.kind,
+                "n_found": ranking.n_found,
+                "concepts": [
+                    _concept(comparison, concept, n_images, load) for concept in ranking.concepts
+                ],
+            }
+            for ranking in rankings
+        ],
+        "copies": [_pair(comparison, row, load) for row in comparison.datapoints],
+    }
+
+
+def _concept(comparison: Comparison, concept: int, n_images: int, load) -> dict[str, Any]:
+    row = {name: values[concept] for name, values in comparison.columns.items()}
+    row["arms"] = [
+        ("real", _top_images(comparison.real, comparison.real, concept, n_images, load)),
+        ("generated", _top_images(comparison.generated, comparison.real, concept, n_images, load)),
+    ]
+    row["undecided"] = row["verdict"] in (verdicts.NO_DIFFERENCE, verdicts.NOT_ENOUGH_DATA)
+    return row
+
+
+def _top_images(
+    arm: Measured, real: Measured, concept: int, n_images: int, load
+) -> list[dict[str, Any]]:
+    rows = arm.top_rows[concept][:n_images]
+    return [
+        {
+            "image": load(arm.paths[row], arm.resize, arm.crop),
+            "heat": heat_uri(np.asarray(arm.maps[concept, slot])),
+            "caption": _caption(arm, real, row),
+            "key": arm.keys[row],
+        }
+        for slot, row in enumerate(rows)
+        if row >= 0
+    ]
+
+
+def _caption(arm: Measured, real: Measured, row: int) -> str:
+    """An image's caption; a generated image without one has that of its real counterpart."""
+    caption = arm.captions[row]
+    if not caption and arm.keys[row] in real.place:
+        caption = real.captions[real.place[arm.keys[row]]]
+    return caption
+
+
+def _pair(comparison: Comparison, row: dict[str, Any], load) -> dict[str, Any]:
+    arms = (comparison.real, row["row_real"]), (comparison.generated, row["row_generated"])
+    return row | {"images": [load(arm.paths[place], arm.resize, arm.crop) for arm, place in arms]}
+
+
+def _correlations(comparisons: list[Comparison]) -> list[tuple[str, str, float]]:
+    """Pearson's r of relative(k) between every two comparisons."""
+    result = []
+    for left, right in itertools.combinations(comparisons, 2):
+        judged = [c.columns["verdict"] != verdicts.NOT_ENOUGH_DATA for c in (left, right)]
+        r = divergences.correlation(
+            left.columns["relative"], right.columns["relative"], judged[0] & judged[1]
+        )
+        result.append((left.name, right.name, r))
+    return result
+
+
+def _figure_uri(path: pathlib.Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()

@@ -1,0 +1,110 @@
+"""The artifacts of one comparison, read for a page: rankings, captions, top images."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from bsjax.core.artifacts import MANIFEST, read_manifest
+from bsjax.core.errors import UserError
+from bsjax.stats import verdicts
+
+REAL = "real"
+
+
+class Measured(NamedTuple):
+    """What a page shows of one arm."""
+
+    captions: list[str]
+    paths: list[str]
+    place: dict[str, int]  # row of each key
+    keys: list[str]
+    top_rows: np.ndarray  # [K, L]
+    maps: np.ndarray  # [K, L, h, w]
+    resize: int
+    crop: int
+
+
+class Comparison(NamedTuple):
+    """One generated set against the real one."""
+
+    name: str
+    columns: dict[str, np.ndarray]  # of concepts.parquet, [K] each
+    datapoints: list[dict[str, Any]]  # memorised first
+    manifest: dict[str, Any]
+    real: Measured
+    generated: Measured
+
+    @property
+    def form(self) -> str:
+        """Form and temperature of delta, to stand beside every delta shown."""
+        settings = self.manifest["config"]
+        return f"{settings['compare.form']}, T = {settings['compare.temperature']:g}"
+
+
+class Ranking(NamedTuple):
+    """Concepts to show under one heading."""
+
+    title: str
+    kind: str
+    concepts: list[int]
+    n_found: int  # concepts with the verdict; 0: the strongest others are shown instead
+
+
+def read_comparison(workdir: pathlib.Path, name: str, n_datapoints: int = 12) -> Comparison:
+    """Reads comparisons/<name>/ and the measures of both arms.
+
+    Raises:
+      UserError: an artifact is missing.
+    """
+    folder = workdir / "comparisons" / name
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder / MANIFEST} is missing; run `bsjax compare` first")
+    table = pq.read_table(folder / "concepts.parquet")
+    columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
+    datapoints = pq.read_table(folder / "datapoints.parquet").slice(0, n_datapoints).to_pylist()
+    arms = (_read_measured(workdir / "measures" / arm) for arm in (REAL, name))
+    return Comparison(name, columns, datapoints, manifest, *arms)
+
+
+def _read_measured(folder: pathlib.Path) -> Measured:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder / MANIFEST} is missing; run `bsjax measure` first")
+    images = pq.read_table(folder / "images.parquet", columns=["key", "caption", "path"])
+    keys = images["key"].to_pylist()
+    with np.load(folder / "top_images.npz", allow_pickle=False) as top:
+        return Measured(
+            captions=images["caption"].to_pylist(),
+            paths=images["path"].to_pylist(),
+            place={key: row for row, key in enumerate(keys)},
+            keys=keys,
+            top_rows=top["images"],
+            maps=top["maps"],
+            resize=manifest["config"]["encoder.resize"],
+            crop=manifest["config"]["encoder.crop"],
+        )
+
+
+def rank(comparison: Comparison, n_concepts: int) -> list[Ranking]:
+    """The most suppressed and the most exaggerated concepts, strongest first.
+
+    Where no concept has the verdict, the strongest of those with enough data stand in, so that a
+    reader sees what there is; the title says that none is significant.
+    """
+    columns = comparison.columns
+    judged = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
+    rankings = []
+    for kind, sign in ((verdicts.SUPPRESSED, 1), (verdicts.EXAGGERATED, -1)):
+        found = columns["verdict"] == kind
+        side = judged & (sign * (columns["delta"] - 0.5) < 0)
+        pool = np.flatnonzero(found if found.any() else side)
+        order = np.lexsort((-np.abs(columns["difference"][pool]), sign * columns["delta"][pool]))
+        title = (
+            f"Most {kind}" if found.any() else f"None significantly {kind}; the strongest shifts"
+        )
+        concepts = pool[order][:n_concepts].tolist()
+        rankings.append(Ranking(title, kind, concepts, int(found.sum())))
+    return rankings
