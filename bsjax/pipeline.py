@@ -1,4 +1,4 @@
-"""The map of the system: which stage reads what, writes what, and which part of the config it obeys.
+"""The map of the system: which stage reads and writes what, and which settings it obeys.
 
 `python -m bsjax.pipeline` (or `bsjax pipeline`) prints it. `bsjax run` walks it from top to bottom;
 `bsjax STAGE` runs one row.
@@ -62,7 +62,17 @@ STAGES = (
 RUN = Stage("run", "two captioned image sets", "all of the above", (), "bsjax.stages.run")
 BY_NAME = {stage.name: stage for stage in (*STAGES, RUN)}
 
-FLOW = "captions -> images -> DINOv2 tokens -> SAE codes -> concept statistics -> divergences -> report"
+FLOW = " -> ".join(
+    (
+        "captions",
+        "images",
+        "DINOv2 tokens",
+        "SAE codes",
+        "concept statistics",
+        "divergences",
+        "report",
+    )
+)
 
 
 def describe() -> str:

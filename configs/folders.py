@@ -4,8 +4,8 @@ Real images with captions in one folder, images that a model made from those cap
 paired by file name. Encoder and SAE are the paper's (arXiv:2506.19708): DINOv2 ViT-B/14 with
 registers and the published RA-SAE with 32,000 concepts.
 
-    bsjax run --config=configs/folders.py --config.real.path=REAL --config.generated.path=GENERATED \
-        --config.sae.weights=matybohacek/RA-SAE-DINOv2-32k --workdir=runs/mine
+    bsjax run --config=configs/folders.py --config.sae.weights=matybohacek/RA-SAE-DINOv2-32k \
+        --config.real.path=REAL --config.generated.path=GENERATED --workdir=runs/mine
 
 Options behind the colon:
     :demo   200 emoji drawn by two vendors, which come with bsjax; untrained features. About three

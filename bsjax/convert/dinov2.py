@@ -190,8 +190,8 @@ def download_snapshot(repo: str, flag: str, patterns: tuple[str, ...] = ()) -> p
         )
     except Exception as error:  # The hub client raises many types; each means: not to be had.
         raise UserError(
-            f"{repo} could not be fetched from the Hugging Face hub ({type(error).__name__}: is this"
-            f" machine offline, or the name wrong?); set {flag} to a local copy"
+            f"{repo} could not be fetched from the Hugging Face hub ({type(error).__name__}:"
+            f" offline, or a wrong name?); set {flag} to a local copy"
         ) from error
     return pathlib.Path(folder)
 

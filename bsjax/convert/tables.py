@@ -19,7 +19,7 @@ SHOWN = 4
 
 
 class Rule(NamedTuple):
-    """`pattern` matches a whole source name; `target` is a flax path such as ``block_\\1/qkv/kernel``.
+    """`pattern` matches a whole source name; `target` is a flax path like ``block_\\1/qkv/kernel``.
 
     A target of None drops the tensor on purpose. Several rules may send parts of one parameter:
     their targets then end in ``#0``, ``#1``, ... and the parts are joined along the last axis.
@@ -52,7 +52,7 @@ def convert(
       source: what the weights are called in an error.
 
     Raises:
-      UserError: names that no rule or several rules match, parameters unset, set twice or misshapen.
+      UserError: names that no or several rules match, parameters unset, set twice or misshapen.
     """
     wanted = traverse_util.flatten_dict(dict(expected), sep="/")
     compiled = [(re.compile(rule.pattern), rule) for rule in rules]

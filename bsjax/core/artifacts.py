@@ -98,7 +98,7 @@ def write_manifest(
     notes: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Finishes an artifact folder. `config` is flat (dotted keys); `parents` maps folder to hash."""
+    """Finishes an artifact folder. `config` has dotted keys; `parents` maps names to hashes."""
     manifest = {
         "stage": stage,
         "schema_version": SCHEMA_VERSION,

@@ -80,10 +80,7 @@ def list_folder(path: str, limit: int = -1) -> ImageSet:
         raise UserError(
             f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path"
         )
-    if table.is_file():
-        found = _from_csv(table, root, files)
-    else:
-        found = _from_sidecars(files)
+    found = _from_csv(table, root, files) if table.is_file() else _from_sidecars(files)
     records = sorted(found.records, key=lambda record: record.key)
     _refuse_shared_keys(records, root)
     if limit >= 0:
@@ -108,8 +105,8 @@ def pair_keys(real: Sequence[str], generated: Sequence[str]) -> Pairing:
     if not rows:
         raise UserError(
             f"no image name in common: real has {len(real)} (such as {real[0]!r}), generated"
-            f" {len(generated)} (such as {generated[0]!r}); name each generated image after the real"
-            " image whose caption it was made from"
+            f" {len(generated)} (such as {generated[0]!r}); name each generated image after the"
+            " real image whose caption it was made from"
         )
     known = set(real)
     rows_real, rows_generated = np.array(rows, np.int64).T

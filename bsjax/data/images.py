@@ -94,7 +94,7 @@ def thumbnail(path: str, resize: int, crop: int) -> Image.Image:
 
 
 class _Load:
-    """Record -> (pixels or None, reason). A class at module level, so that workers can pickle it."""
+    """(row, path) -> (row, pixels or None, reason); worker processes can pickle it."""
 
     def __init__(self, resize: int, crop: int):
         self.resize = resize

@@ -14,7 +14,7 @@ HEAT = colormaps["inferno"]
 
 
 def image_uri(path: str, resize: int, crop: int) -> str | None:
-    """What the encoder saw of an image (the centre crop), or None if the file is gone or damaged."""
+    """The centre crop that the encoder saw, or None if the file is gone or damaged."""
     try:
         image = thumbnail(path, resize, crop)
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Relaxed archetypal dictionary (arXiv:2502.12892, eq. 4): atoms near the convex hull of real tokens.
+"""Relaxed archetypal dictionary (arXiv:2502.12892, eq. 4): atoms near the convex hull of tokens.
 
 Three pure functions: `project` back to the constraints, `dictionary` of the parameters, `decode`.
 """
