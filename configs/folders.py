@@ -31,10 +31,12 @@ def get_config(arg: str = ""):
     cfg.real.path = str(EMOJI / "real")
     cfg.generated.path = str(EMOJI / "generated")
     cfg.encoder = presets.dinov2("vits14_reg", "random:0")
-    cfg.train.n_concepts = cfg.train.n_candidates = 512
-    cfg.train.steps = 400
-    cfg.train.tokens_per_step = 2048
-    cfg.train.max_tokens = 50_000
+    cfg.train.n_concepts = cfg.train.n_candidates = 256
+    cfg.train.loss = "mse"
+    cfg.train.peak_learning_rate = 1e-2
+    cfg.train.steps = 300
+    cfg.train.tokens_per_step = 1024
+    cfg.train.max_tokens = 30_000
     cfg.measure.images_per_shard = 64
     if arg.tiny:
         cfg.real.limit = cfg.generated.limit = 40

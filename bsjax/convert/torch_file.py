@@ -117,6 +117,9 @@ def _read_archive(path: pathlib.Path, archive: zipfile.ZipFile) -> TorchFile:
     unpickler = _Unpickler(path, archive, root, entries)
     try:
         content = unpickler.load()
+        tensors: dict[str, TensorRef] = {}
+        attributes: dict[str, Any] = {}
+        _walk(content, "", tensors, attributes, path)
     except UserError:
         raise
     except (
@@ -128,11 +131,11 @@ def _read_archive(path: pathlib.Path, archive: zipfile.ZipFile) -> TorchFile:
         AttributeError,
         IndexError,
         AssertionError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
     ) as error:
         raise UserError(f"{path} has a damaged data.pkl ({error}); fetch it again") from error
-    tensors: dict[str, TensorRef] = {}
-    attributes: dict[str, Any] = {}
-    _walk(content, "", tensors, attributes, path)
     if not tensors:
         raise UserError(f"{path} holds no tensors")
     return TorchFile(path, tensors, attributes)
@@ -154,6 +157,10 @@ class _Module:
         self.state = dict(state)
 
 
+class _StateDict(dict):
+    """Stands for OrderedDict; takes attributes, as `state_dict()` sets `_metadata` on its own."""
+
+
 class _StorageType(NamedTuple):
     dtype: np.dtype
 
@@ -166,7 +173,7 @@ class _Unpickler(pickle.Unpickler):
         self.path, self.root, self.entries = path, root, entries
         self.file_size = path.stat().st_size
         self.allowed = {name: _Module for name in MODULES} | {
-            ("collections", "OrderedDict"): dict,
+            ("collections", "OrderedDict"): _StateDict,
             ("__builtin__", "set"): set,
             ("builtins", "set"): set,
             ("torch", "device"): _describe_device,

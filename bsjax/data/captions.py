@@ -73,7 +73,9 @@ def list_folder(path: str, limit: int = -1) -> ImageSet:
     files = {
         file.relative_to(root).as_posix(): file
         for file in sorted(root.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+        if file.suffix.lower() in IMAGE_SUFFIXES
+        and not _is_hidden(file.relative_to(root))
+        and file.is_file()
     }
     table = folder / CAPTIONS
     if not files and not table.is_file():
@@ -104,9 +106,8 @@ def pair_keys(real: Sequence[str], generated: Sequence[str]) -> Pairing:
     rows = [(row, place[key]) for row, key in enumerate(real) if key in place]
     if not rows:
         raise UserError(
-            f"no image name in common: real has {len(real)} (such as {real[0]!r}), generated"
-            f" {len(generated)} (such as {generated[0]!r}); name each generated image after the"
-            " real image whose caption it was made from"
+            f"no image name in common: real has {_count(real)}, generated {_count(generated)}; name"
+            " each generated image after the real image whose caption it was made from"
         )
     known = set(real)
     rows_real, rows_generated = np.array(rows, np.int64).T
@@ -125,7 +126,7 @@ def check_bad(bad: Sequence[BadImage], n_total: int, max_bad: float, flag: str) 
       UserError: more than the share `max_bad` of `n_total`, with the list.
     """
     if len(bad) > max_bad * n_total:
-        listed = "; ".join(f"{image.key}: {image.reason}" for image in bad[:SHOWN])
+        listed = "; ".join(_one_line(f"{image.key}: {image.reason}") for image in bad[:SHOWN])
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise UserError(
             f"{len(bad)} of {n_total} images cannot be used, at most {max_bad:.2%} may be:"
@@ -142,20 +143,22 @@ def _from_csv(table: pathlib.Path, root: pathlib.Path, files: Mapping) -> ImageS
             for column in ("image", "caption"):
                 if column not in columns:
                     raise UserError(
-                        f"{table} has no column {column!r}, only {', '.join(columns) or 'none'};"
-                        " its first line must name image and caption"
+                        f"{table} has no column {column!r}, only"
+                        f" {', '.join(map(repr, columns[:SHOWN])) or 'none'}; its first line must"
+                        " name image and caption"
                     )
             rows = list(reader)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} is no UTF-8 CSV file ({error}); save it as one") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{table} cannot be read as a UTF-8 CSV file ({error}); mend it") from error
 
     by_key = _by_key(files)
     records, bad, named = [], [], Counter()
-    for row in rows:
+    for i, row in enumerate(rows, 1):
         name = (row["image"] or "").strip()
-        file = _find(name, files, by_key, table)
+        file = _find(name, files, by_key, table) if name else None
         if file is None:
-            bad.append(BadImage(name, f"named in {CAPTIONS}, absent from {root}"))
+            reason = f"named in {CAPTIONS}, absent from {root}" if name else "names no image"
+            bad.append(BadImage(name or f"row {i} of {CAPTIONS}", reason))
             continue
         named[file] += 1
         extra = {key: value or "" for key, value in row.items() if key not in ("image", "caption")}
@@ -180,8 +183,13 @@ def _find(name: str, files: Mapping, by_key: Mapping, table: pathlib.Path) -> st
     for candidate in (path.as_posix(), path.as_posix().removeprefix("images/")):
         if candidate in files:
             return candidate
-        if len(by_key.get(candidate, ())) == 1:
-            return by_key[candidate][0]
+        meant = by_key.get(candidate, ())
+        if len(meant) > 1:
+            raise UserError(
+                f"{table} names {name!r}, which may be {' or '.join(meant)}; add the extension"
+            )
+        if meant:
+            return meant[0]
     return None
 
 
@@ -203,7 +211,23 @@ def _read_sidecar(file: pathlib.Path) -> str | None:
             raise UserError(f"{sidecar} is no JSON object with a caption ({error})") from error
         return str(caption).strip() if caption is not None else None
     text = file.with_suffix(".txt")
-    return text.read_text(encoding="utf-8").strip() if text.is_file() else None
+    try:
+        return text.read_text(encoding="utf-8").strip() if text.is_file() else None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{text} is no UTF-8 text ({error}); save it as one") from error
+
+
+def _is_hidden(path: pathlib.PurePath) -> bool:
+    """Leftovers of other programs, such as macOS' `._x.png`, are not images of the set."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _count(keys: Sequence[str]) -> str:
+    return f"{len(keys)} (such as {keys[0]!r})" if keys else "none"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _key(name: str) -> str:
@@ -220,7 +244,7 @@ def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
 def _refuse_shared_keys(records: Sequence[ImageRecord], root: pathlib.Path) -> None:
     for first, second in zip(records, records[1:], strict=False):
         if first.key == second.key:
-            names = " and ".join(pathlib.Path(r.path).name for r in (first, second))
+            names = " and ".join(sorted(pathlib.Path(r.path).name for r in (first, second)))
             raise UserError(
                 f"{root} holds {names}, two images of one name; images are paired by name without"
                 " extension: rename or remove one"

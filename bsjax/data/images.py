@@ -4,6 +4,7 @@ Decoding and resizing run in grain's threads or worker processes; a damaged imag
 row with its reason and never stops the others. Scaling to floats happens on the device.
 """
 
+import gc
 import io
 import math
 import multiprocessing
@@ -13,23 +14,25 @@ from typing import NamedTuple
 
 import grain
 import numpy as np
+from absl import flags
+from jaxtyping import Bool, Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bsjax.data.captions import ImageRecord
 
-# Pixels of the largest image that is decoded; more is taken for a decompression bomb.
-MAX_PIXELS = 300_000_000
-# Pixels of the largest resized image that is held whole; 10,000 x 20 becomes 33 million.
-MAX_RESIZED_PIXELS = 40_000_000
 READ_THREADS = 4
+# Batches held ready beyond those being made; with none the threads wait for the consumer.
+SPARE_BATCHES = 2
+# Source pixels that the bicubic filter reaches to each side, times the scale when it shrinks.
+BICUBIC_SUPPORT = 2
 
 
 class Batch(NamedTuple):
     """Images of consecutive records; the last batch of a set is padded."""
 
-    images: np.ndarray  # uint8 [B, H, W, 3]; zeros where the mask is False
-    mask: np.ndarray  # bool [B]; False for padding and for bad images
-    rows: np.ndarray  # int32 [B]; index of the record, -1 for padding
+    images: UInt8[np.ndarray, "B H W 3"]  # zeros where the mask is False
+    mask: Bool[np.ndarray, "B"]  # False for padding and for bad images
+    rows: Int32[np.ndarray, "B"]  # index of the record, -1 for padding
     bad: tuple[tuple[int, str], ...]  # (row, reason) of images that could not be decoded
 
 
@@ -37,21 +40,26 @@ def decode_rgb(data: bytes) -> Image.Image:
     """Decodes an image of any mode into RGB: alpha on white, 16 bits to 8, EXIF rotation applied.
 
     Raises:
-      OSError, ValueError: not an image, truncated, or absurdly large.
+      ValueError: not an image, truncated, or so large that PIL takes it for a decompression bomb
+        (more than twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 million pixels).
     """
     try:
-        image = Image.open(io.BytesIO(data))
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width}x{image.height} pixels, at most {MAX_PIXELS} are read")
-        image.load()
+        return _decode(data)
     except UnidentifiedImageError as error:
         raise ValueError("not an image") from error
-    except (SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
-        raise ValueError(str(error) or type(error).__name__) from error
-    image = ImageOps.exif_transpose(image)
+    except Exception as error:
+        # PIL's readers let pass whatever a damaged file makes them trip over: OSError,
+        # SyntaxError, EOFError, struct.error, KeyError, ...
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+
+
+def _decode(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    ImageOps.exif_transpose(image, in_place=True)
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         # Single-channel 16-bit files: PIL would clip, not scale, them.
-        values = np.asarray(image).astype(np.float64)
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
         scale = 255 / 65535 if image.mode != "F" else 1.0
         image = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
@@ -61,26 +69,38 @@ def decode_rgb(data: bytes) -> Image.Image:
     return image.convert("RGB")
 
 
-def resize_crop(image: Image.Image, resize: int, crop: int) -> np.ndarray:
+def resize_crop(image: Image.Image, resize: int, crop: int) -> UInt8[np.ndarray, "H W 3"]:
     """Resizes the short side (bicubic, antialiased) and crops the centre: uint8 [crop, crop, 3].
 
     The short side becomes `resize`, the long side int(resize * long / short); the centre
     crop starts at int(round((side - crop) / 2)), torchvision's rule (rounding half to even).
+    Only rows that the crop needs are computed, so that 20 x 10,000 pixels cost no memory.
+
+    The two passes are PIL's own, columns first. They are asked for one by one because Pillow 13
+    starts with the rows where an image is more than twice as tall as wide, which moves single
+    pixels by several levels; all versions before it, and so the published numbers, do not.
+
+    Raises:
+      ValueError: `crop` is larger than `resize`.
     """
+    if not 1 <= crop <= resize:
+        raise ValueError(f"crop={crop}: expected 1 to resize={resize}")
     width, height = image.size
-    short, long = min(width, height), max(width, height)
-    size = {short: resize} | {long: max(int(resize * long / short), resize)}
-    new_width, new_height = size[width], size[height]
+    short = min(width, height)
+    # The short side comes out as `resize` by the same formula.
+    new_width, new_height = int(resize * width / short), int(resize * height / short)
     left = int(round((new_width - crop) / 2.0))
     top = int(round((new_height - crop) / 2.0))
-    if new_width * new_height <= MAX_RESIZED_PIXELS:
-        image = image.resize((new_width, new_height), Image.Resampling.BICUBIC)
-        return np.asarray(image.crop((left, top, left + crop, top + crop)))
-    # A sliver thousands of times longer than wide: compute the crop alone. The same filter at the
-    # same places; only the rounding between PIL's two passes may differ.
-    x, y = width / new_width, height / new_height
-    box = (left * x, top * y, (left + crop) * x, (top + crop) * y)
-    box = (max(box[0], 0.0), max(box[1], 0.0), min(box[2], width), min(box[3], height))
+
+    scale = height / new_height
+    first, last = top * scale, (top + crop) * scale  # rows of the source, fractional
+    reach = BICUBIC_SUPPORT * max(scale, 1.0) + 1
+    start, stop = max(math.floor(first - reach), 0), min(math.ceil(last + reach), height)
+    image = image.crop((0, start, width, stop))
+    image = image.resize((new_width, stop - start), Image.Resampling.BICUBIC)
+    image = image.crop((left, 0, left + crop, stop - start))
+    # PIL refuses a box that ends beyond the image by a rounding error.
+    box = (0, first - start, crop, min(last - start, stop - start))
     return np.asarray(image.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
 
 
@@ -88,27 +108,9 @@ def thumbnail(path: str, resize: int, crop: int) -> Image.Image:
     """The part of an image that the encoder saw, for a report.
 
     Raises:
-      OSError, ValueError: as `decode_rgb`, or the file is gone.
+      OSError, ValueError: the file is gone, or as `decode_rgb`.
     """
     return Image.fromarray(resize_crop(decode_rgb(pathlib.Path(path).read_bytes()), resize, crop))
-
-
-class _Load:
-    """(row, path) -> (row, pixels or None, reason); worker processes can pickle it."""
-
-    def __init__(self, resize: int, crop: int):
-        self.resize = resize
-        self.crop = crop
-
-    def __call__(self, item: tuple[int, str]) -> tuple[int, np.ndarray | None, str]:
-        row, path = item
-        try:
-            image = decode_rgb(pathlib.Path(path).read_bytes())
-            return row, resize_crop(image, self.resize, self.crop), ""
-        except FileNotFoundError:
-            return row, None, "no such file"
-        except (OSError, ValueError) as error:
-            return row, None, " ".join(str(error).split()) or type(error).__name__
 
 
 def iterate_batches(
@@ -118,9 +120,12 @@ def iterate_batches(
     crop: int,
     batch_size: int,
     start: int = 0,
+    stop: int | None = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Batches of the records from row `start` on, in order, the last one padded.
+    """Batches of the records `start` to `stop`, in order, the last one padded.
+
+    The batches do not depend on `workers`; closing the iterator ends threads and processes.
 
     Args:
       records: the set.
@@ -128,38 +133,63 @@ def iterate_batches(
       crop: pixels of the centre crop.
       batch_size: images a batch.
       start: first row.
+      stop: row behind the last; None for the end of the set.
       workers: processes that decode; 0 decodes in threads of this process.
     """
-    items = [(row, records[row].path) for row in range(start, len(records))]
-    if not items:
+    stop = len(records) if stop is None else min(stop, len(records))
+    if start >= stop:
         return
-    dataset = grain.MapDataset.source(items).map(_Load(resize, crop))
-    options = grain.ReadOptions(
-        num_threads=READ_THREADS, prefetch_buffer_size=max(2 * batch_size, 2 * READ_THREADS)
+    load = _LoadBatch([r.path for r in records[start:stop]], start, resize, crop, batch_size)
+    dataset = grain.MapDataset.range(0, stop - start, batch_size).map(load)
+    workers = min(workers, len(dataset), multiprocessing.cpu_count())
+    n_threads = 1 if workers > 0 else READ_THREADS
+    stream = dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=n_threads, prefetch_buffer_size=n_threads + SPARE_BATCHES)
     )
-    stream = dataset.to_iter_dataset(options)
-    workers = min(workers, math.ceil(len(items) / batch_size), multiprocessing.cpu_count())
     if workers > 0:
+        if not flags.FLAGS.is_parsed():
+            # grain 0.2.18 reads a flag of its own even where no command line was parsed, as in a
+            # notebook (github.com/google/grain, issue 1355).
+            flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    pending = []
-    for loaded in stream:
-        pending.append(loaded)
-        if len(pending) == batch_size:
-            yield _collate(pending, batch_size, crop)
-            pending = []
-    if pending:
-        yield _collate(pending, batch_size, crop)
+    batches = iter(stream)
+    try:
+        for batch in batches:
+            # A worker's arrays lie in shared memory that ends with the worker: copy them.
+            yield batch if workers <= 0 else Batch(*map(np.array, batch[:3]), batch.bad)
+    finally:
+        batches.close()
+        if workers > 0:
+            # grain leaves the last batch in a reference cycle: collected here, its shared memory
+            # is freed; left to the end of the process, Python warns of a leak.
+            batch = batches = None
+            gc.collect()
 
 
-def _collate(loaded: Sequence[tuple[int, np.ndarray | None, str]], size: int, crop: int) -> Batch:
-    images = np.zeros((size, crop, crop, 3), np.uint8)
-    mask = np.zeros(size, bool)
-    rows = np.full(size, -1, np.int32)
-    bad = []
-    for i, (row, pixels, reason) in enumerate(loaded):
-        rows[i] = row
-        if pixels is None:
-            bad.append((int(row), reason))
-        else:
-            images[i], mask[i] = pixels, True
-    return Batch(images, mask, rows, tuple(bad))
+class _LoadBatch:
+    """Index of a batch's first image -> Batch; worker processes can pickle it."""
+
+    def __init__(self, paths: Sequence[str], first_row: int, resize: int, crop: int, size: int):
+        self.paths = paths
+        self.first_row = first_row
+        self.resize = resize
+        self.crop = crop
+        self.size = size
+
+    def __call__(self, begin: int) -> Batch:
+        images = np.zeros((self.size, self.crop, self.crop, 3), np.uint8)
+        mask = np.zeros(self.size, bool)
+        rows = np.full(self.size, -1, np.int32)
+        bad = []
+        for i, path in enumerate(self.paths[begin : begin + self.size]):
+            rows[i] = self.first_row + begin + i
+            try:
+                image = decode_rgb(pathlib.Path(path).read_bytes())
+            except FileNotFoundError:
+                bad.append((int(rows[i]), "no such file"))
+            except (OSError, ValueError) as error:
+                bad.append((int(rows[i]), str(error)))
+            else:
+                images[i] = resize_crop(image, self.resize, self.crop)
+                mask[i] = True
+        return Batch(images, mask, rows, tuple(bad))

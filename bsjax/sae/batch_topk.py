@@ -15,8 +15,13 @@ def batch_topk(
     Returns:
       The sparse codes [N, K] and the threshold. The mask is a constant to the gradient.
     """
-    threshold = jax.lax.stop_gradient(jax.lax.top_k(codes.reshape(-1), n_kept)[0][-1])
-    return jnp.where(codes >= threshold, codes, 0.0), threshold
+    flat = jax.lax.stop_gradient(codes).reshape(-1)
+    values, places = jax.lax.top_k(flat, n_kept)
+    threshold = values[-1]
+    # The comparison alone is not safe under jit: XLA may compute `codes` again inside a fusion with
+    # another rounding, and the code that defines the threshold then falls below it in one use.
+    is_top = jnp.zeros(flat.shape, bool).at[places].set(True).reshape(codes.shape)
+    return jnp.where(is_top | (codes >= threshold), codes, 0.0), threshold
 
 
 def running_threshold(

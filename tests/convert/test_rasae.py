@@ -1,4 +1,4 @@
-"""The published RA-SAE form: fused once, cached, refused when faulty; full size in little memory."""
+"""The published RA-SAE form: fused once, cached, refused when faulty; small in memory."""
 
 import json
 import pathlib

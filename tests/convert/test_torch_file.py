@@ -28,6 +28,15 @@ def test_state_dict_of_every_dtype(tmp_path):
     np.testing.assert_array_equal(tensors["float32"].read_rows(1, 4), state["float32"][1:4].numpy())
 
 
+def test_state_dict_of_a_module(tmp_path):
+    module = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4))
+    torch.save(module.state_dict(), tmp_path / "state.pth")
+    tensors = open_torch_file(tmp_path / "state.pth").tensors
+    assert set(tensors) == set(module.state_dict())
+    for name, expected in module.state_dict().items():
+        np.testing.assert_array_equal(tensors[name].read(), expected.numpy())
+
+
 def test_module_graph(golden_dir):
     file = open_torch_file(golden_dir / "ra_sae" / "ra_sae_published.pth")
     assert (
@@ -48,7 +57,9 @@ class Bomb:
 @pytest.mark.parametrize("function", [os.system, eval])
 def test_code_is_refused_before_anything_runs(tmp_path, function, nested):
     sentinel = tmp_path / "ran"
-    argument = f"touch {sentinel}" if function is os.system else f"open({str(sentinel)!r}, 'w')"
+    argument = (
+        f"touch {sentinel}" if function is os.system else f"open({str(sentinel)!r}, 'w').close()"
+    )
     bomb = Bomb(function, argument)
     content = {"weights": torch.zeros(2), "deep": [{"deeper": bomb}]} if nested else bomb
     path = tmp_path / "bad.pth"
@@ -83,6 +94,8 @@ def edit(path, target, change):
         (lambda p: edit(p, "data/0", lambda d: d[:-8]), "truncated"),
         (lambda p: edit(p, "byteorder", lambda d: b"big"), "big-endian"),
         (lambda p: edit(p, "data.pkl", lambda d: d[: len(d) // 2]), "damaged"),
+        (lambda p: edit(p, "data.pkl", lambda d: b"\x80\x02}q\x00U\x01ah\x00s."), "damaged"),
+        (lambda p: edit(p, "data.pkl", lambda d: b"\x80\x04\x95" + b"\xff" * 8 + b"."), "damaged"),
         (lambda p: torch.save({"a": torch.zeros(3, 4).T}, p), "not contiguous"),
         (lambda p: torch.save({"a": 1}, p), "no tensors"),
         (

@@ -1,0 +1,220 @@
+"""Which images a folder holds, their captions, and what each mistake in it says."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from bsjax.core.errors import UserError
+from bsjax.data.captions import BadImage, check_bad, list_folder, pair_keys
+
+
+def touch(folder: pathlib.Path, *names: str) -> None:
+    """Empty files: nothing here opens an image."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def write_csv(folder: pathlib.Path, text: str, encoding: str = "utf-8") -> None:
+    (folder / "captions.csv").write_text(text, encoding=encoding, newline="")
+
+
+def refused(folder: pathlib.Path, *expected: str) -> None:
+    """Listing the folder raises one line that contains every one of `expected`."""
+    with pytest.raises(UserError) as caught:
+        list_folder(str(folder))
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 600
+    for part in expected:
+        assert part in message
+
+
+def keys(folder: pathlib.Path, **options) -> list[str]:
+    return [record.key for record in list_folder(str(folder), **options).records]
+
+
+def test_csv_beside_an_images_folder(tmp_path):
+    touch(tmp_path / "images", "b.png", "a.jpg", "c.webp", "notes.md")
+    write_csv(tmp_path, "image,caption,category\nb.png,A bee.,insects\na.jpg,,\n")
+    images = list_folder(str(tmp_path))
+    assert [tuple(r)[:3] for r in images.records] == [
+        ("a", str(tmp_path / "images" / "a.jpg"), ""),
+        ("b", str(tmp_path / "images" / "b.png"), "A bee."),
+    ]
+    assert images.records[1].extra == {"category": "insects"}
+    assert (images.n_listed, images.n_unlisted, images.n_without_caption) == (2, 1, 1)
+    assert images.caption_source == "csv" and images.bad == ()
+
+
+def test_csv_beside_the_images_themselves(tmp_path):
+    touch(tmp_path, "b.png", "sub/a.PNG")
+    write_csv(tmp_path, "image,caption\nsub/a.PNG,one\nb.png,two\n")
+    assert keys(tmp_path) == ["b", "sub/a"]
+
+
+@pytest.mark.parametrize(
+    "name", ["x.png", "images/x.png", "./x.png", "x", "images/x", " x.png ", "images\\x.png"]
+)
+def test_csv_names_an_image_in_many_ways(tmp_path, name):
+    touch(tmp_path / "images", "x.png")
+    write_csv(tmp_path, f"image,caption\n{name},caption\n")
+    assert keys(tmp_path) == ["x"]
+
+
+def test_csv_as_spreadsheets_write_it(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    text = 'caption , image\r\n"Two lines,\r\n""quoted""",a.png\r\n\r\nžluťoučký 🐝,b.png\r\n'
+    write_csv(tmp_path, text, encoding="utf-8-sig")
+    captions = [record.caption for record in list_folder(str(tmp_path)).records]
+    assert captions == ['Two lines,\r\n"quoted"', "žluťoučký 🐝"]
+
+
+def test_rows_shorter_and_longer_than_the_header(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    write_csv(tmp_path, "image,caption,kind\na.png\nb.png,bee,insect,surplus\n")
+    first, second = list_folder(str(tmp_path)).records
+    assert (first.caption, first.extra) == ("", {"kind": ""})
+    assert (second.caption, second.extra) == ("bee", {"kind": "insect"})
+
+
+def test_absent_image_is_counted_not_fatal(tmp_path):
+    touch(tmp_path, "a.png")
+    write_csv(tmp_path, "image,caption\na.png,here\ngone.png,gone\n,nameless\n")
+    images = list_folder(str(tmp_path))
+    assert [image.key for image in images.bad] == ["gone.png", "row 3 of captions.csv"]
+    assert "absent" in images.bad[0].reason
+    assert (len(images.records), images.n_listed) == (1, 3)
+
+
+@pytest.mark.parametrize("sidecar", ["json", "txt"])
+def test_sidecars_as_img2dataset_writes_them(tmp_path, sidecar):
+    touch(tmp_path, "00000/000000012.jpg", "00001/000010003.jpg", "00000_stats.json")
+    caption = json.dumps({"caption": "A dög.", "url": "x"}) if sidecar == "json" else "A dög.\n"
+    path = tmp_path / f"00000/000000012.{sidecar}"
+    path.write_text(caption, encoding="utf-8")
+    images = list_folder(str(tmp_path))
+    assert [(r.key, r.caption) for r in images.records] == [
+        ("00000/000000012", "A dög."),
+        ("00001/000010003", ""),
+    ]
+    assert (images.caption_source, images.n_without_caption) == ("sidecar", 1)
+
+
+def test_no_captions_at_all(tmp_path):
+    touch(tmp_path, "b.tiff", "a.gif", "README", ".a.png", "._b.tiff", ".cache/c.png")
+    images = list_folder(str(tmp_path))
+    assert [r.key for r in images.records] == ["a", "b"]
+    assert (images.caption_source, images.n_listed, images.n_unlisted) == ("none", 2, 0)
+
+
+def test_limit_keeps_the_first_keys(tmp_path):
+    touch(tmp_path, "c.png", "a.png", "b.png")
+    assert keys(tmp_path, limit=2) == ["a", "b"]
+    assert keys(tmp_path, limit=9) == keys(tmp_path) == ["a", "b", "c"]
+
+
+def test_no_folder_or_no_image(tmp_path):
+    refused(tmp_path / "missing", "is no folder", "--config.")
+    refused(tmp_path, "holds no image", ".png")
+    touch(tmp_path, "notes.txt")
+    refused(tmp_path, "holds no image")
+    refused(tmp_path / "notes.txt", "is no folder")
+
+
+@pytest.mark.parametrize("header", ["file,caption", "image,text", "", "\x89PNG"])
+def test_csv_without_the_columns(tmp_path, header):
+    touch(tmp_path, "a.png")
+    write_csv(tmp_path, f"{header}\na.png,one\n")
+    found = [repr(name) for name in header.split(",") if name] or ["none"]
+    refused(tmp_path, "captions.csv has no column", *found)
+
+
+def test_csv_without_rows(tmp_path):
+    touch(tmp_path, "a.png")
+    write_csv(tmp_path, "image,caption\n")
+    refused(tmp_path, "names no image")
+
+
+def test_csv_that_is_not_text(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "captions.csv").write_bytes(b"image,caption\na.png,caf\xe9\n")
+    refused(tmp_path, "captions.csv", "UTF-8")
+
+
+@pytest.mark.parametrize("second", ["a.png", "images/a.png", "a"])
+def test_csv_names_an_image_twice(tmp_path, second):
+    touch(tmp_path / "images", "a.png")
+    write_csv(tmp_path, f"image,caption\na.png,one\n{second},two\n")
+    refused(tmp_path, "a.png more than once")
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "images/../../secret.png"])
+def test_csv_leaves_the_folder(tmp_path, name):
+    touch(tmp_path, "secret.png", "set/images/a.png")
+    write_csv(tmp_path / "set", f"image,caption\n{name},one\n")
+    refused(tmp_path / "set", "outside")
+
+
+def test_two_files_with_one_stem(tmp_path):
+    touch(tmp_path, "a.png", "a.jpg", "b.png")
+    refused(tmp_path, "a.jpg and a.png")
+    write_csv(tmp_path, "image,caption\na.png,one\na.jpg,two\n")
+    refused(tmp_path, "a.jpg and a.png")
+    write_csv(tmp_path, "image,caption\na,one\n")
+    refused(tmp_path, "'a'", "a.jpg or a.png")
+    # One of the two alone is no mistake.
+    write_csv(tmp_path, "image,caption\na.png,one\nb.png,two\n")
+    assert keys(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("content", [b"{", b"[1]", b"\xff\xfe"])
+def test_damaged_sidecar(tmp_path, content):
+    touch(tmp_path, "a.png")
+    (tmp_path / "a.json").write_bytes(content)
+    refused(tmp_path, "a.json")
+
+
+def test_sidecar_that_is_not_text(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    refused(tmp_path, "a.txt", "UTF-8")
+
+
+def test_pairs_by_key_in_the_order_of_the_real_set():
+    pairing = pair_keys(["a", "b", "d", "e"], ["e", "c", "b"])
+    np.testing.assert_array_equal(pairing.rows_real, [1, 3])
+    np.testing.assert_array_equal(pairing.rows_generated, [2, 0])
+    assert pairing.unpaired_real == ("a", "d")
+    assert pairing.unpaired_generated == ("c",)
+
+
+@pytest.mark.parametrize("generated", [["x"], []])
+def test_nothing_to_pair(generated):
+    with pytest.raises(UserError, match="no image name in common.*'a'") as caught:
+        pair_keys(["a"], generated)
+    assert "\n" not in str(caught.value)
+
+
+def test_check_bad_lists_the_first_ones():
+    bad = [BadImage(f"k{i}", "truncated\nhere") for i in range(12)]
+    check_bad(bad, 120, 0.1, "--config.real.max_bad")  # exactly the share allowed
+    check_bad([], 0, 0.0, "--config.real.max_bad")
+    with pytest.raises(UserError) as caught:
+        check_bad(bad, 119, 0.1, "--config.real.max_bad")
+    message = str(caught.value)
+    assert "12 of 119" in message and "k9: truncated here; and 2 more" in message
+    assert "--config.real.max_bad" in message and "\n" not in message and "k10" not in message
+
+
+@pytest.mark.parametrize("name", ["images_a", "images_b"])
+def test_lists_a_sample_through_a_link(tmp_path, shared_data, name):
+    sample = shared_data / "emoji_mini"
+    (tmp_path / "images").symlink_to(sample / name)
+    (tmp_path / "captions.csv").symlink_to(sample / "captions.csv")
+    images = list_folder(str(tmp_path))
+    assert len(images.records) == images.n_listed > 100
+    assert not images.bad and not images.n_unlisted and not images.n_without_caption
+    assert set(images.records[0].extra) == {"category", "subcategory"}
