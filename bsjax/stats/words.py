@@ -50,7 +50,7 @@ STOP_WORDS = frozenset(
 
 
 def describe_concepts(
-    captions: Sequence[str], top_rows: np.ndarray, n_words: int = 3, min_z: float = 1.0
+    captions: Sequence[str], top_rows: np.ndarray, n_words: int = 3, min_z: float = 0.5
 ) -> list[str]:
     """Up to `n_words` caption words a concept, most typical first, joined by ", ".
 

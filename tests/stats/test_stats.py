@@ -1,0 +1,78 @@
+"""Statistics against hand-worked numbers."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from bsjax.core.sparse_npz import CsrWriter, sum_runs, write_run
+from bsjax.stats import datapoints, divergences, streaming, uncertainty, verdicts, words
+
+
+def test_divergences_by_hand():
+    real, generated = np.array([3.0, 0.0, 2.0, 0.0]), np.array([1.0, 5.0, 2.0, 0.0])
+    np.testing.assert_allclose(divergences.relative(real, generated), [-0.5, 1, 0, 0])
+    np.testing.assert_allclose(divergences.difference(real, generated), [-2, 5, 0, 0])
+    # 15.5-fold is where relative at T = 0.4 crosses delta = 0.1 (METHOD section 4).
+    edge = divergences.delta(divergences.relative(np.array([15.5]), np.array([1.0])), 0.4)
+    assert edge[0] == pytest.approx(0.1, abs=1e-3)
+    assert divergences.delta(np.array([-1.76]), 0.8)[0] == pytest.approx(0.1, abs=1e-3)
+
+
+def test_p_and_q_by_hand():
+    p = uncertainty.p_values(np.array([2.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]), 11)
+    np.testing.assert_allclose(p, [0.0733880, 1, 0], atol=1e-6)
+    q = uncertainty.q_values(np.array([0.01, 0.04, 0.03, 0.5]), np.array([1, 1, 1, 0], bool))
+    np.testing.assert_allclose(q[:3], [0.03, 0.04, 0.04])
+    assert np.isnan(q[3])
+
+
+def test_verdicts():
+    delta, q = np.array([0.05, 0.05, 0.95, 0.5, 0.01]), np.array([0.01, 0.2, 0.01, 0.01, 0.0])
+    eligible = np.array([1, 1, 1, 1, 0], bool)
+    got = verdicts.judge(delta, q, eligible, suppressed=0.1, exaggerated=0.9, fdr=0.05)
+    assert got.tolist() == [
+        "suppressed",
+        "no difference",
+        "exaggerated",
+        "no difference",
+        "not enough data",
+    ]
+
+
+def test_pairs_of_copies_come_first():
+    real = sp.csr_array(np.array([[1.0, 0, 2], [1, 1, 0], [0, 0, 0]]))
+    generated = sp.csr_array(np.array([[0.0, 3, 1], [1, 1, 0], [0, 0, 1]]))
+    scores = datapoints.score_pairs(real, generated)
+    np.testing.assert_allclose(scores["mean_difference"], [1 / 3, 0, 1 / 3])
+    np.testing.assert_allclose(scores["absolute_difference"], [5, 0, 1])
+    np.testing.assert_allclose(scores["cosine"], [2 / np.sqrt(50), 1, 0])
+    assert datapoints.rank_pairs(scores)[0] == 1
+
+
+def test_top_images_keep_the_first_of_equals():
+    top = streaming.init_top_images(1, 2)
+    for rows, values in (([0, 1], [1.0, 3.0]), ([2, 3], [3.0, 0.0])):
+        top = streaming.update_top_images(
+            top, np.array(values, np.float32)[:, None], np.array(rows, np.int32)
+        )
+    assert top.rows.tolist() == [[1, 2]]
+
+
+def test_words_are_those_that_the_top_images_share():
+    captions = ["a red cat", "a red dog", "a blue cat", "a blue house", "a blue tree"]
+    got = words.describe_concepts(captions, np.array([[0, 1], [-1, -1]]))
+    assert got[0].split(", ")[0] == "red"
+    assert got[1] == ""
+
+
+def test_sparse_files_are_scipys_and_runs_add_up(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = [sp.random_array((50, 30), density=0.2, rng=rng, format="csr") for _ in range(3)]
+    for i, part in enumerate(parts):
+        write_run(tmp_path / f"run-{i}", iter([part[:20], part[20:]]), 30)
+    runs = [tmp_path / f"run-{i}" for i in range(3)]
+    with CsrWriter(tmp_path / "sum.npz", 30, np.float32) as writer:
+        for block in sum_runs(runs, 50, rows_per_block=7):
+            writer.append(block)
+    got = sp.load_npz(tmp_path / "sum.npz")
+    np.testing.assert_allclose(got.toarray(), sum(parts).toarray(), rtol=1e-6)
