@@ -43,13 +43,17 @@ def main(argv: list[str]) -> None:
 
 def parse_flags(argv: list[str]) -> None:
     """Parses flags; an unknown key, a wrong value or a missing file becomes one line."""
+    for argument in argv:
+        path = argument.removeprefix("--config=").partition(":")[0]
+        if path != argument.partition(":")[0] and not pathlib.Path(path).is_file():
+            raise UserError(f"--config={path}: no such file; {USAGE}")
     try:
         leftover = FLAGS(argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        text = str(error).strip("'\"").splitlines()[0] if str(error) else repr(error)
-        raise UserError(
-            f"{text}; see bsjax/presets.py for the keys of a config; {USAGE}"
-        ) from error
+        # What a config file says of its options is quoted at the end of what wraps it.
+        lines = (str(error).strip("'\"") or repr(error)).splitlines()
+        text = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
+        raise UserError(f"{text}; keys stand in bsjax/presets.py; {USAGE}") from error
     if leftover:
         raise UserError(f"unexpected {leftover[0]!r}; {USAGE}")
     for name in ("config", "workdir"):
