@@ -114,8 +114,13 @@ def _published_tensors(file: TorchFile) -> tuple[dict[str, TensorRef], float]:
     missing = [name for name in wanted if name not in tensors]
     if missing:
         raise UserError(f"{file.path} is no RA-SAE: it lacks {', '.join(missing)}; see {FLAG}")
-    K, D = tensors["encoder.final_block.0.weight"].shape
-    M = tensors["dictionary.C"].shape[0]
+    weight, points = (tensors[n].shape for n in ("encoder.final_block.0.weight", "dictionary.C"))
+    if len(weight) != 2 or len(points) != 2:
+        raise UserError(
+            f"{file.path} is no RA-SAE: expected matrices as encoder weight and candidate points,"
+            f" got {weight} and {points}; see {FLAG}"
+        )
+    (K, D), M = weight, points[0]
     shapes = dict.fromkeys(_NAMES.values(), (K,)) | {
         "encoder.final_block.0.weight": (K, D),
         "dictionary.W": (K, M),

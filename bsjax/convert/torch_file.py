@@ -6,11 +6,14 @@ Tensor data is read from its place in the zip archive by seeking, a block of row
 """
 
 import io
+import math
 import os
 import pathlib
 import pickle
+import pickletools
 import struct
 import zipfile
+import zlib
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -61,11 +64,13 @@ class TensorRef(NamedTuple):
 
     def read_rows(self, start: int, stop: int) -> np.ndarray:
         """Rows `start` to `stop` of the first dimension."""
-        row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        if not 0 <= start <= stop <= self.shape[0]:
+            raise IndexError(f"rows {start} to {stop} of a tensor {self.shape}")
+        row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         return self._read(self.offset + start * row_bytes, (stop - start, *self.shape[1:]))
 
     def _read(self, offset: int, shape: tuple[int, ...]) -> np.ndarray:
-        count = int(np.prod(shape, dtype=np.int64))
+        count = math.prod(shape)
         with self.path.open("rb") as handle:
             handle.seek(offset)
             data = np.fromfile(handle, np.uint8, count * self.dtype.itemsize)
@@ -90,6 +95,8 @@ def open_torch_file(path: str | os.PathLike) -> TorchFile:
         module (nothing has run then).
     """
     path = pathlib.Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; expected a file of torch.save")
     with path.open("rb") as handle:
         head = handle.read(len(LEGACY_MAGIC))
     if head == LEGACY_MAGIC:
@@ -100,7 +107,11 @@ def open_torch_file(path: str | os.PathLike) -> TorchFile:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_archive(path, archive)
-    except zipfile.BadZipFile as error:
+    except UserError:
+        raise
+    # What zipfile raises for damaged or encrypted archives: OSError for places outside the file,
+    # ValueError for undecodable names, RuntimeError (and NotImplementedError) for unknown methods.
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"{path} is truncated or no torch checkpoint ({error}); fetch it again"
         ) from error
@@ -108,15 +119,18 @@ def open_torch_file(path: str | os.PathLike) -> TorchFile:
 
 def _read_archive(path: pathlib.Path, archive: zipfile.ZipFile) -> TorchFile:
     entries = {info.filename: info for info in archive.infolist()}
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+        raise UserError(f"{path} is a compressed archive; expected one as torch.save writes")
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise UserError(f"{path} is a zip file, but no torch checkpoint (no data.pkl)")
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
         raise UserError(f"{path} has big-endian tensors; save it on a little-endian machine")
-    unpickler = _Unpickler(path, archive, root, entries)
+    data = archive.read(f"{root}data.pkl")
     try:
-        content = unpickler.load()
+        _check_memo(data)
+        content = _Unpickler(data, path, root, entries).load()
         tensors: dict[str, TensorRef] = {}
         attributes: dict[str, Any] = {}
         _walk(content, "", tensors, attributes, path)
@@ -139,6 +153,16 @@ def _read_archive(path: pathlib.Path, archive: zipfile.ZipFile) -> TorchFile:
     if not tensors:
         raise UserError(f"{path} holds no tensors")
     return TorchFile(path, tensors, attributes)
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuses memo places beyond the pickle's length, for which unpickling would fill the memory.
+
+    Places are numbered from 0 and each takes at least a byte, so no honest pickle has one.
+    """
+    for opcode, place, _ in pickletools.genops(data):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and place >= len(data):
+            raise pickle.UnpicklingError(f"impossible memo place {place}")
 
 
 class _Storage(NamedTuple):
@@ -168,8 +192,8 @@ class _StorageType(NamedTuple):
 class _Unpickler(pickle.Unpickler):
     """Builds placeholders only; `find_class` is the gate that every named object must pass."""
 
-    def __init__(self, path, archive, root, entries):
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")), encoding="utf-8")
+    def __init__(self, data, path, root, entries):
+        super().__init__(io.BytesIO(data), encoding="utf-8")
         self.path, self.root, self.entries = path, root, entries
         self.file_size = path.stat().st_size
         self.allowed = {name: _Module for name in MODULES} | {
@@ -205,11 +229,9 @@ class _Unpickler(pickle.Unpickler):
             raise UserError(f"{self.path} lacks the tensor data {name}; fetch it again")
         entry = self.entries[name]
         shape = tuple(int(size) for size in shape)
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise UserError(
-                f"{self.path} is a compressed archive; expected one as torch.save writes"
-            )
-        n_elements = int(np.prod(shape, dtype=np.int64))
+        if any(size < 0 for size in shape):
+            raise UserError(f"{self.path} has a tensor of impossible shape {shape}; fetch it again")
+        n_elements = math.prod(shape)
         if not _is_contiguous(shape, stride):
             raise UserError(
                 f"{self.path} has a tensor {shape} that is not contiguous; save it as one"

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 MOMENTUM = 0.9
 
@@ -25,7 +25,7 @@ def batch_topk(
 
 
 def running_threshold(
-    running: Float[Array, ""], current: Float[Array, ""], step: Float[Array, ""]
+    running: Float[Array, ""], current: Float[Array, ""], step: Int[Array, ""]
 ) -> Float[Array, ""]:
     """Running mean of the batch thresholds, the threshold at inference; starts at the first."""
     return jnp.where(step == 0, current, MOMENTUM * running + (1 - MOMENTUM) * current)

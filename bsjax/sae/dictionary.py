@@ -29,7 +29,7 @@ def init_dictionary(n_concepts: int, C: Float[Array, "M D"]) -> DictionaryParams
     }
 
 
-def project(params: DictionaryParams, relax_radius: float) -> DictionaryParams:
+def project(params: DictionaryParams, relax_radius: float | Float[Array, ""]) -> DictionaryParams:
     """Rows of W non-negative with sum 1, rows of Lam no longer than `relax_radius`."""
     W = jax.nn.relu(params["W"])
     W = W / (jnp.sum(W, axis=1, keepdims=True) + EPSILON)

@@ -1,6 +1,7 @@
 """The published RA-SAE form: fused once, cached, refused when faulty; small in memory."""
 
 import json
+import os
 import pathlib
 import pickletools
 import shutil
@@ -12,7 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from bsjax.convert import rasae
 from bsjax.convert.rasae import load_rasae, save_trained
+from bsjax.convert.torch_file import open_torch_file
 from bsjax.core.errors import UserError
 
 
@@ -37,6 +40,31 @@ def test_the_fused_copy_is_used_and_renewed(published):
     assert cache.stat().st_size > 100
 
 
+def test_another_file_of_the_same_name_and_size_is_read_anew(published):
+    first = load_rasae(str(published))
+    C = open_torch_file(published).tensors["module.dictionary.C"]
+    data = bytearray(published.read_bytes())
+    data[C.offset : C.offset + 4] = np.float32(100).tobytes()
+    published.write_bytes(data)
+    os.utime(published, ns=(0, 0))
+    second = load_rasae(str(published))
+    assert second.digest != first.digest
+    assert np.abs(second.dictionary - first.dictionary).max() > 0.1
+
+
+def test_a_folder_that_cannot_be_written_is_no_obstacle(published, tmp_path, monkeypatch):
+    # Root may write to a read-only folder, so something else has to be in the way.
+    published.with_suffix(".fused.safetensors").mkdir()
+    monkeypatch.setattr(rasae, "CACHE_DIR", tmp_path / "cache")
+    first = load_rasae(str(published))
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert load_rasae(str(published)).digest == first.digest
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(rasae, "CACHE_DIR", tmp_path / "file")
+    assert load_rasae(str(published)).digest == first.digest
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
 def test_a_trained_sae_round_trips(tmp_path, published):
     sae = load_rasae(str(published))
     saved = save_trained(
@@ -49,10 +77,16 @@ def test_a_trained_sae_round_trips(tmp_path, published):
         np.testing.assert_array_equal(loaded.encoder["kernel"], sae.encoder["kernel"])
 
 
+def save_vectors(path):
+    names = open_torch_file(path).tensors
+    torch.save({name: torch.zeros(3) for name in names}, path)
+
+
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
         (lambda p: torch.save({"a": torch.zeros(2)}, p), "no RA-SAE: it lacks encoder"),
+        (save_vectors, "expected matrices"),
         (lambda p: p.write_bytes(p.read_bytes()[:-3000]), "truncated"),
         (lambda p: p.unlink(), "does not exist"),
     ],

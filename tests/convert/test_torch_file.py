@@ -76,6 +76,69 @@ def test_code_is_refused_before_anything_runs(tmp_path, function, nested):
             assert sentinel.exists()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "builtins eval",
+        "builtins exec",
+        "builtins getattr",
+        "builtins __import__",
+        "os system",
+        "posix system",
+        "subprocess Popen",
+        "torch.hub load",
+        "torch load",
+        "torch._utils _rebuild_tensor",
+        "torch._utils _rebuild_tensor_v2.__globals__",
+        "collections OrderedDict.fromkeys",
+        "numpy.core.multiarray _reconstruct",
+        "overcomplete.sae.modules os",
+    ],
+)
+def test_every_other_global_is_refused_by_name(tmp_path, name):
+    path = tmp_path / "x.pth"
+    torch.save({"a": torch.arange(50.0)}, path)
+    module, attribute = name.split()
+    asks = b"\x80\x04\x8c%c%s\x8c%c%s\x93." % (
+        *(len(module), module.encode()),
+        *(len(attribute), attribute.encode()),
+    )
+    edit(path, "data.pkl", lambda data: asks)
+    with pytest.raises(UserError, match=f"asks for {module}.{attribute}") as error:
+        open_torch_file(path)
+    assert "\n" not in str(error.value)
+
+
+def test_rows_outside_a_tensor_are_no_data(tmp_path):
+    torch.save({"a": torch.zeros(4, 2), "b": torch.ones(4, 2)}, tmp_path / "x.pth")
+    tensor = open_torch_file(tmp_path / "x.pth").tensors["a"]
+    assert tensor.read_rows(4, 4).shape == (0, 2)
+    for start, stop in ((0, 5), (-1, 2), (3, 2)):
+        with pytest.raises(IndexError):
+            tensor.read_rows(start, stop)
+
+
+def resize(data, size):
+    """The pickle of `arange(50)` with another length in the shape of the tensor alone."""
+    assert data.count(b"K2\x85") == 1
+    return data.replace(b"K2\x85", b"\x8a\x08" + size.to_bytes(8, "little", signed=True) + b"\x85")
+
+
+def deflate(path):
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+
+
+def patch_directory(path, place, value):
+    """Overwrites a byte of the first entry in the archive's central directory."""
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + place] = value
+    path.write_bytes(data)
+
+
 def edit(path, target, change):
     """Rewrites a checkpoint's archive with one entry changed."""
     with zipfile.ZipFile(path) as archive:
@@ -92,10 +155,19 @@ def edit(path, target, change):
         (lambda p: p.write_bytes(b"hello"), "no torch checkpoint"),
         (lambda p: p.write_bytes(b""), "no torch checkpoint"),
         (lambda p: edit(p, "data/0", lambda d: d[:-8]), "truncated"),
+        (lambda p: edit(p, "data.pkl", lambda d: resize(d, 51)), "truncated"),
+        (lambda p: edit(p, "data.pkl", lambda d: resize(d, 2**62)), "truncated"),
+        (lambda p: edit(p, "data.pkl", lambda d: resize(d, -1)), "impossible shape"),
+        (deflate, "compressed archive"),
+        (lambda p: patch_directory(p, 6, 200), "no torch checkpoint"),  # zip version
+        (lambda p: patch_directory(p, 8, 1), "no torch checkpoint"),  # encrypted
+        (lambda p: patch_directory(p, 47, 0x9B), "no torch checkpoint"),  # name, not UTF-8
+        (lambda p: p.unlink(), "does not exist"),
         (lambda p: edit(p, "byteorder", lambda d: b"big"), "big-endian"),
         (lambda p: edit(p, "data.pkl", lambda d: d[: len(d) // 2]), "damaged"),
         (lambda p: edit(p, "data.pkl", lambda d: b"\x80\x02}q\x00U\x01ah\x00s."), "damaged"),
         (lambda p: edit(p, "data.pkl", lambda d: b"\x80\x04\x95" + b"\xff" * 8 + b"."), "damaged"),
+        (lambda p: edit(p, "data.pkl", lambda d: b"\x80\x02}r\xff\xff\xff\x7f."), "memo place"),
         (lambda p: torch.save({"a": torch.zeros(3, 4).T}, p), "not contiguous"),
         (lambda p: torch.save({"a": 1}, p), "no tensors"),
         (

@@ -33,7 +33,10 @@ def encoded(golden_dir, tmp_path_factory):
     shutil.copy(golden_dir / "ra_sae" / "ra_sae_published.pth", path)
     golden = np.load(golden_dir / "ra_sae" / "encode.npz")
     sae = load_rasae(str(path))
-    tokens = golden["x"].reshape(-1, golden["x"].shape[-1])
+    sae = sae._replace(
+        encoder=jax.tree.map(jnp.asarray, sae.encoder), dictionary=jnp.asarray(sae.dictionary)
+    )
+    tokens = jnp.asarray(golden["x"].reshape(-1, golden["x"].shape[-1]))
     codes = threshold_codes(pre_codes(sae.encoder, tokens), float(golden["threshold"]))
     return golden, sae, tokens, codes
 
