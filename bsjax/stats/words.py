@@ -63,7 +63,7 @@ def describe_concepts(
     vocabulary: dict[str, int] = {}
     rows, columns = [], []
     for row, caption in enumerate(captions):
-        for word in set(WORD.findall(caption.lower())) - STOP_WORDS:
+        for word in sorted(set(WORD.findall(caption.lower())) - STOP_WORDS):
             rows.append(row)
             columns.append(vocabulary.setdefault(word, len(vocabulary)))
     words = np.array(list(vocabulary), dtype=object)

@@ -1,5 +1,9 @@
 """Statistics against hand-worked numbers."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -76,3 +80,23 @@ def test_sparse_files_are_scipys_and_runs_add_up(tmp_path):
             writer.append(block)
     got = sp.load_npz(tmp_path / "sum.npz")
     np.testing.assert_allclose(got.toarray(), sum(parts).toarray(), rtol=1e-6)
+
+
+def test_words_do_not_depend_on_the_order_of_a_hash():
+    code = (
+        "import numpy as np; from bsjax.stats.words import describe_concepts as d;"
+        "captions = ['lock ink flash camera pen'] * 2 + ['blue tree'] * 20;"
+        "print(d(captions, np.array([[0, 1]]))[0])"
+    )
+    got = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONHASHSEED": str(seed)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for seed in range(4)
+    }
+    assert len(got) == 1
+    assert len(got.pop().split(", ")) == 3
