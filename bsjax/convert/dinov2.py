@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from bsjax.convert.hub import download_snapshot
 from bsjax.convert.tables import Rule, convert, transpose
 from bsjax.convert.torch_file import open_torch_file
 from bsjax.core.errors import UserError
@@ -21,6 +22,7 @@ from bsjax.models.dinov2 import VARIANTS, DinoV2, DinoV2Config
 
 FLAG = "--config.encoder.weights"
 RANDOM = "random:"
+HUB_FILES = ("*.json", "*.safetensors")
 
 
 class LoadedEncoder(NamedTuple):
@@ -173,27 +175,7 @@ def _open(weights: str) -> TensorSource:
             f"{FLAG}={weights}: expected a hub id (owner/name), a folder with config.json and"
             " model.safetensors, a .safetensors or .pth file, or random:SEED"
         )
-    return _open_folder(download_snapshot(weights, FLAG))
-
-
-def download_snapshot(repo: str, flag: str, patterns: tuple[str, ...] = ()) -> pathlib.Path:
-    """A hub repository's safetensors and JSON files in the local cache.
-
-    Raises:
-      UserError: no network and not cached, or no such repository.
-    """
-    import huggingface_hub
-
-    try:
-        folder = huggingface_hub.snapshot_download(
-            repo, allow_patterns=list(patterns or ("*.json", "*.safetensors"))
-        )
-    except Exception as error:  # The hub client raises many types; each means: not to be had.
-        raise UserError(
-            f"{repo} could not be fetched from the Hugging Face hub ({type(error).__name__}:"
-            f" offline, or a wrong name?); set {flag} to a local copy"
-        ) from error
-    return pathlib.Path(folder)
+    return _open_folder(download_snapshot(weights, FLAG, HUB_FILES))
 
 
 def _open_folder(folder: pathlib.Path) -> TensorSource:

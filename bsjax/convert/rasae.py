@@ -16,6 +16,7 @@ from absl import logging
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from bsjax.convert.hub import download_snapshot
 from bsjax.convert.torch_file import TensorRef, TorchFile, open_torch_file
 from bsjax.core.artifacts import atomic_path, hash_json
 from bsjax.core.errors import UserError
@@ -76,8 +77,6 @@ def load_rasae(weights: str) -> LoadedSAE:
         return load_published(path)
     if path.suffix or path.is_absolute() or weights.count("/") != 1:
         raise UserError(f"{FLAG}={weights} does not exist; expected a .pth, a folder or a hub id")
-    from bsjax.convert.dinov2 import download_snapshot
-
     return load_rasae(str(download_snapshot(weights, FLAG, ("*.pth",)) / PUBLISHED))
 
 

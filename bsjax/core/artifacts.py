@@ -16,11 +16,14 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from absl import logging
+
 from bsjax import __version__
 from bsjax.core.errors import UserError
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+REAL = "real"  # name of the real set's folders
 VERSIONED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pillow", "grain")
 
 
@@ -132,6 +135,18 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any] | None:
     return manifest
 
 
+def require_manifest(folder: pathlib.Path, stage: str) -> dict[str, Any]:
+    """The manifest of a folder that `stage` must have finished.
+
+    Raises:
+      UserError: it has not.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder / MANIFEST} is missing; run `bsjax {stage}` to the end first")
+    return manifest
+
+
 def begin_stage(
     folder: pathlib.Path,
     *,
@@ -168,6 +183,8 @@ def begin_stage(
             )
     if manifest is None:
         write_json(started, wanted)
+    else:
+        logging.info("%s is finished already", folder)
     return manifest
 
 

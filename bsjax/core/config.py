@@ -13,6 +13,8 @@ FORMS = ("relative", "difference")
 SOURCES = ("folder",)
 DTYPES = ("float32", "bfloat16")
 LOSSES = ("mse", "aux")
+# How a stage is run, not what comes out of it.
+EXECUTION_KEYS = ("encoder.batch_per_device",)
 
 
 def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
@@ -65,11 +67,15 @@ def flatten(config: ml_collections.ConfigDict | dict, prefix: str = "") -> dict[
 
 
 def select(config: ml_collections.ConfigDict, keys: Sequence[str]) -> dict[str, Any]:
-    """The part of the config that decides a stage's result: the keys at or below `keys`."""
+    """The part of the config that decides a stage's result: the keys at or below `keys`.
+
+    `EXECUTION_KEYS` are left out: a finished or interrupted stage may go on with others.
+    """
     return {
         name: value
         for name, value in flatten(config).items()
-        if any(name == key or name.startswith(f"{key}.") for key in keys)
+        if name not in EXECUTION_KEYS
+        and any(name == key or name.startswith(f"{key}.") for key in keys)
     }
 
 

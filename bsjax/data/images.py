@@ -35,6 +35,11 @@ class Batch(NamedTuple):
     rows: Int32[np.ndarray, "B"]  # index of the record, -1 for padding
     bad: tuple[tuple[int, str], ...]  # (row, reason) of images that could not be decoded
 
+    @property
+    def n_records(self) -> int:
+        """Records in the batch, bad images included, padding not."""
+        return int((self.rows >= 0).sum())
+
 
 def decode_rgb(data: bytes) -> Image.Image:
     """Decodes an image of any mode into RGB: alpha on white, 16 bits to 8, EXIF rotation applied.

@@ -87,7 +87,7 @@ class DinoV2(nn.Module):
         batch, height, width, _ = images.shape
         grid = token_grid(cfg, height, width)
         patches = _to_patches(images, cfg.patch_size)  # [B, P, 14 * 14 * 3]
-        x = self._dense(cfg.width, "patch_embed")(patches)  # [B, P, D]
+        x = nn.Dense(cfg.width, dtype=self.compute_dtype, name="patch_embed")(patches)  # [B, P, D]
 
         normal = nn.initializers.normal(0.02)
         cls_token = self.param("cls_token", normal, (1, 1, cfg.width))
@@ -107,9 +107,6 @@ class DinoV2(nn.Module):
         for i in range(cfg.depth):
             x = Block(cfg, self.compute_dtype, name=f"block_{i}")(x)
         return _layer_norm(cfg, "norm")(x).astype(jnp.float32)
-
-    def _dense(self, features: int, name: str) -> nn.Dense:
-        return nn.Dense(features, dtype=self.compute_dtype, name=name)
 
 
 class Block(nn.Module):

@@ -132,17 +132,7 @@ def _ranking(axes: Axes, comparison: Comparison, rankings: list[Ranking], n: int
 def _rarity(axes: Axes, comparison: Comparison) -> None:
     """How far delta lies from equality against how often the concept fires on real images."""
     columns = comparison.columns
-    for kind, colour in reversed(COLOURS.items()):
-        chosen = columns["verdict"] == kind
-        axes.scatter(
-            columns["fires_real"][chosen] + 1,
-            np.abs(columns["delta"][chosen] - 0.5),
-            s=9,
-            color=colour,
-            alpha=0.8,
-            linewidths=0,
-            label=kind,
-        )
+    _scatter(axes, columns, columns["fires_real"] + 1, np.abs(columns["delta"] - 0.5))
     axes.set(
         xscale="log",
         ylim=(-0.01, 0.51),
@@ -159,17 +149,7 @@ def _energies(axes: Axes, comparison: Comparison) -> None:
     real, generated = columns["energy_real"], columns["energy_generated"]
     positive = np.concatenate([real[real > 0], generated[generated > 0], [1.0]])
     floor, top = positive.min() / 2, positive.max() * 1.5
-    for kind, colour in reversed(COLOURS.items()):
-        chosen = columns["verdict"] == kind
-        axes.scatter(
-            np.maximum(real[chosen], floor),
-            np.maximum(generated[chosen], floor),
-            s=9,
-            color=colour,
-            alpha=0.8,
-            linewidths=0,
-            label=kind,
-        )
+    _scatter(axes, columns, np.maximum(real, floor), np.maximum(generated, floor))
     axes.plot([floor, top], [floor, top], color=INK, linewidth=0.8)
     axes.set(
         xscale="log",
@@ -179,3 +159,10 @@ def _energies(axes: Axes, comparison: Comparison) -> None:
         title="Energy of every concept in both arms",
     )
     axes.legend(frameon=False, fontsize=8, loc="upper left")
+
+
+def _scatter(axes: Axes, columns: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> None:
+    """One point a concept, coloured by verdict; the rarer verdicts lie on top."""
+    for kind, colour in reversed(COLOURS.items()):
+        chosen = columns["verdict"] == kind
+        axes.scatter(x[chosen], y[chosen], s=9, color=colour, alpha=0.8, linewidths=0, label=kind)

@@ -13,6 +13,11 @@ THUMBNAIL = 168  # pixels
 HEAT = colormaps["inferno"]
 
 
+def data_uri(kind: str, data: bytes) -> str:
+    """An image of that subtype ("png", "svg+xml", ...) as a data URI."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
 def image_uri(path: str, resize: int, crop: int) -> str | None:
     """The centre crop that the encoder saw, or None if the file is gone or damaged."""
     try:
@@ -22,7 +27,7 @@ def image_uri(path: str, resize: int, crop: int) -> str | None:
     image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=82)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri("jpeg", buffer.getvalue())
 
 
 def heat_uri(codes: np.ndarray) -> str | None:
@@ -38,4 +43,4 @@ def heat_uri(codes: np.ndarray) -> str | None:
     rgba[..., 3] = np.where(strength > 0, 70 + 170 * strength, 0).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(rgba).save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return data_uri("png", buffer.getvalue())

@@ -1,6 +1,5 @@
 """report/index.html: one static page that opens from disk and asks the network for nothing."""
 
-import base64
 import functools
 import itertools
 import pathlib
@@ -12,7 +11,7 @@ import numpy as np
 from bsjax import __version__
 from bsjax.core.artifacts import atomic_path
 from bsjax.report.figures import draw_all
-from bsjax.report.overlays import heat_uri, image_uri
+from bsjax.report.overlays import data_uri, heat_uri, image_uri
 from bsjax.report.tables import Comparison, Measured, rank, read_comparison
 from bsjax.stats import divergences, verdicts
 
@@ -77,7 +76,10 @@ def _section(
         "notes": comparison.manifest["notes"],
         "versions": comparison.manifest["versions"],
         "n_concepts": len(comparison.columns["concept"]),
-        "figures": [(_figure_uri(path), CAPTIONS[name]) for name, path in figures.items()],
+        "figures": [
+            (data_uri("svg+xml", path.read_bytes()), CAPTIONS[name])
+            for name, path in figures.items()
+        ],
         "rankings": [
             {
                 "title": ranking.title,
@@ -134,15 +136,7 @@ def _pair(comparison: Comparison, row: dict[str, Any], load) -> dict[str, Any]:
 
 def _correlations(comparisons: list[Comparison]) -> list[tuple[str, str, float]]:
     """Pearson's r of relative(k) between every two comparisons."""
-    result = []
-    for left, right in itertools.combinations(comparisons, 2):
-        judged = [c.columns["verdict"] != verdicts.NOT_ENOUGH_DATA for c in (left, right)]
-        r = divergences.correlation(
-            left.columns["relative"], right.columns["relative"], judged[0] & judged[1]
-        )
-        result.append((left.name, right.name, r))
-    return result
-
-
-def _figure_uri(path: pathlib.Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(path.read_bytes()).decode()
+    return [
+        (left.name, right.name, divergences.correlation(left.columns, right.columns))
+        for left, right in itertools.combinations(comparisons, 2)
+    ]

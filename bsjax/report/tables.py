@@ -6,11 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 
-from bsjax.core.artifacts import MANIFEST, read_manifest
-from bsjax.core.errors import UserError
+from bsjax.core.artifacts import REAL, require_manifest
 from bsjax.stats import verdicts
-
-REAL = "real"
 
 
 class Measured(NamedTuple):
@@ -59,9 +56,7 @@ def read_comparison(workdir: pathlib.Path, name: str, n_datapoints: int = 12) ->
       UserError: an artifact is missing.
     """
     folder = workdir / "comparisons" / name
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise UserError(f"{folder / MANIFEST} is missing; run `bsjax compare` first")
+    manifest = require_manifest(folder, "compare")
     table = pq.read_table(folder / "concepts.parquet")
     columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
     datapoints = pq.read_table(folder / "datapoints.parquet").slice(0, n_datapoints).to_pylist()
@@ -70,9 +65,7 @@ def read_comparison(workdir: pathlib.Path, name: str, n_datapoints: int = 12) ->
 
 
 def _read_measured(folder: pathlib.Path) -> Measured:
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise UserError(f"{folder / MANIFEST} is missing; run `bsjax measure` first")
+    manifest = require_manifest(folder, "measure")
     images = pq.read_table(folder / "images.parquet", columns=["key", "caption", "path"])
     keys = images["key"].to_pylist()
     with np.load(folder / "top_images.npz", allow_pickle=False) as top:

@@ -18,21 +18,23 @@ from absl import logging
 
 from bsjax import pipeline
 from bsjax.core.artifacts import (
-    MANIFEST,
+    REAL,
     atomic_path,
     begin_stage,
-    read_manifest,
+    require_manifest,
     write_manifest,
 )
 from bsjax.core.config import select
 from bsjax.core.errors import UserError
 from bsjax.core.rng import stage_key
 from bsjax.data.captions import Pairing, pair_keys
-from bsjax.stages.inputs import REAL, generated_name
+from bsjax.stages.inputs import generated_name
 from bsjax.stats import datapoints, divergences, uncertainty, verdicts, words
 
 # Largest dense block of image codes [pairs, concepts] held at a time, in values.
 BLOCK_VALUES = 1 << 24
+# Image codes [n, K] of the real and of the generated image of each pair; rows agree.
+PairedCodes = tuple[sp.csr_array, sp.csr_array]
 
 
 class Measured(NamedTuple):
@@ -42,33 +44,34 @@ class Measured(NamedTuple):
     images: pa.Table
     codes: sp.csr_array
     top_rows: np.ndarray
-    manifest: dict
 
 
 def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Compares the generated set with the real one and prints the strongest divergences."""
     name = generated_name(config)
-    manifests = {arm: _manifest(workdir / "measures" / arm) for arm in (REAL, name)}
+    manifests = {
+        arm: require_manifest(workdir / "measures" / arm, "measure") for arm in (REAL, name)
+    }
     folder = workdir / "comparisons" / name
     settings = select(config, pipeline.BY_NAME["compare"].config_keys)
     parents = {f"measures/{arm}": m["config_hash"] for arm, m in manifests.items()}
     done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
     if done is not None:
-        logging.info("%s is finished already", folder)
         return
     _check_comparable(manifests[REAL], manifests[name], name)
-    real, generated = (_read(workdir / "measures" / arm, manifests[arm]) for arm in (REAL, name))
+    real, generated = (_read(workdir / "measures" / arm) for arm in (REAL, name))
     pairing = pair_keys(real.images["key"].to_pylist(), generated.images["key"].to_pylist())
     if len(pairing.rows_real) < 2:
         raise UserError("only one pair of images in common; a comparison needs at least two")
 
-    table = _concept_table(config, real, generated, pairing)
+    codes = real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
+    table = _concept_table(config, real, generated, pairing, codes)
     for suffix in ("parquet", "csv"):
         with atomic_path(folder / f"concepts.{suffix}") as temporary:
             write = pq.write_table if suffix == "parquet" else pa_csv.write_csv
             write(table, temporary)
     with atomic_path(folder / "datapoints.parquet") as temporary:
-        pq.write_table(_datapoint_table(real, generated, pairing), temporary)
+        pq.write_table(_datapoint_table(real, pairing, codes), temporary)
     verdict = np.array(table["verdict"].to_pylist())
     counts = {
         "pairs": len(pairing.rows_real),
@@ -101,21 +104,11 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
     """Pearson's r of relative(k) of two comparison folders, over concepts that both can judge."""
-    tables = [pq.read_table(folder / "concepts.parquet") for folder in (left, right)]
-    if tables[0].num_rows != tables[1].num_rows:
-        raise UserError(f"{left} and {right} are comparisons under different SAEs")
-    judged = [
-        np.array(table["verdict"].to_pylist()) != verdicts.NOT_ENOUGH_DATA for table in tables
-    ]
-    values = [table["relative"].to_numpy() for table in tables]
-    return divergences.correlation(*values, judged[0] & judged[1])
-
-
-def _manifest(folder: pathlib.Path) -> dict:
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise UserError(f"{folder / MANIFEST} is missing; run `bsjax measure` to the end first")
-    return manifest
+    columns = []
+    for folder in (left, right):
+        table = pq.read_table(folder / "concepts.parquet", columns=["relative", "verdict"])
+        columns.append({name: np.array(table[name].to_pylist()) for name in table.column_names})
+    return divergences.correlation(*columns)
 
 
 def _check_comparable(real: dict, generated: dict, name: str) -> None:
@@ -129,7 +122,7 @@ def _check_comparable(real: dict, generated: dict, name: str) -> None:
                 )
 
 
-def _read(folder: pathlib.Path, manifest: dict) -> Measured:
+def _read(folder: pathlib.Path) -> Measured:
     with np.load(folder / "top_images.npz") as top:
         top_rows = top["images"]
     return Measured(
@@ -137,14 +130,15 @@ def _read(folder: pathlib.Path, manifest: dict) -> Measured:
         images=pq.read_table(folder / "images.parquet"),
         codes=sp.csr_array(sp.load_npz(folder / "image_codes.npz")),
         top_rows=top_rows,
-        manifest=manifest,
     )
 
 
-def _concept_table(config, real: Measured, generated: Measured, pairing: Pairing) -> pa.Table:
+def _concept_table(
+    config, real: Measured, generated: Measured, pairing: Pairing, codes: PairedCodes
+) -> pa.Table:
     settings = config.compare
     n = len(pairing.rows_real)
-    columns = _paired_columns(config, real, generated, pairing)
+    columns = _paired_columns(config, codes)
     energy_real, energy_generated = columns["energy_real"], columns["energy_generated"]
     form, temperature = settings.form, settings.temperature
     temperatures = divergences.REFERENCE_TEMPERATURE | {form: temperature}
@@ -179,7 +173,7 @@ def _concept_table(config, real: Measured, generated: Measured, pairing: Pairing
         exaggerated=settings.exaggerated,
         fdr=settings.fdr,
     )
-    columns["words"] = _words(real, generated)
+    columns["words"] = _words(real, generated, pairing)
     order = ["concept", "energy_real", "energy_generated", "difference", "relative"]
     order += ["delta_difference", "delta_relative", "delta", "standard_error"]
     columns["concept"] = np.arange(len(energy_real), dtype=np.int32)
@@ -187,10 +181,9 @@ def _concept_table(config, real: Measured, generated: Measured, pairing: Pairing
     return pa.table({name: columns[name] for name in order})
 
 
-def _paired_columns(config, real, generated, pairing) -> dict[str, np.ndarray]:
+def _paired_columns(config, codes: PairedCodes) -> dict[str, np.ndarray]:
     """Energies, standard errors and prevalences over the pairs, a block of concepts at a time."""
-    left = real.codes[pairing.rows_real].tocsc()
-    right = generated.codes[pairing.rows_generated].tocsc()
+    left, right = (arm.tocsc() for arm in codes)
     n, n_concepts = left.shape
     settings = config.compare
     weights = None
@@ -202,9 +195,9 @@ def _paired_columns(config, real, generated, pairing) -> dict[str, np.ndarray]:
     for start in range(0, n_concepts, width):
         stop = min(start + width, n_concepts)
         block = []
-        for codes in (left, right):
+        for arm in (left, right):
             dense = np.zeros((n, width), np.float32)
-            dense[:, : stop - start] = codes[:, start:stop].toarray()
+            dense[:, : stop - start] = arm[:, start:stop].toarray()
             block.append(jnp.asarray(dense))
         moments = uncertainty.paired_moments(*block)
         part = {
@@ -253,20 +246,19 @@ def _add_relative_interval(columns: dict[str, np.ndarray], n: int) -> None:
         columns[bound] = np.clip(columns[bound], -1.0, 1.0)
 
 
-def _words(real: Measured, generated: Measured) -> list[str]:
+def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:
     """Caption words of each concept from its top images in both arms."""
     captions = real.images["caption"].to_pylist()
-    place = {key: row for row, key in enumerate(real.images["key"].to_pylist())}
-    # A generated image speaks through the caption that it was made from.
-    to_real = np.array([place.get(k, -1) for k in generated.images["key"].to_pylist()] + [-1])
+    # A generated image speaks through the caption that it was made from; the last entry is for
+    # the row -1, which stands for no image.
+    to_real = np.full(generated.images.num_rows + 1, -1)
+    to_real[pairing.rows_generated] = pairing.rows_real
     top_rows = np.concatenate([real.top_rows, to_real[generated.top_rows]], axis=1)
     return words.describe_concepts(captions, top_rows)
 
 
-def _datapoint_table(real: Measured, generated: Measured, pairing: Pairing) -> pa.Table:
-    scores = datapoints.score_pairs(
-        real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
-    )
+def _datapoint_table(real: Measured, pairing: Pairing, codes: PairedCodes) -> pa.Table:
+    scores = datapoints.score_pairs(*codes)
     order = datapoints.rank_pairs(scores)
     rows_real, rows_generated = pairing.rows_real[order], pairing.rows_generated[order]
     return pa.table(

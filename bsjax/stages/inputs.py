@@ -11,12 +11,11 @@ from absl import logging
 
 from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae
-from bsjax.core.artifacts import hash_json
+from bsjax.core.artifacts import REAL, hash_json
 from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageSet, check_bad, list_folder
 
 PUBLISHED_THRESHOLD = 0.829
-REAL = "real"
 
 
 class Arm(NamedTuple):
@@ -61,18 +60,20 @@ def load_encoder(config: ml_collections.ConfigDict) -> LoadedEncoder:
     """The DINOv2 of the config, with a loud line if it is untrained."""
     encoder = config.encoder
     loaded = load_dinov2(encoder.variant, encoder.weights, jnp.dtype(encoder.dtype))
-    if loaded.is_random:
-        logging.warning("%s", untrained_note(loaded))
+    for note in encoder_notes(loaded):
+        logging.warning("%s", note)
     return loaded
 
 
-def untrained_note(encoder: LoadedEncoder) -> str:
-    """The warning that goes into log, manifest and report."""
-    return (
+def encoder_notes(encoder: LoadedEncoder) -> list[str]:
+    """Warnings about the encoder that go into log, manifest and report."""
+    if not encoder.is_random:
+        return []
+    return [
         f"UNTRAINED FEATURES: the {encoder.variant} encoder has random weights ({encoder.source})."
         " Concepts are shapes and colours at most; the numbers show how bsjax works, not what a"
         " model draws."
-    )
+    ]
 
 
 def load_sae(

@@ -54,17 +54,15 @@ def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     arms = inputs.load_arms(config)
     encoder = inputs.load_encoder(config)
     sae, threshold = inputs.load_sae(config, workdir, encoder)
-    notes = [inputs.untrained_note(encoder)] if encoder.is_random else []
+    notes = inputs.encoder_notes(encoder)
     engine = None
     for arm in arms:
         folder = workdir / "measures" / arm.name
         settings = select(config, pipeline.BY_NAME["measure"].config_keys)
-        settings.pop("encoder.batch_per_device")
         settings |= {"sae.threshold": threshold, "set": arm.name}
         parents = {"images": arm.digest, "encoder": encoder.digest, "sae": sae.digest}
         done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
         if done is not None:
-            logging.info("%s is finished already", folder)
             continue
         if engine is None:
             engine = build_engine(config, encoder.model, encoder.params, sae.encoder, threshold)
@@ -182,7 +180,7 @@ def _measure_arm(
                 # The devices work on the batch just launched while the host books the one before.
                 n_kept = _book(engine, store, pending, n_kept, timer)
                 _report_bad(config, arm, pending[0], bad)
-                bar.update(int((pending[0].rows >= 0).sum()))
+                bar.update(pending[0].n_records)
                 if store.n_pending >= config.measure.images_per_shard or batch is None:
                     started = time.perf_counter()
                     store.commit(jax.device_get(pending[1]))

@@ -51,7 +51,7 @@ class ShardStore:
     @property
     def n_pending(self) -> int:
         """Images added since the last commit."""
-        return sum(int((batch.rows >= 0).sum()) for batch, _, _ in self._open)
+        return sum(batch.n_records for batch, _, _ in self._open)
 
     def resume(self, n_top: int) -> Progress:
         """State behind the last complete shard; what lies beyond it is removed."""

@@ -22,7 +22,7 @@ from bsjax.core.logs import progress
 from bsjax.core.mesh import make_mesh, over_data, put, replicated
 from bsjax.core.rng import item_key, stage_key
 from bsjax.data.images import iterate_batches
-from bsjax.models.dinov2 import normalise_images
+from bsjax.models.dinov2 import normalise_images, token_grid
 from bsjax.sae import quality
 from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.dictionary import decode, dictionary, project
@@ -44,11 +44,9 @@ def train_sae(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     encoder = inputs.load_encoder(config)
     arms = inputs.load_arms(config)
     settings = select(config, pipeline.BY_NAME["train_sae"].config_keys)
-    settings.pop("encoder.batch_per_device")
     parents = {"encoder": encoder.digest} | {f"images/{arm.name}": arm.digest for arm in arms}
     done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
     if done is not None:
-        logging.info("%s is finished already", folder)
         return
     tokens = _collect_tokens(config, arms, encoder)
     train = config.train
@@ -80,7 +78,7 @@ def train_sae(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     write_json(folder / "quality.json", numbers)
     logging.info("quality: %s", numbers)
     counts = {"tokens": len(tokens), "steps": train.steps, **numbers}
-    notes = [inputs.untrained_note(encoder)] if encoder.is_random else []
+    notes = inputs.encoder_notes(encoder)
     write_manifest(
         folder, stage="train_sae", config=settings, parents=parents, counts=counts, notes=notes
     )
@@ -101,8 +99,7 @@ def _collect_tokens(config, arms, encoder) -> np.ndarray:
 
     n_images = sum(len(arm.images.records) for arm in arms)
     crop = config.encoder.crop
-    patch = encoder.model.config.patch_size
-    n_tokens = 1 + encoder.model.config.n_registers + (crop // patch) ** 2
+    n_tokens = token_grid(encoder.model.config, crop, crop).n_tokens
     per_image = max(min(n_tokens, config.train.max_tokens // n_images), 1)
     key = stage_key(config.seed, "train_sae/tokens")
 
@@ -129,7 +126,7 @@ def _collect_tokens(config, arms, encoder) -> np.ndarray:
                 images, places = put((batch.images, places), over_data(mesh))
                 tokens = np.asarray(encode(params, images, places))[batch.mask]
                 parts.append(tokens.reshape(-1, tokens.shape[-1]))
-                bar.update(int((batch.rows >= 0).sum()))
+                bar.update(batch.n_records)
             first += len(arm.images.records)
     tokens = np.concatenate(parts)
     if not len(tokens):

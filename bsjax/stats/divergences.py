@@ -1,7 +1,12 @@
 """How two arms differ, concept by concept: difference, relative, delta (METHOD section 4)."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from scipy.special import expit
+
+from bsjax.core.errors import UserError
+from bsjax.stats.verdicts import NOT_ENOUGH_DATA
 
 FORMS = ("relative", "difference")
 # The temperatures of the reference code: histograms and maps use the difference with 0.8, the
@@ -29,19 +34,29 @@ def delta(contrast: np.ndarray, temperature: float) -> np.ndarray:
     return expit(np.asarray(contrast, np.float64) / temperature)
 
 
-def contrast(form: str, energy_real: np.ndarray, energy_generated: np.ndarray) -> np.ndarray:
-    """The contrast that `form` names; raises KeyError for another form."""
-    forms = {"relative": relative, "difference": difference}
-    return forms[form](energy_real, energy_generated)
-
-
-def correlation(left: np.ndarray, right: np.ndarray, where: np.ndarray) -> float:
-    """Pearson's r of two models' relative(k) over the concepts `where`; NaN if undefined.
+def correlation(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> float:
+    """Pearson's r of relative(k) of two comparisons over the concepts that both can judge.
 
     Both models are compared with the same real images, so r is near 0.5 for two models that have
     nothing in common; read it against that, not against 0.
+
+    Args:
+      left: columns "relative" and "verdict" [K] of one comparison.
+      right: those of another.
+
+    Returns:
+      r, or NaN where fewer than three concepts are left or they do not vary.
+
+    Raises:
+      UserError: the comparisons have different numbers of concepts.
     """
-    left, right = left[where], right[where]
-    if left.size < 3 or np.ptp(left) == 0 or np.ptp(right) == 0:
+    if left["relative"].shape != right["relative"].shape:
+        raise UserError(
+            f"comparisons under different SAEs cannot be correlated: {left['relative'].size} and"
+            f" {right['relative'].size} concepts"
+        )
+    judged = (left["verdict"] != NOT_ENOUGH_DATA) & (right["verdict"] != NOT_ENOUGH_DATA)
+    x, y = left["relative"][judged], right["relative"][judged]
+    if x.size < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
-    return float(np.corrcoef(left, right)[0, 1])
+    return float(np.corrcoef(x, y)[0, 1])

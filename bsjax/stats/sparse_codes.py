@@ -52,8 +52,3 @@ def to_csr(compact: CompactCodes, mask: np.ndarray, n_concepts: int) -> sp.csr_a
     )
     codes.sort_indices()
     return codes
-
-
-def image_energies(token_energy: np.ndarray) -> sp.csr_array:
-    """Image codes [B, K] as CSR from dense image energies."""
-    return sp.csr_array(np.asarray(token_energy, np.float32))

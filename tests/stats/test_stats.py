@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from bsjax.core.dims import Grid
 from bsjax.core.sparse_npz import CsrWriter, sum_runs, write_run
 from bsjax.stats import datapoints, divergences, streaming, uncertainty, verdicts, words
 
@@ -100,3 +101,18 @@ def test_words_do_not_depend_on_the_order_of_a_hash():
     }
     assert len(got) == 1
     assert len(got.pop().split(", ")) == 3
+
+
+def test_merged_totals_are_those_of_the_whole():
+    rng = np.random.default_rng(0)
+    codes = np.maximum(rng.normal(size=(6, 5, 4)), 0).astype(np.float32)
+
+    def total(part):
+        mask = np.ones(len(part), bool)
+        reduced = streaming.reduce_batch(part, mask, Grid(0, 2, 2))
+        return streaming.update(streaming.init(4), reduced, mask)
+
+    whole = streaming.finalize(total(codes))
+    merged = streaming.finalize(streaming.merge(total(codes[:2]), total(codes[2:])))
+    for name, expected in whole.items():
+        np.testing.assert_allclose(merged[name], expected, rtol=1e-6)
