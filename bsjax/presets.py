@@ -61,7 +61,7 @@ def dinov2(variant: str, weights: str) -> ml_collections.ConfigDict:
     encoder.resize = 256  # pixels of the short side
     encoder.crop = 224  # pixels of the centre crop, a multiple of 14
     encoder.dtype = "float32"  # of the matmuls; parameters and statistics stay float32
-    encoder.batch_per_device = 8  # images
+    encoder.batch_per_device = -1  # images; -1: 1 on a CPU (fits its caches), 32 on accelerators
     return encoder
 
 

@@ -100,8 +100,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
     for arm in ("real", "generated"):
         _require(config, f"{arm}.max_bad", 0 <= config[arm].max_bad <= 1, "a share from 0 to 1")
-    for key in ("encoder.batch_per_device", "measure.images_per_shard", "measure.top_images"):
+    for key in ("measure.images_per_shard", "measure.top_images"):
         _require(config, key, _get(config, key) >= 1, "at least 1")
+    batch = config.encoder.batch_per_device
+    _require(config, "encoder.batch_per_device", batch == -1 or batch >= 1, "1 or more, or -1")
     _require(config, "sae.threshold", (config.sae.threshold or 0) >= 0, "0 or more")
     compare = config.compare
     _require(config, "compare.temperature", compare.temperature > 0, "more than 0")

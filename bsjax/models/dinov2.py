@@ -129,11 +129,14 @@ class Block(nn.Module):
         head = width // cfg.n_heads
         qkv = nn.Dense(3 * width, dtype=self.compute_dtype, name="qkv")(x)
         qkv = qkv.reshape(batch, n_tokens, 3, cfg.n_heads, head)
-        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # [B, T, heads, head]
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, heads, T, head]
         q = q * np.asarray(head**-0.5, q.dtype)
-        scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores, axis=-1).astype(self.compute_dtype)
-        y = jnp.einsum("bhqk,bkhd->bqhd", weights, v)
+        scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
+        # Softmax, divided by its sum behind the product: [T, head] numbers instead of [T, T].
+        weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+        total = jnp.sum(weights, axis=-1, keepdims=True)
+        y = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(self.compute_dtype), v)
+        y = (y / total.astype(self.compute_dtype)).transpose(0, 2, 1, 3)
         y = y.reshape(batch, n_tokens, width)
         return nn.Dense(width, dtype=self.compute_dtype, name="proj")(y)
 

@@ -105,6 +105,13 @@ def load_sae(
     return sae, float(threshold)
 
 
+def batch_per_device(configured: int) -> int:
+    """Images a device: one image's tokens and codes fit a CPU's caches, accelerators want many."""
+    if configured >= 1:
+        return configured
+    return 1 if jax.default_backend() == "cpu" else 32
+
+
 def n_workers(configured: int) -> int:
     """Decoding processes: threads are enough beside a CPU model, an accelerator needs more."""
     if configured >= 0:

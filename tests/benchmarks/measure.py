@@ -1,15 +1,18 @@
-"""Images a second of bsjax's measure step against the reference's way, back to back on one machine.
+"""Images a second of bsjax's measure loop against the reference's way, back to back on one machine.
 
-    python tests/benchmarks/measure.py [--images=16] [--concepts=32000] [--skip-dense]
+    python tests/benchmarks/measure.py [--images=20] [--concepts=32000] [--batch=-1] [--skip-dense]
 
-Ours: the jitted step of `bsjax measure` with sparse co-occurrence on the host. Theirs: DINOv2-base
-with registers in torch (transformers), torch SAE, Z^T Z dense (as the reference code) and sparse.
-Random weights; time does not depend on them beyond the number of active codes, which both share.
+Both read the same 512-pixel JPEG files. Ours: the loop of `bsjax measure` from files to finished
+shards, co-occurrence included, after a first image that compiles. Theirs: PIL, DINOv2-base with
+registers in torch (transformers), a torch SAE, energies and fires, and Z^T Z of 10 images a time:
+dense as in the reference code, or sparse as here. Random weights; time depends on them only through
+the number of active codes, which both share.
 """
 
 import argparse
-import functools
+import pathlib
 import resource
+import tempfile
 import time
 
 import jax
@@ -18,113 +21,152 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import transformers
+from PIL import Image
 
+from bsjax import presets
 from bsjax.convert.dinov2 import load_dinov2
-from bsjax.models.dinov2 import VARIANTS, normalise_images, token_grid
+from bsjax.core.logs import PhaseTimer
+from bsjax.data.captions import list_folder
+from bsjax.data.images import decode_rgb, resize_crop
+from bsjax.models.dinov2 import normalise_images
 from bsjax.sae.encoder import init_encoder, pre_codes, threshold_codes
-from bsjax.stages.measure import measure_step
-from bsjax.stats import sparse_codes, streaming
+from bsjax.stages import inputs
+from bsjax.stages.measure import build_engine, measure_arm
+from bsjax.stages.shards import ShardStore
 from bsjax.stats.cooccurrence import cooccurrence
 
-BATCH, THRESHOLD = 8, 3.6  # a threshold at which random codes have about 5 active a token
+THRESHOLD = 3.6  # random codes then have about 5 active a token, as the published SAE
+REFERENCE_BATCH = 10
+VARIANT = "vitb14_reg"
 
 
-def timed(function, *args):
-    start = time.perf_counter()
-    result = function(*args)
-    return result, time.perf_counter() - start
+def write_images(folder, n_images):
+    """Smooth random JPEG files of 512 x 512."""
+    rng = np.random.default_rng(0)
+    for i in range(n_images):
+        coarse = Image.fromarray(rng.integers(0, 256, (32, 32, 3)).astype(np.uint8))
+        coarse.resize((512, 512), Image.BICUBIC).save(folder / f"{i:04d}.jpg", quality=90)
 
 
-def ours(images, loaded, sae, n_concepts):
-    grid = token_grid(VARIANTS["vitb14_reg"], 224, 224)
-    step = jax.jit(
-        functools.partial(
-            measure_step, model=loaded.model, grid=grid, n_kept=64, precision="highest"
-        )
-    )
-    mask, top = np.ones(BATCH, bool), streaming.init_top_images(n_concepts, 12)
-    seconds, codes, fires = 0.0, [], 0
-    for i in range(-BATCH, len(images), BATCH):  # the first round compiles and is not counted
-        batch = images[max(i, 0) : max(i, 0) + BATCH]
-        start = time.perf_counter()
-        rows = np.arange(BATCH, dtype=np.int32) + i
-        new, statistics, compact, _ = jax.device_get(
-            step(loaded.params, sae, np.float32(THRESHOLD), top, batch, mask, rows)
-        )
-        part = sparse_codes.to_csr(compact, mask, n_concepts)
-        if i >= 0:
-            codes.append(part)
-            fires += int(statistics.fires.sum())
-            seconds += time.perf_counter() - start
-            top = new
-    _, pairs = timed(cooccurrence, sp.csr_array(sp.vstack(codes, format="csr")))
-    return (seconds + pairs) / len(images), pairs / len(images), fires
+def ours(folder, n_images, loaded, sae, batch, workdir):
+    """Seconds an image of the whole loop and of its phases as the host sees them."""
+    config = presets.experiment()
+    config.encoder.batch_per_device = batch
+    engine = build_engine(config, loaded.model, loaded.params, sae, THRESHOLD)
+
+    def run(name, limit):
+        arm = inputs.Arm(name, "real", list_folder(str(folder), limit), "")
+        store = ShardStore(workdir / name, engine.n_concepts, engine.grid)
+        timer = PhaseTimer()
+        started = time.perf_counter()
+        bad = measure_arm(config, arm, engine, store, timer)
+        seconds = time.perf_counter() - started
+        counts = store.finish(arm.images.records, bad)
+        return seconds, timer.seconds, counts
+
+    run("warm", 1)
+    seconds, phases, counts = run("timed", n_images)
+    return seconds / n_images, {k: v / n_images for k, v in phases.items()}, counts
 
 
-def phases(images, loaded, sae):
-    """Seconds an image of the encoder and of the SAE alone."""
+def device_phases(files, loaded, sae, batch):
+    """Seconds an image of decoding, of the encoder and of the SAE, each alone."""
+
+    def median(function):
+        function()
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            jax.block_until_ready(function())
+            times.append(time.perf_counter() - started)
+        return float(np.median(times))
+
+    decode = median(lambda: [resize_crop(decode_rgb(f.read_bytes()), 256, 224) for f in files])
+    images = np.stack([resize_crop(decode_rgb(f.read_bytes()), 256, 224) for f in files[:batch]])
     encode = jax.jit(lambda p, x: loaded.model.apply({"params": p}, normalise_images(x)))
-    tokens = encode(loaded.params, images[:BATCH]).block_until_ready()
-    _, dino = timed(lambda: encode(loaded.params, images[:BATCH]).block_until_ready())
+    tokens = encode(loaded.params, images)
     flat = tokens.reshape(-1, tokens.shape[-1])
-    code = jax.jit(lambda s, x: threshold_codes(pre_codes(s, x), THRESHOLD))
-    code(sae, flat).block_until_ready()
-    _, sae_time = timed(lambda: code(sae, flat).block_until_ready())
-    return dino / BATCH, sae_time / BATCH
+    code = jax.jit(lambda s, x: jnp.max(threshold_codes(pre_codes(s, x), THRESHOLD)))
+    dino = median(lambda: encode(loaded.params, images))
+    return decode / len(files), dino / batch, median(lambda: code(sae, flat)) / batch
 
 
 @torch.no_grad()
-def theirs(images, sae, n_concepts):
-    """Seconds an image of everything but Z^T Z, of the sparse one, and the codes of 10 images."""
+def theirs(files, sae, n_concepts, dense):
+    """Seconds an image by phase."""
     settings = transformers.Dinov2WithRegistersConfig(image_size=518)
     model = transformers.Dinov2WithRegistersModel(settings).eval()
     kernel, bias = (torch.from_numpy(np.array(sae[name])) for name in ("kernel", "bias"))
     mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
     std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
     model(torch.zeros(1, 3, 224, 224))
-    seconds = sparse = 0.0
-    last = None
-    for i in range(0, len(images), BATCH):
-        start = time.perf_counter()
-        pixels = torch.from_numpy(images[i : i + BATCH]).permute(0, 3, 1, 2) / 255
+    timer = PhaseTimer()
+    for i in range(0, len(files), REFERENCE_BATCH):
+        at = time.perf_counter()
+        images = [_preprocess(file) for file in files[i : i + REFERENCE_BATCH]]
+        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255
+        at = timer.add("decode", at)
         tokens = model((pixels - mean) / std).last_hidden_state.reshape(-1, 768)
+        at = timer.add("DINOv2", at)
         pre = torch.nn.functional.layer_norm(tokens @ kernel + bias, (n_concepts,))
         codes = torch.relu(pre)
         codes = codes * (codes >= THRESHOLD)
-        codes.reshape(BATCH, -1, n_concepts).sum(1).mean(0), (codes > 0).sum(0)
-        seconds += time.perf_counter() - start
-        last, spent = timed(lambda codes=codes: sp.csr_array(codes.numpy()))
-        _, product = timed(cooccurrence, last)
-        sparse += spent + product
-    return seconds / len(images), sparse / len(images), codes
+        at = timer.add("SAE encode", at)
+        codes.reshape(len(images), -1, n_concepts).sum(1), (codes > 0).sum(0)
+        at = timer.add("statistics", at)
+        cooccurrence(sp.csr_array(codes.numpy()))
+        timer.add("sparse Z^T Z", at)
+    if dense:  # timed on one batch of 10 and scaled: it costs the same for every batch
+        at = time.perf_counter()
+        codes.T @ codes
+        timer.add("dense Z^T Z", at)
+        timer.seconds["dense Z^T Z"] *= len(files) / len(images)
+    return {phase: seconds / len(files) for phase, seconds in timer.seconds.items()}
+
+
+def _preprocess(file):
+    image = Image.open(file).convert("RGB").resize((256, 256), Image.BICUBIC)
+    return np.asarray(image.crop((16, 16, 240, 240)))
+
+
+def table(phases):
+    return ", ".join(f"{phase} {seconds:.4f}" for phase, seconds in phases.items())
 
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--concepts", type=int, default=32_000)
+    parser.add_argument("--batch", type=int, default=-1, help="ours; -1: as the stage chooses")
     parser.add_argument("--skip-dense", action="store_true")
     args = parser.parse_args()
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (args.images, 224, 224, 3)).astype(np.uint8)
-    loaded = load_dinov2("vitb14_reg", "random:0")
+    batch = inputs.batch_per_device(args.batch)
+    loaded = load_dinov2(VARIANT, "random:0")
     sae = jax.tree.map(np.asarray, init_encoder(jax.random.key(0), 768, args.concepts))
-    mine, pairs, fires = ours(images, loaded, jax.tree.map(jnp.asarray, sae), args.concepts)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    dino, sae_time = phases(images, loaded, sae)
-    print(f"ours: {1 / mine:.2f} images/s, peak memory {peak:.2f} GB")
-    print(f"  active codes a token {fires / (len(images) * 261):.1f}")
-    print(f"  seconds an image: DINOv2 {dino:.3f}, SAE encode {sae_time:.3f}, pairs {pairs:.4f},")
-    print(f"  the rest (statistics, top images, transfer) {mine - dino - sae_time - pairs:.3f}")
-    torch_time, sparse, codes = theirs(images, sae, args.concepts)
-    print(f"torch with sparse Z^T Z: {1 / (torch_time + sparse):.2f} images/s")
-    print(f"RATIO ours / torch with sparse Z^T Z: {(torch_time + sparse) / mine:.2f}x")
-    if not args.skip_dense:
-        # The reference multiplies batches of 10 images; 8 here, scaled by the number of images.
-        _, dense = timed(lambda: codes.T @ codes)
-        dense /= BATCH
-        print(f"torch with dense Z^T Z: {1 / (torch_time + dense):.3f} images/s")
-        print(f"RATIO ours / the reference's way: {(torch_time + dense) / mine:.2f}x")
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        (folder / "images").mkdir()
+        write_images(folder / "images", args.images)
+        files = sorted((folder / "images").iterdir())
+        mine, phases, counts = ours(folder, args.images, loaded, sae, batch, folder / "work")
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        decode, dino, code = device_phases(files, loaded, sae, min(batch, len(files)))
+        torch_phases = theirs(files, sae, args.concepts, not args.skip_dense)
+    print(f"ours, batch {batch}: {1 / mine:.2f} images/s, peak memory {peak:.2f} GB,")
+    print(f"  {counts['active_per_token']:.1f} active codes a token")
+    print(f"  seconds an image, of the loop: {table(phases)}")
+    print(f"  seconds an image, alone: decode {decode:.4f} (in threads beside the device),")
+    print(
+        f"  DINOv2 {dino:.4f}, SAE encode {code:.4f}; statistics {max(mine - dino - code, 0):.4f}"
+    )
+    dense = torch_phases.pop("dense Z^T Z", None)
+    with_sparse = sum(torch_phases.values())
+    print(f"torch with sparse Z^T Z: {1 / with_sparse:.2f} images/s ({table(torch_phases)})")
+    print(f"RATIO ours / torch with sparse Z^T Z: {with_sparse / mine:.2f}x")
+    if dense is not None:
+        with_dense = with_sparse - torch_phases["sparse Z^T Z"] + dense
+        print(f"torch with dense Z^T Z: {1 / with_dense:.3f} images/s (dense Z^T Z {dense:.3f})")
+        print(f"RATIO ours / the reference's way: {with_dense / mine:.2f}x")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,22 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
 from bsjax.core.dims import Grid
 from bsjax.core.sparse_npz import CsrWriter, sum_runs, write_run
-from bsjax.stats import datapoints, divergences, streaming, uncertainty, verdicts, words
+from bsjax.stats import (
+    datapoints,
+    divergences,
+    sparse_codes,
+    streaming,
+    uncertainty,
+    verdicts,
+    words,
+)
 
 
 def test_divergences_by_hand():
@@ -63,6 +72,44 @@ def test_top_images_keep_the_first_of_equals():
     assert top.rows.tolist() == [[1, 2]]
 
 
+def random_codes(n_active):
+    """Codes [3, 9, 320] of a class token and 8 patches, about `n_active` above zero a token."""
+    rng = np.random.default_rng(1)
+    codes = rng.uniform(0.5, 2, (3, 9, 320)) * (rng.random((3, 9, 320)) < n_active / 320)
+    return codes.astype(np.float32), np.array([True, True, False])
+
+
+def test_compact_codes_are_all_codes():
+    codes, mask = random_codes(4)
+    compact = jax.jit(sparse_codes.compact_codes, static_argnums=2)(codes, mask, 16)
+    assert sparse_codes.is_complete(compact, 320)
+    got = sparse_codes.to_csr(jax.device_get(compact), mask, 320).toarray()
+    np.testing.assert_array_equal(got, codes[:2].reshape(18, 320))
+
+
+@pytest.mark.parametrize("n_kept", [3, 16, 64])  # by groups, by groups, whole rows
+def test_compact_codes_are_the_largest(n_kept):
+    codes = np.abs(np.random.default_rng(2).normal(size=(2, 3, 320))).astype(np.float32)
+    compact = sparse_codes.compact_codes(codes, np.ones(2, bool), n_kept)
+    np.testing.assert_array_equal(compact.values, -np.sort(-codes)[..., :n_kept])
+    np.testing.assert_array_equal(np.take_along_axis(codes, compact.concepts, 2), compact.values)
+    assert not sparse_codes.is_complete(compact, 320)
+    with pytest.raises(ValueError, match=f"more than the {n_kept}"):
+        sparse_codes.to_csr(jax.device_get(compact), np.ones(2, bool), 320)
+
+
+@pytest.mark.parametrize("n_kept", [2, 16])  # a token has more than two: the dense codes are summed
+def test_sums_of_compact_codes_are_those_of_dense_ones(n_kept):
+    codes, mask = random_codes(4)
+    compact = sparse_codes.compact_codes(codes, mask, n_kept)
+    got = jax.jit(streaming.reduce_batch, static_argnums=3)(codes, compact, mask, Grid(0, 2, 4))
+    kept = codes * mask[:, None, None]
+    np.testing.assert_allclose(got.image_energy, kept.sum(1), rtol=1e-6)
+    np.testing.assert_allclose(got.patch_mean, kept[:, 1:].mean(1), rtol=1e-6)
+    np.testing.assert_array_equal(got.fires, (kept > 0).sum((0, 1)))
+    np.testing.assert_array_equal(got.present, (kept.sum(1) > 0).sum(0))
+
+
 def test_words_are_those_that_the_top_images_share():
     captions = ["a red cat", "a red dog", "a blue cat", "a blue house", "a blue tree"]
     got = words.describe_concepts(captions, np.array([[0, 1], [-1, -1]]))
@@ -105,11 +152,12 @@ def test_words_do_not_depend_on_the_order_of_a_hash():
 
 def test_merged_totals_are_those_of_the_whole():
     rng = np.random.default_rng(0)
-    codes = np.maximum(rng.normal(size=(6, 5, 4)), 0).astype(np.float32)
+    codes = np.maximum(rng.normal(size=(6, 4, 4)), 0).astype(np.float32)
 
     def total(part):
         mask = np.ones(len(part), bool)
-        reduced = streaming.reduce_batch(part, mask, Grid(0, 2, 2))
+        compact = sparse_codes.compact_codes(part, mask, 4)
+        reduced = streaming.reduce_batch(part, compact, mask, Grid(0, 2, 2))
         return streaming.update(streaming.init(4), reduced, mask)
 
     whole = streaming.finalize(total(codes))
