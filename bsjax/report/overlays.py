@@ -2,12 +2,11 @@
 
 import base64
 import io
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib import colormaps
 from PIL import Image
-
-from bsjax.data.images import thumbnail
 
 THUMBNAIL = 168  # pixels
 HEAT = colormaps["inferno"]
@@ -18,10 +17,15 @@ def data_uri(kind: str, data: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def image_uri(path: str, resize: int, crop: int) -> str | None:
+# (path, resize, crop) -> the part of an image file that the encoder saw; OSError or ValueError if
+# the file is gone or damaged.
+LoadThumbnail = Callable[[str, int, int], Image.Image]
+
+
+def image_uri(load: LoadThumbnail, path: str, resize: int, crop: int) -> str | None:
     """The centre crop that the encoder saw, or None if the file is gone or damaged."""
     try:
-        image = thumbnail(path, resize, crop)
+        image = load(path, resize, crop)
     except (OSError, ValueError):
         return None
     image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)

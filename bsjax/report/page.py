@@ -11,7 +11,7 @@ import numpy as np
 from bsjax import __version__
 from bsjax.core.artifacts import atomic_path
 from bsjax.report.figures import draw_all
-from bsjax.report.overlays import data_uri, heat_uri, image_uri
+from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
 from bsjax.report.tables import Comparison, Measured, rank, read_comparison
 from bsjax.stats import divergences, verdicts
 
@@ -28,13 +28,18 @@ CAPTIONS = {
 
 
 def write_report(
-    workdir: pathlib.Path, sets: list[str], n_concepts: int = 24, n_images: int = 6
+    workdir: pathlib.Path,
+    sets: list[str],
+    load_thumbnail: LoadThumbnail,
+    n_concepts: int = 24,
+    n_images: int = 6,
 ) -> pathlib.Path:
     """Writes report/index.html and report/figures/ of the named comparisons.
 
     Args:
       workdir: holds measures/ and comparisons/.
       sets: names of comparisons.
+      load_thumbnail: reads what the encoder saw of an image file.
       n_concepts: concepts shown under each heading.
       n_images: top images shown of each arm.
 
@@ -43,6 +48,7 @@ def write_report(
     """
     comparisons = [read_comparison(workdir, name) for name in sets]
     folder = workdir / "report"
+    load = functools.cache(functools.partial(image_uri, load_thumbnail))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bsjax.report"),
         autoescape=True,
@@ -52,7 +58,7 @@ def write_report(
     )
     page = environment.get_template("index.html.j2").render(
         version=__version__,
-        sets=[_section(c, folder, n_concepts, n_images) for c in comparisons],
+        sets=[_section(c, folder, load, n_concepts, n_images) for c in comparisons],
         correlations=_correlations(comparisons),
     )
     path = folder / "index.html"
@@ -62,12 +68,11 @@ def write_report(
 
 
 def _section(
-    comparison: Comparison, folder: pathlib.Path, n_concepts: int, n_images: int
+    comparison: Comparison, folder: pathlib.Path, load, n_concepts: int, n_images: int
 ) -> dict[str, Any]:
     """Everything that the template shows of one comparison."""
     rankings = rank(comparison, n_concepts)
     figures = draw_all(comparison, rankings, folder / "figures")
-    load = functools.cache(image_uri)
     return {
         "name": comparison.name,
         "form": comparison.form,

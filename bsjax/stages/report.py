@@ -10,6 +10,7 @@ from absl import logging
 
 from bsjax.core.artifacts import MANIFEST
 from bsjax.core.errors import UserError
+from bsjax.data.images import thumbnail
 from bsjax.report.page import write_report
 
 
@@ -19,4 +20,4 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     sets = sorted(path.parent.name for path in (workdir / "comparisons").glob(f"*/{MANIFEST}"))
     if not sets:
         raise UserError(f"{workdir / 'comparisons'} holds no comparison; run `bsjax compare` first")
-    logging.info("report: %s", write_report(workdir, sets))
+    logging.info("report: %s", write_report(workdir, sets, thumbnail))

@@ -140,6 +140,8 @@ def main():
     parser.add_argument("--batch", type=int, default=-1, help="ours; -1: as the stage chooses")
     parser.add_argument("--skip-dense", action="store_true")
     args = parser.parse_args()
+    if args.images % REFERENCE_BATCH:
+        parser.error(f"--images={args.images}: expected a multiple of {REFERENCE_BATCH}")
     batch = inputs.batch_per_device(args.batch)
     loaded = load_dinov2(VARIANT, "random:0")
     sae = jax.tree.map(np.asarray, init_encoder(jax.random.key(0), 768, args.concepts))
