@@ -11,7 +11,11 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import jax  # noqa: E402
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+# Annotated shapes are checked at run time wherever a test goes.
+jaxtyping.install_import_hook(["bsjax.models", "bsjax.sae", "bsjax.stats"], "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

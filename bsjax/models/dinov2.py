@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from bsjax.core.dims import Grid
@@ -79,7 +80,7 @@ class DinoV2(nn.Module):
     """Image -> tokens. Matmuls run in `compute_dtype`; parameters, norms, softmax in float32."""
 
     config: DinoV2Config
-    compute_dtype: jnp.dtype = jnp.float32
+    compute_dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B T D"]:
@@ -113,7 +114,7 @@ class Block(nn.Module):
     """Pre-norm transformer block with LayerScale."""
 
     config: DinoV2Config
-    compute_dtype: jnp.dtype
+    compute_dtype: DTypeLike
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:

@@ -38,10 +38,10 @@ def draw_all(
 ) -> dict[str, pathlib.Path]:
     """Draws every figure into `folder`; returns the SVG of each by name."""
     drawings: dict[str, tuple[Callable[[Axes], None], tuple[float, float]]] = {
-        "histogram": (lambda axes: _histogram(axes, comparison), (6.4, 3.4)),
-        "ranking": (lambda axes: _ranking(axes, comparison, rankings), (6.4, 4.6)),
-        "rarity": (lambda axes: _rarity(axes, comparison), (6.4, 3.8)),
-        "energies": (lambda axes: _energies(axes, comparison), (6.4, 4.4)),
+        "histogram": (lambda axes: _histogram(axes, comparison), (5.2, 3.4)),
+        "ranking": (lambda axes: _ranking(axes, comparison, rankings), (5.2, 4.6)),
+        "rarity": (lambda axes: _rarity(axes, comparison), (5.2, 3.4)),
+        "energies": (lambda axes: _energies(axes, comparison), (5.2, 4.0)),
     }
     folder.mkdir(parents=True, exist_ok=True)
     paths = {}
@@ -86,14 +86,15 @@ def _histogram(axes: Axes, comparison: Comparison) -> None:
             xycoords=("data", "axes fraction"),
             textcoords="offset points",
         )
+    axes.margins(y=0.25)  # room for the median's label
     axes.set(
         yscale="log",
         xlim=(0, 1),
         ylabel="concepts",
         title="Divergence of every concept",
-        xlabel=f"delta ({comparison.form}):  0 suppressed, 0.5 equal, 1 exaggerated",
+        xlabel=f"delta ({comparison.form}); below 0.5 drawn less than real",
     )
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4)
+    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
 
 
 def _ranking(axes: Axes, comparison: Comparison, rankings: list[Ranking], n: int = 10) -> None:
@@ -125,7 +126,7 @@ def _ranking(axes: Axes, comparison: Comparison, rankings: list[Ranking], n: int
     axes.set(
         xlim=(0, 1),
         xlabel=f"delta ({comparison.form}) with 95 % interval",
-        title="Strongest concepts: caption words and id",
+        title="Strongest concepts",
     )
 
 
@@ -165,4 +166,7 @@ def _scatter(axes: Axes, columns: dict[str, np.ndarray], x: np.ndarray, y: np.nd
     """One point a concept, coloured by verdict; the rarer verdicts lie on top."""
     for kind, colour in reversed(COLOURS.items()):
         chosen = columns["verdict"] == kind
-        axes.scatter(x[chosen], y[chosen], s=9, color=colour, alpha=0.8, linewidths=0, label=kind)
+        size = 24 if kind in (verdicts.SUPPRESSED, verdicts.EXAGGERATED) else 9
+        axes.scatter(
+            x[chosen], y[chosen], s=size, color=colour, alpha=0.8, linewidths=0, label=kind
+        )

@@ -37,14 +37,15 @@ def image_uri(load: LoadThumbnail, path: str, resize: int, crop: int) -> str | N
 def heat_uri(codes: np.ndarray) -> str | None:
     """A concept's codes over the patches [h, w] as a transparent picture of h x w pixels.
 
-    The browser stretches it over the thumbnail, which shows the same crop. None if nothing fires.
+    The browser stretches it over the thumbnail, which shows the same crop: dark where the concept
+    is silent, bright where it fires most. None if nothing fires.
     """
     peak = float(codes.max())
     if peak <= 0:
         return None
     strength = codes.astype(np.float32) / peak
-    rgba = (HEAT(0.25 + 0.7 * strength) * 255).astype(np.uint8)
-    rgba[..., 3] = np.where(strength > 0, 70 + 170 * strength, 0).astype(np.uint8)
+    rgba = (HEAT(strength) * 255).astype(np.uint8)
+    rgba[..., 3] = 190
     buffer = io.BytesIO()
     Image.fromarray(rgba).save(buffer, "PNG")
     return data_uri("png", buffer.getvalue())

@@ -18,8 +18,8 @@ from bsjax.stats import divergences, verdicts
 CAPTIONS = {
     "histogram": "How far each concept is drawn too rarely or too often. Coloured: beyond the"
     " thresholds (dotted) and significant at the false discovery rate.",
-    "ranking": "The strongest concepts of both kinds; bars are 95 % intervals over image pairs."
-    " Hollow points are not significant.",
+    "ranking": "The strongest concepts of both kinds by caption words and id; bars are 95 %"
+    " intervals over image pairs. Hollow points are not significant.",
     "rarity": "A rare concept strays far from 0.5 by chance alone, which is why distance without"
     " significance is no verdict.",
     "energies": "Energy is the sum of a concept's codes over an image's tokens, averaged over"

@@ -95,9 +95,9 @@ def rank(comparison: Comparison, n_concepts: int) -> list[Ranking]:
         side = judged & (sign * (columns["delta"] - 0.5) < 0)
         pool = np.flatnonzero(found if found.any() else side)
         order = np.lexsort((-np.abs(columns["difference"][pool]), sign * columns["delta"][pool]))
-        title = (
-            f"Most {kind}" if found.any() else f"None significantly {kind}; the strongest shifts"
-        )
         concepts = pool[order][:n_concepts].tolist()
+        title = f"Most {kind}" if found.any() else f"None significantly {kind}"
+        if concepts and not found.any():
+            title += "; the strongest shifts"
         rankings.append(Ranking(title, kind, concepts, int(found.sum())))
     return rankings

@@ -47,7 +47,7 @@ def compact_codes(
     return CompactCodes(jnp.where(mask[:, None, None], values, 0.0), concepts)
 
 
-def is_complete(compact: CompactCodes, n_concepts: int) -> Bool[Array, ""]:
+def is_complete(compact: CompactCodes, n_concepts: int) -> bool | np.bool_ | Bool[Array, ""]:
     """Whether every active code of every token was kept; on the device or on the host."""
     return (compact.values.shape[-1] >= n_concepts) | (compact.values[..., -1] == 0).all()
 

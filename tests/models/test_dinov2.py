@@ -107,9 +107,10 @@ def test_one_device_equals_eight():
 def test_bfloat16_stays_near_float32(tmp_path):
     config = TINY["registers"]
     loaded = port(config, make_torch(config), tmp_path)
-    images = np.random.default_rng(1).normal(size=(2, 56, 56, 3)).astype(np.float32)
-    exact = loaded.model.apply({"params": loaded.params}, images)
-    rough = DinoV2(config, jnp.bfloat16).apply({"params": loaded.params}, images)
+    images = jnp.asarray(np.random.default_rng(1).normal(size=(2, 56, 56, 3)), jnp.float32)
+    params = jax.tree.map(jnp.asarray, loaded.params)
+    exact = loaded.model.apply({"params": params}, images)
+    rough = DinoV2(config, jnp.bfloat16).apply({"params": params}, images)
     assert rough.dtype == jnp.float32
     error = np.abs(np.asarray(rough - exact))
     assert 0 < error.mean() < 0.03 * np.abs(np.asarray(exact)).mean()
@@ -131,7 +132,7 @@ def test_gradient_reaches_every_parameter():
 def test_pixels_are_normalised_as_imagenet():
     pixels = np.array([0, 128, 255], np.uint8)[None, None, None]
     expected = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    np.testing.assert_allclose(normalise_images(pixels), expected, atol=1e-6)
+    np.testing.assert_allclose(normalise_images(jnp.asarray(pixels)), expected, atol=1e-6)
 
 
 def test_sides_must_be_multiples_of_the_patch():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -67,7 +68,7 @@ def test_top_images_keep_the_first_of_equals():
     top = streaming.init_top_images(1, 2)
     for rows, values in (([0, 1], [1.0, 3.0]), ([2, 3], [3.0, 0.0])):
         top = streaming.update_top_images(
-            top, np.array(values, np.float32)[:, None], np.array(rows, np.int32)
+            top, jnp.array(values)[:, None], jnp.array(rows, jnp.int32)
         )
     assert top.rows.tolist() == [[1, 2]]
 
@@ -76,21 +77,21 @@ def random_codes(n_active):
     """Codes [3, 9, 320] of a class token and 8 patches, about `n_active` above zero a token."""
     rng = np.random.default_rng(1)
     codes = rng.uniform(0.5, 2, (3, 9, 320)) * (rng.random((3, 9, 320)) < n_active / 320)
-    return codes.astype(np.float32), np.array([True, True, False])
+    return jnp.asarray(codes, jnp.float32), jnp.array([True, True, False])
 
 
 def test_compact_codes_are_all_codes():
     codes, mask = random_codes(4)
     compact = jax.jit(sparse_codes.compact_codes, static_argnums=2)(codes, mask, 16)
     assert sparse_codes.is_complete(compact, 320)
-    got = sparse_codes.to_csr(jax.device_get(compact), mask, 320).toarray()
+    got = sparse_codes.to_csr(jax.device_get(compact), np.asarray(mask), 320).toarray()
     np.testing.assert_array_equal(got, codes[:2].reshape(18, 320))
 
 
 @pytest.mark.parametrize("n_kept", [3, 16, 64])  # by groups, by groups, whole rows
 def test_compact_codes_are_the_largest(n_kept):
-    codes = np.abs(np.random.default_rng(2).normal(size=(2, 3, 320))).astype(np.float32)
-    compact = sparse_codes.compact_codes(codes, np.ones(2, bool), n_kept)
+    codes = jnp.abs(jax.random.normal(jax.random.key(2), (2, 3, 320)))
+    compact = sparse_codes.compact_codes(codes, jnp.ones(2, bool), n_kept)
     np.testing.assert_array_equal(compact.values, -np.sort(-codes)[..., :n_kept])
     np.testing.assert_array_equal(np.take_along_axis(codes, compact.concepts, 2), compact.values)
     assert not sparse_codes.is_complete(compact, 320)
@@ -155,10 +156,10 @@ def test_merged_totals_are_those_of_the_whole():
     codes = np.maximum(rng.normal(size=(6, 4, 4)), 0).astype(np.float32)
 
     def total(part):
-        mask = np.ones(len(part), bool)
+        part, mask = jnp.asarray(part), jnp.ones(len(part), bool)
         compact = sparse_codes.compact_codes(part, mask, 4)
         reduced = streaming.reduce_batch(part, compact, mask, Grid(0, 2, 2))
-        return streaming.update(streaming.init(4), reduced, mask)
+        return streaming.update(streaming.init(4), jax.device_get(reduced), np.asarray(mask))
 
     whole = streaming.finalize(total(codes))
     merged = streaming.finalize(streaming.merge(total(codes[:2]), total(codes[2:])))

@@ -1,0 +1,81 @@
+"""Artifacts appear whole or not at all, and manifests guard what was made."""
+
+import json
+import os
+
+import pytest
+
+from bsjax.core import artifacts
+from bsjax.core.errors import UserError
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    with pytest.raises(KeyError), artifacts.atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert list(path.parent.iterdir()) == []
+    with artifacts.atomic_path(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert [p.name for p in path.parent.iterdir()] == ["file.txt"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_failed_write_keeps_what_was_there(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(UserError, match="no space left"), artifacts.atomic_path(path):
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old"
+
+
+def test_other_errors_stay_what_they_are(tmp_path):
+    with pytest.raises(PermissionError), artifacts.atomic_path(tmp_path / "x"):
+        raise PermissionError(13, "Permission denied")
+
+
+def test_hash_does_not_depend_on_key_order():
+    assert artifacts.hash_json({"a": 1, "b": [2]}) == artifacts.hash_json({"b": [2], "a": 1})
+    assert artifacts.hash_json({"a": 1}) != artifacts.hash_json({"a": 2})
+
+
+def begin(folder, config, parents=None, overwrite=False):
+    return artifacts.begin_stage(
+        folder, config=config, parents=parents or {"p": "1"}, overwrite=overwrite
+    )
+
+
+def test_a_finished_stage_is_returned_and_a_changed_one_refused(tmp_path):
+    assert begin(tmp_path, {"a": 1, "b": 2}) is None
+    with pytest.raises(UserError, match="a was 1 and is now 3; c was 'unset' and is now 4"):
+        begin(tmp_path, {"a": 3, "b": 2, "c": 4})  # also while it is unfinished
+    artifacts.write_manifest(
+        tmp_path, stage="s", config={"a": 1, "b": 2}, parents={"p": "1"}, counts={"n": 5}
+    )
+    assert begin(tmp_path, {"a": 1, "b": 2})["counts"] == {"n": 5}
+    with pytest.raises(UserError, match="p was made anew"):
+        begin(tmp_path, {"a": 1, "b": 2}, {"p": "2"})
+    assert begin(tmp_path, {"a": 3}, overwrite=True) is None
+    assert not (tmp_path / artifacts.MANIFEST).exists()
+
+
+def test_manifest_says_what_it_was_made_from(tmp_path):
+    artifacts.write_manifest(tmp_path, stage="s", config={"a": 1}, parents={"p": "1"}, counts={})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert set(manifest) >= {"stage", "config", "config_hash", "parents", "versions", "counts"}
+    assert "jax" in manifest["versions"] and "bsjax" in manifest["versions"]
+
+
+def test_foreign_and_damaged_manifests_are_one_line(tmp_path):
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(UserError, match="is not valid JSON"):
+        artifacts.read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"schema_version": 99}')
+    with pytest.raises(UserError, match="schema version 99"):
+        artifacts.read_manifest(tmp_path)
+    with pytest.raises(UserError, match="run `bsjax measure` to the end first"):
+        artifacts.require_manifest(tmp_path / "none", "measure")

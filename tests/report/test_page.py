@@ -1,0 +1,191 @@
+"""The page of hand-made artifacts: what it says, and that nothing in a caption can act."""
+
+import base64
+import html.parser
+import io
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from bsjax.core.artifacts import write_manifest
+from bsjax.core.errors import UserError
+from bsjax.data.images import thumbnail
+from bsjax.report.overlays import heat_uri
+from bsjax.report.page import write_report
+from bsjax.report.tables import rank, read_comparison
+from bsjax.stats import verdicts
+
+EVIL = '<img src=x onerror=alert(1)> & "quoted" $x$'
+COUNTS = {"pairs": 4, "unpaired_real": 0, "unpaired_generated": 1}
+SETTINGS = {
+    "compare.form": "relative",
+    "compare.temperature": 0.4,
+    "compare.suppressed": 0.1,
+    "compare.exaggerated": 0.9,
+    "compare.fdr": 0.05,
+    "compare.min_images": 10,
+}
+
+
+def finish(folder, stage, config, counts=COUNTS, notes=()):
+    write_manifest(folder, stage=stage, config=config, parents={}, counts=counts, notes=notes)
+
+
+def write_arm(workdir, name, n_concepts):
+    """Measures of four images, of which the last file is gone."""
+    folder = workdir / "measures" / name
+    folder.mkdir(parents=True)
+    paths = []
+    for i in range(4):
+        paths.append(str(folder / f"{i}.png"))
+        if i < 3:
+            Image.new("RGB", (30, 30), (80 * i, 20, 60)).save(paths[-1])
+    captions = [EVIL, "two", "three", "four"] if name == "real" else ["", "", "", ""]
+    table = {"key": ["a", "b", "c", "d"], "caption": captions, "path": paths}
+    pq.write_table(pa.table(table), folder / "images.parquet")
+    np.savez(
+        folder / "top_images.npz",
+        images=np.tile(np.array([0, 3, -1], np.int32), (n_concepts, 1)),
+        maps=np.ones((n_concepts, 3, 2, 2), np.float16),
+    )
+    finish(folder, "measure", {"encoder.resize": 28, "encoder.crop": 28})
+
+
+def write_comparison(workdir, name, kinds, notes=()):
+    n = len(kinds)
+    folder = workdir / "comparisons" / name
+    folder.mkdir(parents=True)
+    delta = np.array(
+        [{verdicts.SUPPRESSED: 0.02, verdicts.EXAGGERATED: 0.97}.get(k, 0.45) for k in kinds]
+    )
+    columns = {
+        "concept": np.arange(n, dtype=np.int32),
+        "delta": delta,
+        "delta_low": delta - 0.01,
+        "delta_high": delta + 0.01,
+        "relative": 0.4 * np.log(delta / (1 - delta)) + 0.01 * np.arange(n),
+        "difference": delta - 0.5,
+        "q": np.full(n, 0.01),
+        "verdict": kinds,
+        "words": [EVIL] * n,
+    }
+    for arm in ("real", "generated"):
+        columns |= {f"{c}_{arm}": np.full(n, 0.5) for c in ("energy", "prevalence", "fires")}
+    pq.write_table(pa.table(columns), folder / "concepts.parquet")
+    pairs = {"rank": [1], "key": ["a"], "caption": [EVIL], "row_real": [0], "row_generated": [3]}
+    pairs |= {"cosine": [0.99], "absolute_difference": [0.1]}
+    pq.write_table(pa.table(pairs), folder / "datapoints.parquet")
+    counts = {kind.replace(" ", "_"): kinds.count(kind) for kind in verdicts_all()}
+    finish(folder, "compare", SETTINGS, COUNTS | counts, notes)
+
+
+def verdicts_all():
+    return (
+        verdicts.SUPPRESSED,
+        verdicts.EXAGGERATED,
+        verdicts.NO_DIFFERENCE,
+        verdicts.NOT_ENOUGH_DATA,
+    )
+
+
+def build(workdir, sets, notes=()):
+    """The page of `sets`: name -> verdict of each concept."""
+    n_concepts = len(next(iter(sets.values())))
+    write_arm(workdir, "real", n_concepts)
+    for name, kinds in sets.items():
+        write_arm(workdir, name, n_concepts)
+        write_comparison(workdir, name, kinds, notes)
+    return write_report(workdir, list(sets), thumbnail).read_text()
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+KINDS = [
+    verdicts.SUPPRESSED,
+    verdicts.EXAGGERATED,
+    verdicts.NO_DIFFERENCE,
+    verdicts.NOT_ENOUGH_DATA,
+]
+
+
+def test_a_caption_is_text_and_the_network_is_not_asked(tmp_path):
+    text = build(tmp_path, {"generated": KINDS}, notes=["<script>alert(2)</script>"])
+    page = Page(text)
+    assert EVIL in page.text
+    assert "<script>alert(2)</script>" in page.text
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "iframe")
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith(("data:", "#"))
+    assert not re.search(r"https?:", re.sub(r"data:image/[^\"]*", "", text))
+
+
+def test_a_file_that_is_gone_is_said(tmp_path):
+    page = Page(build(tmp_path, {"generated": KINDS}))
+    # The second top image of both arms of both concepts shown, and of one pair of copies.
+    assert page.text.count("image file is gone") == 5
+
+
+def test_generated_images_bear_the_caption_of_their_real_one(tmp_path):
+    page = Page(build(tmp_path, {"generated": KINDS}))
+    assert page.text.count("four") == 4
+
+
+def test_headings_say_whether_anything_is_significant(tmp_path):
+    page = Page(build(tmp_path / "a", {"generated": KINDS}))
+    assert "Most suppressed" in page.text and "Most exaggerated" in page.text
+    page = Page(build(tmp_path / "b", {"generated": [verdicts.NO_DIFFERENCE] * 4}))
+    assert "None significantly suppressed; the strongest shifts" in page.text
+    page = Page(build(tmp_path / "c", {"generated": [verdicts.NOT_ENOUGH_DATA] * 4}))
+    assert "strongest shifts" not in page.text
+    assert page.text.count("No concept has enough data on this side") == 2
+
+
+def test_several_sets_are_correlated(tmp_path):
+    page = Page(build(tmp_path, {"one": KINDS, "two": KINDS[::-1]}))
+    assert "one against real" in page.text and "two against real" in page.text
+    assert "How alike are the models?" in page.text
+
+
+def test_ranking_is_by_strength_within_the_verdict(tmp_path):
+    write_arm(tmp_path, "real", 4)
+    write_arm(tmp_path, "generated", 4)
+    write_comparison(tmp_path, "generated", [KINDS[2], KINDS[0], KINDS[0], KINDS[1]])
+    comparison = read_comparison(tmp_path, "generated")
+    comparison.columns["delta"][:] = [0.01, 0.05, 0.02, 0.99]
+    suppressed, exaggerated = rank(comparison, 5)
+    assert suppressed.concepts == [2, 1] and suppressed.n_found == 2
+    assert exaggerated.concepts == [3]
+    assert rank(comparison, 1)[0].concepts == [2]
+
+
+def test_an_unfinished_stage_is_named(tmp_path):
+    write_arm(tmp_path, "real", 4)
+    with pytest.raises(UserError, match="run `bsjax compare` to the end first"):
+        write_report(tmp_path, ["generated"], thumbnail)
+
+
+def test_heat_map_is_brightest_where_the_concept_fires_most():
+    uri = heat_uri(np.array([[0.0, 1.0], [2.0, 0.0]]))
+    image = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1])))
+    light = np.asarray(image.convert("L")).astype(int)
+    assert light[1, 0] > light[0, 1] > light[0, 0] == light[1, 1]
+    assert heat_uri(np.zeros((2, 2))) is None
