@@ -130,7 +130,7 @@ def check_bad(bad: Sequence[BadImage], n_total: int, max_bad: float, flag: str) 
         more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise UserError(
             f"{len(bad)} of {n_total} images cannot be used, at most {max_bad:.2%} may be:"
-            f" {listed}{more}; mend them or raise {flag}"
+            f" {listed}{more}; mend them and add --overwrite, or raise {flag}"
         )
 
 
