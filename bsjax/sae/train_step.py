@@ -4,18 +4,20 @@ Written for one host; it holds no I/O and no device placement, so that the same 
 jitted over a mesh.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from bsjax.sae import quality
 from bsjax.sae.batch_topk import batch_topk, running_threshold
 from bsjax.sae.dictionary import decode, dictionary, init_dictionary, project
 from bsjax.sae.encoder import init_encoder, pre_codes
 from bsjax.sae.losses import LOSSES
+from bsjax.sae.sparse_grad import mse_and_gradient
 
 
 class SAEState(NamedTuple):
@@ -90,6 +92,7 @@ def train_step(
     loss: str,
     relax_radius: float,
     optimizer: optax.GradientTransformation,
+    sparse: bool = False,
 ) -> tuple[SAEState, StepMetrics]:
     """One step of AdamW.
 
@@ -101,10 +104,42 @@ def train_step(
       loss: "mse" or "aux".
       relax_radius: largest norm of a row of Lam.
       optimizer: as made by `make_optimizer`.
+      sparse: the gradient through active codes alone (`sparse_grad`) instead of autodiff (mse).
     """
+    if sparse and loss != "mse":
+        raise ValueError(f"the sparse gradient is that of 'mse', got {loss!r}")
     # As in the reference, the projection precedes the forward pass and is no part of the gradient.
     params = state.params | {"dictionary": project(state.params["dictionary"], relax_radius)}
 
+    evaluate = _evaluate_sparse if sparse else functools.partial(_evaluate_dense, loss=loss)
+    result = evaluate(params, tokens, C, n_active)
+    updates, opt_state = optimizer.update(result.gradient, state.opt_state, params)
+    threshold = running_threshold(state.threshold, result.threshold, state.step)
+    new_state = SAEState(
+        params=optax.apply_updates(params, updates),
+        opt_state=opt_state,
+        step=state.step + 1,
+        threshold=threshold,
+        last_active=jnp.where(result.fired, state.step, state.last_active),
+    )
+    return new_state, StepMetrics(
+        loss=result.loss,
+        threshold=threshold,
+        r2=quality.r2(tokens, result.x_hat),
+        l0=result.l0,
+    )
+
+
+class _Evaluation(NamedTuple):
+    loss: Float[Array, ""]
+    gradient: dict[str, Any]
+    threshold: Float[Array, ""]  # of this batch
+    x_hat: Float[Array, "N D"]
+    fired: Bool[Array, "K"]
+    l0: Float[Array, ""]
+
+
+def _evaluate_dense(params, tokens, C, n_active, *, loss) -> _Evaluation:
     def objective(params):
         pre = pre_codes(params["encoder"], tokens)
         codes, threshold = batch_topk(jax.nn.relu(pre), n_active)
@@ -112,20 +147,16 @@ def train_step(
         x_hat = decode(codes, D)
         return LOSSES[loss](tokens, x_hat, pre, codes, D), (codes, x_hat, threshold)
 
-    (value, (codes, x_hat, current)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, params)
-    threshold = running_threshold(state.threshold, current, state.step)
+    (value, (codes, x_hat, threshold)), gradient = jax.value_and_grad(objective, has_aux=True)(
+        params
+    )
     fired = jnp.any(codes > 0, axis=0)
-    new_state = SAEState(
-        params=optax.apply_updates(params, updates),
-        opt_state=opt_state,
-        step=state.step + 1,
-        threshold=threshold,
-        last_active=jnp.where(fired, state.step, state.last_active),
-    )
-    return new_state, StepMetrics(
-        loss=value,
-        threshold=threshold,
-        r2=quality.r2(tokens, x_hat),
-        l0=quality.l0(codes),
-    )
+    return _Evaluation(value, gradient, threshold, x_hat, fired, quality.l0(codes))
+
+
+def _evaluate_sparse(params, tokens, C, n_active) -> _Evaluation:
+    value, gradient, active, x_hat = mse_and_gradient(params, tokens, C, n_active)
+    positive = active.values > 0
+    fired = jnp.zeros(params["encoder"]["bias"].shape, bool).at[active.concepts].max(positive)
+    l0 = jnp.sum(positive, dtype=jnp.float32) / tokens.shape[0]
+    return _Evaluation(value, gradient, active.threshold, x_hat, fired, l0)

@@ -121,7 +121,9 @@ class ShardStore:
         """
         if not self._totals.n_images:
             reasons = "; ".join(f"{image.key}: {image.reason}" for image in bad[:5])
-            raise UserError(f"not one image could be used ({reasons}); mend them and add --overwrite")
+            raise UserError(
+                f"not one image could be used ({reasons}); mend them and add --overwrite"
+            )
         statistics = streaming.finalize(self._totals)
         table = {"concept": np.arange(self.n_concepts, dtype=np.int32), **statistics}
         _write_table(self.folder / "concepts.parquet", pa.table(table))

@@ -164,6 +164,7 @@ def _train(config, key, tokens, C):
             loss=train.loss,
             relax_radius=train.relax_radius,
             optimizer=optimizer,
+            sparse=train.loss == "mse" and jax.default_backend() == "cpu",
         )
 
     state = init_state(key("train_sae/init"), C, train.n_concepts, optimizer)

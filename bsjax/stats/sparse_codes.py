@@ -6,14 +6,12 @@ token's largest codes do. If the smallest of them is zero, none was left behind.
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
-# Concepts that share one maximum in the search for the largest codes.
-GROUP_SIZE = 16
+from bsjax.core.topk import largest_of_rows
 
 
 class CompactCodes(NamedTuple):
@@ -26,24 +24,8 @@ class CompactCodes(NamedTuple):
 def compact_codes(
     codes: Float[Array, "B T K"], mask: Bool[Array, "B"], n_kept: int
 ) -> CompactCodes:
-    """Keeps the `n_kept` largest codes of each token; codes are not negative.
-
-    The largest codes lie in the groups with the largest maxima, so only those are sorted: at
-    K = 32,000 about 40 times cheaper on a CPU than sorting whole rows.
-    """
-    n_concepts = codes.shape[2]
-    n_groups = n_concepts // GROUP_SIZE
-    if n_concepts % GROUP_SIZE or n_groups <= n_kept:
-        values, concepts = jax.lax.top_k(codes, n_kept)  # [B, T, k]
-    else:
-        # Group i holds concepts i, i + n_groups, ...: maxima are taken between whole rows.
-        maxima = jnp.max(codes.reshape(*codes.shape[:2], GROUP_SIZE, n_groups), axis=2)
-        _, groups = jax.lax.top_k(maxima, n_kept)  # [B, T, k]
-        members = groups[..., None] + n_groups * jnp.arange(GROUP_SIZE)[None, None, None]
-        members = members.reshape(*codes.shape[:2], n_kept * GROUP_SIZE)
-        found = jnp.take_along_axis(codes, members, axis=2)
-        values, place = jax.lax.top_k(found, n_kept)  # [B, T, k]
-        concepts = jnp.take_along_axis(members, place, axis=2)
+    """Keeps the `n_kept` largest codes of each token; codes are not negative."""
+    values, concepts = largest_of_rows(codes, n_kept)  # [B, T, k]
     return CompactCodes(jnp.where(mask[:, None, None], values, 0.0), concepts)
 
 

@@ -87,8 +87,8 @@ def parameters(golden, prefix):
     }
 
 
-@pytest.mark.parametrize("loss", ["mse", "aux"])
-def test_training(golden_dir, loss):
+@pytest.mark.parametrize(("loss", "sparse"), [("mse", False), ("mse", True), ("aux", False)])
+def test_training(golden_dir, loss, sparse):
     golden = np.load(golden_dir / "ra_sae" / "training.npz")
     optimizer = optax.adamw(5e-3, weight_decay=1e-5)
     state = state_of(parameters(golden, "init"), optimizer)
@@ -101,6 +101,7 @@ def test_training(golden_dir, loss):
             loss=loss,
             relax_radius=1.0,
             optimizer=optimizer,
+            sparse=sparse,
         )
     )
     losses, thresholds = [], []
