@@ -7,48 +7,15 @@ sparse + rank one + (x^T diag(s) x) kernel, D x D x K work instead of N x D x K.
 one product of the encoder and two of the dictionary. `jax.grad` of the dense form is the oracle.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from bsjax.core.topk import largest_of_rows, places_of_largest
+from bsjax.sae.batch_topk import ActiveCodes, select_active
 from bsjax.sae.dictionary import dictionary
 from bsjax.sae.encoder import NORM_EPSILON
-
-# Codes of a token that are looked at first; a token with more sends the search to all codes.
-PER_TOKEN = 32
-
-
-class ActiveCodes(NamedTuple):
-    """The largest codes of a batch by tokens; zeros among them where fewer are positive."""
-
-    values: Float[Array, "A"]
-    tokens: Int[Array, "A"]
-    concepts: Int[Array, "A"]
-    threshold: Float[Array, ""]  # the smallest of the values
-
-
-def select_active(codes: Float[Array, "N K"], n_active: int) -> ActiveCodes:
-    """The `n_active` largest codes of the batch, exactly as a sort of all N x K finds them."""
-    n_tokens, n_concepts = codes.shape
-    per_token = min(max(PER_TOKEN, 4 * n_active // n_tokens), n_concepts)
-    values, concepts = largest_of_rows(codes, per_token)  # [N, m]
-    values, concepts = values.reshape(-1), concepts.reshape(-1)
-    place, threshold = places_of_largest(values, n_active)
-    candidates = ActiveCodes(values[place], place // per_token, concepts[place], threshold)
-    if per_token == n_concepts:
-        return candidates
-
-    def search_all(codes):
-        codes = codes.reshape(-1)
-        place, threshold = places_of_largest(codes, n_active)
-        return ActiveCodes(codes[place], place // n_concepts, place % n_concepts, threshold)
-
-    # Complete if of no token the smallest code looked at is above the smallest kept.
-    complete = jnp.max(values[per_token - 1 :: per_token]) <= threshold
-    return jax.lax.cond(complete, lambda codes: candidates, search_all, codes)
 
 
 def mse_and_gradient(

@@ -7,11 +7,11 @@ import optax
 import pytest
 
 from bsjax.core.topk import largest_of_rows, nth_largest, places_of_largest
-from bsjax.sae import sparse_grad
-from bsjax.sae.batch_topk import batch_topk
+from bsjax.sae import batch_topk as batch_topk_module
+from bsjax.sae.batch_topk import batch_topk, select_active
 from bsjax.sae.dictionary import dictionary, project
 from bsjax.sae.encoder import pre_codes
-from bsjax.sae.sparse_grad import mse_and_gradient, select_active
+from bsjax.sae.sparse_grad import mse_and_gradient
 from bsjax.sae.train_step import init_state, state_of, train_step
 
 
@@ -60,7 +60,7 @@ def test_gradient_is_that_of_autodiff(n_active):
 
 
 def test_a_token_with_many_codes_is_found_by_the_search_of_all(monkeypatch):
-    monkeypatch.setattr(sparse_grad, "PER_TOKEN", 2)
+    monkeypatch.setattr(batch_topk_module, "PER_TOKEN", 2)
     codes = np.random.default_rng(0).uniform(size=(8, 320)).astype(np.float32)
     codes[3, :20] += 1  # all of the 20 largest on one token
     active = select_active(jnp.asarray(codes), 20)
