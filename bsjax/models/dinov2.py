@@ -137,7 +137,7 @@ class Block(nn.Module):
         weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
         total = jnp.sum(weights, axis=-1, keepdims=True)
         y = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(self.compute_dtype), v)
-        y = (y / total.astype(self.compute_dtype)).transpose(0, 2, 1, 3)
+        y = (y / total).astype(self.compute_dtype).transpose(0, 2, 1, 3)
         y = y.reshape(batch, n_tokens, width)
         return nn.Dense(width, dtype=self.compute_dtype, name="proj")(y)
 
