@@ -1,4 +1,4 @@
-"""The largest entries of rows, and the n-th largest of a whole array, without sorting."""
+"""The largest entries of rows and of a whole array, without sorting."""
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +30,6 @@ def largest_of_rows(
     return values, jnp.take_along_axis(members, place, axis=-1)
 
 
-def nth_largest(values: Float[Array, "*S"], n: int) -> Float[Array, ""]:
-    """The `n`-th largest of non-negative float32 numbers, exactly; 1 is the maximum."""
-    return jax.lax.bitcast_convert_type(_nth_largest_bits(_bits(values), n), jnp.float32)
-
-
 def places_of_largest(
     values: Float[Array, "S"], n: int
 ) -> tuple[Int[Array, "n"], Float[Array, ""]]:
@@ -42,8 +37,9 @@ def places_of_largest(
 
     Of numbers equal to the smallest those that come first are taken, as a stable sort does.
     """
-    bits = _bits(values)
-    smallest = _nth_largest_bits(bits, n)
+    # Non-negative float32 numbers are ordered as their bits; as floats, tiny ones count as zero.
+    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
+    smallest = _nth_largest(bits, n)
     above, equal = bits > smallest, bits == smallest
     n_equal = n - jnp.sum(above, dtype=jnp.int32)
     kept = above | (equal & (jnp.cumsum(equal, dtype=jnp.int32) <= n_equal))
@@ -51,12 +47,7 @@ def places_of_largest(
     return places, jax.lax.bitcast_convert_type(smallest, jnp.float32)
 
 
-def _bits(values: Float[Array, "*S"]) -> Int[Array, "*S"]:
-    """Non-negative floats are ordered as their bits; unlike them, bits of tiny numbers stay."""
-    return jax.lax.bitcast_convert_type(values.astype(jnp.float32), jnp.int32)
-
-
-def _nth_largest_bits(bits: Int[Array, "*S"], n: int) -> Int[Array, ""]:
+def _nth_largest(bits: Int[Array, "S"], n: int) -> Int[Array, ""]:
     """Finds the bits of the answer one by one: 31 counts, no sort; over a mesh each is one sum."""
 
     def set_bit(i, found):

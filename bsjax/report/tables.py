@@ -93,11 +93,12 @@ def rank(comparison: Comparison, n_concepts: int) -> list[Ranking]:
     for kind, sign in ((verdicts.SUPPRESSED, 1), (verdicts.EXAGGERATED, -1)):
         found = columns["verdict"] == kind
         side = judged & (sign * (columns["delta"] - 0.5) < 0)
-        pool = np.flatnonzero(found if found.any() else side)
+        n_found = int(found.sum())
+        pool = np.flatnonzero(found if n_found else side)
         order = np.lexsort((-np.abs(columns["difference"][pool]), sign * columns["delta"][pool]))
         concepts = pool[order][:n_concepts].tolist()
-        title = f"Most {kind}" if found.any() else f"None significantly {kind}"
-        if concepts and not found.any():
+        title = f"Most {kind}" if n_found else f"None significantly {kind}"
+        if concepts and not n_found:
             title += "; the strongest shifts"
-        rankings.append(Ranking(title, kind, concepts, int(found.sum())))
+        rankings.append(Ranking(title, kind, concepts, n_found))
     return rankings

@@ -31,11 +31,23 @@ def init_encoder(key: Key[Array, ""], width: int, n_concepts: int) -> EncoderPar
 
 def pre_codes(params: EncoderParams, tokens: Float[Array, "N D"]) -> Float[Array, "N K"]:
     """LayerNorm(tokens @ kernel + bias) over the K concepts, biased variance, in float32."""
-    x = tokens @ params["kernel"] + params["bias"][None]  # [N, K]
-    mean = jnp.mean(x, axis=1, keepdims=True)
-    variance = jnp.mean(jnp.square(x - mean), axis=1, keepdims=True)
-    x = (x - mean) * jax.lax.rsqrt(variance + NORM_EPSILON)
-    return x * params["scale"][None] + params["shift"][None]
+    return pre_codes_with_moments(params, tokens)[0]
+
+
+def pre_codes_with_moments(
+    params: EncoderParams, tokens: Float[Array, "N D"]
+) -> tuple[Float[Array, "N K"], Float[Array, "N K"], Float[Array, "N 1"], Float[Array, "N 1"]]:
+    """The pre-codes with what their gradient needs.
+
+    Returns:
+      Pre-codes, h = tokens @ kernel + bias, the mean of h and its inverse standard deviation.
+    """
+    h = tokens @ params["kernel"] + params["bias"][None]  # [N, K]
+    mean = jnp.mean(h, axis=1, keepdims=True)
+    variance = jnp.mean(jnp.square(h - mean), axis=1, keepdims=True)
+    inverse = jax.lax.rsqrt(variance + NORM_EPSILON)
+    pre = (h - mean) * inverse * params["scale"][None] + params["shift"][None]
+    return pre, h, mean, inverse
 
 
 def threshold_codes(

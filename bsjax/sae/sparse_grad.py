@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from bsjax.sae.batch_topk import ActiveCodes, select_active
 from bsjax.sae.dictionary import dictionary
-from bsjax.sae.encoder import NORM_EPSILON
+from bsjax.sae.encoder import pre_codes_with_moments
 
 
 def mse_and_gradient(
@@ -25,12 +25,8 @@ def mse_and_gradient(
     encoder = params["encoder"]
     kernel, bias, scale = encoder["kernel"], encoder["bias"], encoder["scale"]
     n_concepts = bias.shape[0]
-    # Encoder; the code is that of `pre_codes`, with what the gradient needs kept.
-    h = x @ kernel + bias[None]  # [N, K]
-    mean = jnp.mean(h, axis=1)  # [N]
-    variance = jnp.mean(jnp.square(h - mean[:, None]), axis=1)
-    inverse = jax.lax.rsqrt(variance + NORM_EPSILON)  # [N]
-    pre = (h - mean[:, None]) * inverse[:, None] * scale[None] + encoder["shift"][None]
+    pre, h, mean, inverse = pre_codes_with_moments(encoder, x)
+    mean, inverse = mean[:, 0], inverse[:, 0]  # [N]
     active = select_active(jax.nn.relu(pre), n_active)
     z, t, k, _ = active
 

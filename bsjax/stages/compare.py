@@ -77,15 +77,7 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         "pairs": len(pairing.rows_real),
         "unpaired_real": len(pairing.unpaired_real),
         "unpaired_generated": len(pairing.unpaired_generated),
-        **{
-            kind.replace(" ", "_"): int((verdict == kind).sum())
-            for kind in (
-                verdicts.SUPPRESSED,
-                verdicts.EXAGGERATED,
-                verdicts.NO_DIFFERENCE,
-                verdicts.NOT_ENOUGH_DATA,
-            )
-        },
+        **{kind.replace(" ", "_"): int((verdict == kind).sum()) for kind in verdicts.KINDS},
     }
     for arm, keys in ((REAL, pairing.unpaired_real), (name, pairing.unpaired_generated)):
         if keys:

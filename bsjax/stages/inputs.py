@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 from absl import logging
+from jax.sharding import Mesh
 
 from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae
@@ -105,11 +106,12 @@ def load_sae(
     return sae, float(threshold)
 
 
-def batch_per_device(configured: int) -> int:
-    """Images a device: one image's tokens and codes fit a CPU's caches, accelerators want many."""
-    if configured >= 1:
-        return configured
-    return 1 if jax.default_backend() == "cpu" else 32
+def batch_size(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
+    """Images a step: one image's tokens and codes fit a CPU's caches, accelerators want many."""
+    per_device = config.encoder.batch_per_device
+    if per_device == -1:
+        per_device = 1 if jax.default_backend() == "cpu" else 32
+    return per_device * mesh.shape["data"]
 
 
 def n_workers(configured: int) -> int:

@@ -117,7 +117,7 @@ def build_engine(
         mesh=mesh,
         grid=grid,
         n_concepts=n_concepts,
-        batch_size=inputs.batch_per_device(config.encoder.batch_per_device) * mesh.shape["data"],
+        batch_size=inputs.batch_size(config, mesh),
     )
 
 
@@ -218,10 +218,10 @@ def _book(engine: Engine, store: ShardStore, pending, n_kept: int, timer: PhaseT
             f" {first + len(batch.rows) - 1}; check --config.encoder.weights, or set"
             " --config.encoder.dtype=float32"
         )
-    n_kept = max(n_kept, compact.values.shape[-1])
     while not sparse_codes.is_complete(compact, engine.n_concepts):
         # Rare: a token has more active concepts than were kept. Only its codes are computed again.
-        n_kept = min(2 * compact.values.shape[-1], engine.n_concepts)
+        if compact.values.shape[-1] == n_kept:  # else launched before an earlier batch grew it
+            n_kept = min(2 * n_kept, engine.n_concepts)
         _, _, compact, _ = jax.device_get(_launch(engine, top, batch, n_kept))
     codes = sparse_codes.to_csr(compact, batch.mask, engine.n_concepts)
     store.add(batch, statistics, codes)

@@ -87,7 +87,7 @@ def train_sae(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 def _collect_tokens(config, arms, encoder) -> np.ndarray:
     """Tokens [N, D] of all images, the same number of each image, float32."""
     mesh = make_mesh(config.mesh.data, config.mesh.model)
-    batch_size = inputs.batch_per_device(config.encoder.batch_per_device) * mesh.shape["data"]
+    batch_size = inputs.batch_size(config, mesh)
     params = put(encoder.params, replicated(mesh))
     precision = matmul_precision(config.encoder.dtype)
 

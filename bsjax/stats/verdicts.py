@@ -6,6 +6,7 @@ SUPPRESSED = "suppressed"
 EXAGGERATED = "exaggerated"
 NO_DIFFERENCE = "no difference"
 NOT_ENOUGH_DATA = "not enough data"
+KINDS = (SUPPRESSED, EXAGGERATED, NO_DIFFERENCE, NOT_ENOUGH_DATA)
 
 
 def judge(

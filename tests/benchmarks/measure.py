@@ -66,7 +66,8 @@ def ours(folder, n_images, loaded, sae, batch, workdir):
 
     run("warm", 1)
     seconds, phases, counts = run("timed", n_images)
-    return seconds / n_images, {k: v / n_images for k, v in phases.items()}, counts
+    phases = {name: spent / n_images for name, spent in phases.items()}
+    return seconds / n_images, phases, counts, engine.batch_size
 
 
 def device_phases(files, loaded, sae, batch):
@@ -142,7 +143,6 @@ def main():
     args = parser.parse_args()
     if args.images % REFERENCE_BATCH:
         parser.error(f"--images={args.images}: expected a multiple of {REFERENCE_BATCH}")
-    batch = inputs.batch_per_device(args.batch)
     loaded = load_dinov2(VARIANT, "random:0")
     sae = jax.tree.map(np.asarray, init_encoder(jax.random.key(0), 768, args.concepts))
     with tempfile.TemporaryDirectory() as name:
@@ -150,7 +150,9 @@ def main():
         (folder / "images").mkdir()
         write_images(folder / "images", args.images)
         files = sorted((folder / "images").iterdir())
-        mine, phases, counts = ours(folder, args.images, loaded, sae, batch, folder / "work")
+        mine, phases, counts, batch = ours(
+            folder, args.images, loaded, sae, args.batch, folder / "work"
+        )
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         decode, dino, code = device_phases(files, loaded, sae, min(batch, len(files)))
         torch_phases = theirs(files, sae, args.concepts, not args.skip_dense)

@@ -79,17 +79,8 @@ def write_comparison(workdir, name, kinds, notes=()):
     pairs = {"rank": [1], "key": ["a"], "caption": [EVIL], "row_real": [0], "row_generated": [3]}
     pairs |= {"cosine": [0.99], "absolute_difference": [0.1]}
     pq.write_table(pa.table(pairs), folder / "datapoints.parquet")
-    counts = {kind.replace(" ", "_"): kinds.count(kind) for kind in verdicts_all()}
+    counts = {kind.replace(" ", "_"): kinds.count(kind) for kind in verdicts.KINDS}
     finish(folder, "compare", SETTINGS, COUNTS | counts, notes)
-
-
-def verdicts_all():
-    return (
-        verdicts.SUPPRESSED,
-        verdicts.EXAGGERATED,
-        verdicts.NO_DIFFERENCE,
-        verdicts.NOT_ENOUGH_DATA,
-    )
 
 
 def build(workdir, sets, notes=()):
@@ -117,12 +108,7 @@ class Page(html.parser.HTMLParser):
         self.text += data
 
 
-KINDS = [
-    verdicts.SUPPRESSED,
-    verdicts.EXAGGERATED,
-    verdicts.NO_DIFFERENCE,
-    verdicts.NOT_ENOUGH_DATA,
-]
+KINDS = list(verdicts.KINDS)
 
 
 def test_a_caption_is_text_and_the_network_is_not_asked(tmp_path):
