@@ -5,11 +5,12 @@ import pathlib
 import sys
 
 from absl import flags, logging
+from etils import epath
 from ml_collections import config_flags
 
 from bsjax import pipeline
 from bsjax.core.config import flatten, validate
-from bsjax.core.errors import UserError
+from bsjax.core.errors import Preempted, UserError
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", lock_config=True, help_string="file with the experiment")
@@ -34,9 +35,13 @@ def main(argv: list[str]) -> None:
     config.overwrite = config.overwrite or FLAGS.overwrite
     validate(config)
 
-    from bsjax.core.logs import log_header
+    from bsjax.core import distributed
+    from bsjax.core.logs import log_header, quiet_libraries
 
-    workdir = pathlib.Path(FLAGS.workdir).expanduser()
+    quiet_libraries()
+    distributed.initialize()
+
+    workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(config), str(workdir))
     pipeline.BY_NAME[stage_name].load()(config, workdir)
 
@@ -73,6 +78,10 @@ def console() -> None:
             raise
         sys.stderr.write(f"bsjax: {' '.join(str(error).split())}\n")
         sys.exit(1)
+    except Preempted as stopped:
+        # Taken away, not failed: whoever restarts preempted jobs runs the same command again.
+        sys.stderr.write(f"bsjax: {stopped}; the same command goes on from here\n")
+        sys.exit(0)
     except KeyboardInterrupt:
         sys.stderr.write("bsjax: interrupted; the same command goes on from here\n")
         sys.exit(130)

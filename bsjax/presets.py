@@ -71,14 +71,29 @@ def rasae_training() -> ml_collections.ConfigDict:
     train.n_concepts = 2048
     train.n_candidates = 2048  # k-means centroids of tokens
     train.candidate_iterations = 10
+    train.candidate_tokens = 200_000  # sample that the centroids are fitted to
     train.n_active = 5  # concepts a token, on average over a batch
     train.relax_radius = 1.0  # same unit as features
     train.loss = "aux"  # mse | aux
+    train.activation = "batch_topk"  # batch_topk | topk | jumprelu
+    train.l1_weight = 0.0  # times the mean over tokens of the summed codes (jumprelu needs it)
     train.tokens_per_step = 4096
-    train.steps = 2000
+    train.accumulate = 1  # micro-batches a step, each with a top-k of its own
+    train.steps = 2000  # -1: as many as train.epochs takes
+    train.epochs = -1.0  # over all tokens; counts where steps is -1
+    train.compute_dtype = "float32"  # of the matmuls; masters, sums and optimizer stay float32
+    train.full_precision_share = 0.2  # of the steps, the last: in float32 whatever compute_dtype
+    train.init_from = ""  # RA-SAE to go on from: published .pth | hub id | export; "": from scratch
     train.peak_learning_rate = 5e-4
     train.final_learning_rate = 1e-6
     train.warmup_share = 0.05  # of the steps
     train.weight_decay = 1e-4
-    train.max_tokens = 200_000  # tokens held in memory, sampled evenly over the images
+    train.supply = "memory"  # memory | store (on disk, written once) | images (encoded as it goes)
+    train.max_tokens = 200_000  # supply=memory: tokens held, sampled evenly over the images
+    train.token_store = ""  # supply=store: its folder
+    train.shard_images = -1  # supply=store: images a shard; -1: as many as make 0.5 GB
+    train.judge_tokens = 4096  # sample that quality.json is measured on
+    train.look_every = 20  # steps between two looks at the metrics; a look waits for the devices
+    train.checkpoint_every = 1000  # steps
+    train.keep_checkpoints = 3
     return train

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from absl import logging
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from bsjax.convert.hub import download_snapshot
 from bsjax.convert.torch_file import TensorRef, TorchFile, open_torch_file
@@ -35,6 +35,12 @@ _NAMES = {
     "scale": "encoder.final_block.1.weight",
     "shift": "encoder.final_block.1.bias",
 }
+_DICTIONARY = {
+    "W": "dictionary.W",
+    "C": "dictionary.C",
+    "Lam": "dictionary.Relax",
+    "multiplier": "dictionary.multiplier",
+}
 
 
 class LoadedSAE(NamedTuple):
@@ -42,7 +48,7 @@ class LoadedSAE(NamedTuple):
 
     encoder: dict[str, np.ndarray]  # as bsjax.sae.encoder.EncoderParams
     dictionary: np.ndarray  # [K, D], projected and fused
-    threshold: float | None  # None: the checkpoint stores none
+    threshold: float | np.ndarray | None  # one, or one a concept; None: the checkpoint has none
     source: str
     digest: str
 
@@ -106,10 +112,76 @@ def load_published(path: pathlib.Path) -> LoadedSAE:
     return LoadedSAE(encoder, fused, None, str(path), digest)
 
 
+def load_parameters(weights: str) -> tuple[dict[str, Any], np.ndarray]:
+    """Trainable parameters of an RA-SAE, to train on from there.
+
+    Args:
+      weights: `.pth` in the published form, hub id, or what `save_overcomplete` wrote.
+
+    Returns:
+      The parameters as `bsjax.sae.train_step.SAEState.params`, and the candidate points [M, D].
+
+    Raises:
+      UserError: no such file, damaged, or of another form.
+    """
+    path = pathlib.Path(weights).expanduser()
+    if path.is_file() and path.suffix == ".safetensors":
+        try:
+            tensors = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path} is damaged ({error}); export or fetch it again") from error
+        missing = [
+            name for name in (*_NAMES.values(), *_DICTIONARY.values()) if name not in tensors
+        ]
+        if missing:
+            raise UserError(
+                f"{path} lacks {', '.join(missing)}; expected the file that `bsjax convert` writes"
+            )
+    elif path.is_file():
+        refs, _ = _published_tensors(open_torch_file(path))
+        tensors = {name: ref.read() for name, ref in refs.items()}
+    elif weights.count("/") == 1 and not path.suffix:
+        flag = "--config.train.init_from"
+        return load_parameters(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED))
+    else:
+        raise UserError(
+            f"train.init_from={weights} does not exist; expected a .pth or .safetensors"
+        )
+
+    def take(names):
+        return {name: np.asarray(tensors[source], np.float32) for name, source in names.items()}
+
+    encoder, dictionary = take(_NAMES), take(_DICTIONARY)
+    encoder["kernel"] = np.ascontiguousarray(encoder["kernel"].T)
+    C = dictionary.pop("C")
+    return {"encoder": encoder, "dictionary": dictionary}, C
+
+
+def save_overcomplete(
+    path: pathlib.Path, params: Mapping[str, Any], C: np.ndarray, threshold: float
+) -> None:
+    """Writes parameters under the names of overcomplete's state dict, as safetensors.
+
+    In torch: `model.load_state_dict(safetensors.torch.load_file(path))`, for a `BatchTopKSAE` with
+    a `RelaxedArchetypalDictionary`; the running threshold, which is no part of a state dict there,
+    stands in the file's metadata.
+    """
+    tensors = {
+        source: np.asarray(params["encoder"][name], np.float32) for name, source in _NAMES.items()
+    }
+    tensors[_NAMES["kernel"]] = np.ascontiguousarray(tensors[_NAMES["kernel"]].T)
+    dictionary = dict(params["dictionary"]) | {"C": C}
+    tensors |= {
+        source: np.asarray(dictionary[name], np.float32) for name, source in _DICTIONARY.items()
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, os.fspath(temporary), metadata={"running_threshold": repr(threshold)})
+
+
 def _published_tensors(file: TorchFile) -> tuple[dict[str, TensorRef], float]:
     """The eight tensors with consistent shapes, and the radius of the relaxation."""
     tensors = {name.removeprefix("module."): ref for name, ref in file.tensors.items()}
-    wanted = [*_NAMES.values(), *(f"dictionary.{n}" for n in ("W", "C", "Relax", "multiplier"))]
+    wanted = [*_NAMES.values(), *_DICTIONARY.values()]
     missing = [name for name in wanted if name not in tensors]
     if missing:
         raise UserError(f"{file.path} is no RA-SAE: it lacks {', '.join(missing)}; see {FLAG}")
@@ -164,23 +236,37 @@ def save_trained(
     path: pathlib.Path,
     encoder: Mapping[str, Any],
     dictionary: Any,
-    threshold: float,
+    threshold: float | np.ndarray,
     source: str,
 ) -> LoadedSAE:
-    """Writes an SAE for inference as safetensors and returns it as it will be loaded."""
+    """Writes an SAE for inference as safetensors and returns it as it will be loaded.
+
+    Args:
+      path: of the file.
+      encoder: as `bsjax.sae.encoder.EncoderParams`.
+      dictionary: atoms [K, D].
+      threshold: of all concepts, or of each [K].
+      source: what the file tells of where it comes from.
+    """
     encoder = {name: np.asarray(array, np.float32) for name, array in encoder.items()}
     dictionary = np.asarray(dictionary, np.float32)
     digest = _digest(encoder, dictionary)
-    metadata = {"threshold": repr(float(threshold)), "digest": digest, "source": source}
-    _save(path, encoder, dictionary, metadata)
-    return LoadedSAE(encoder, dictionary, float(threshold), str(path), digest)
+    metadata = {"digest": digest, "source": source}
+    if np.ndim(threshold):
+        threshold = np.asarray(threshold, np.float32)
+        _save(path, encoder, dictionary, metadata, {"threshold": threshold})
+    else:
+        threshold = float(threshold)
+        _save(path, encoder, dictionary, metadata | {"threshold": repr(threshold)})
+    return LoadedSAE(encoder, dictionary, threshold, str(path), digest)
 
 
 def load_trained(path: pathlib.Path) -> LoadedSAE:
     """Reads what `save_trained` wrote."""
     encoder, dictionary, metadata = _load(path)
     threshold = metadata.get("threshold")
-    threshold = float(threshold) if threshold is not None else None
+    if isinstance(threshold, str):
+        threshold = float(threshold)
     digest = metadata.get("digest") or _digest(encoder, dictionary)
     return LoadedSAE(encoder, dictionary, threshold, str(path), digest)
 
@@ -211,9 +297,9 @@ def _write_fused(caches, encoder, dictionary, metadata) -> None:
             return
 
 
-def _save(path, encoder, dictionary, metadata) -> None:
+def _save(path, encoder, dictionary, metadata, more=None) -> None:
     tensors = {f"encoder.{name}": array for name, array in encoder.items()}
-    tensors["dictionary"] = dictionary
+    tensors |= {"dictionary": dictionary, **(more or {})}
     with atomic_path(path) as temporary:
         save_file(tensors, os.fspath(temporary), metadata=metadata)
 
@@ -224,6 +310,8 @@ def _load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], np.ndarray, dict[s
             metadata = handle.metadata() or {}
             encoder = {name: handle.get_tensor(f"encoder.{name}") for name in _NAMES}
             dictionary = handle.get_tensor("dictionary")
+            if "threshold" in handle.keys():  # noqa: SIM118 (a safetensors file is no dict)
+                metadata["threshold"] = handle.get_tensor("threshold")
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{path} is damaged or no SAE of bsjax ({error}); train or fetch it again"

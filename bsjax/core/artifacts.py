@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
+from etils import epath
 
 from bsjax import __version__
 from bsjax.core.errors import UserError
@@ -31,11 +32,20 @@ VERSIONED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pillo
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path in the same folder; renames it to `path` if the block succeeds.
 
+    An object store (gs://...) shows objects whole or not at all: there the temporary file is local
+    and copied.
+
     Raises:
       UserError: the disk is full. What was finished before stays as it is.
     """
-    path = pathlib.Path(path)
+    path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if _is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            temporary = pathlib.Path(folder) / path.name
+            yield temporary
+            epath.Path(temporary).copy(path, overwrite=True)
+        return
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = pathlib.Path(name)
@@ -49,6 +59,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_remote(path: str | os.PathLike) -> bool:
+    return "://" in os.fspath(path)
 
 
 @contextlib.contextmanager
@@ -74,7 +88,7 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 def read_json(path: str | os.PathLike) -> Any:
     """Reads JSON; a damaged file is the user's to mend, in one line."""
     try:
-        return json.loads(pathlib.Path(path).read_text())
+        return json.loads(epath.Path(path).read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
 
@@ -169,7 +183,11 @@ def begin_stage(
     manifest = read_manifest(folder) if not overwrite else None
     started = folder / "config.json"
     if overwrite:
-        shutil.rmtree(folder, ignore_errors=True)
+        if _is_remote(folder):
+            if folder.exists():
+                folder.rmtree()
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
     found = manifest or (read_json(started) if started.exists() else None)
     if found is not None:
         changed = differing_keys(found["config"], wanted["config"])

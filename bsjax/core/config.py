@@ -10,11 +10,19 @@ from bsjax.core.errors import UserError
 ENCODER_VARIANTS = tuple(f"vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg"))
 PATCH_SIZE = 14
 FORMS = ("relative", "difference")
-SOURCES = ("folder",)
+SOURCES = ("folder", "arrayrecord", "parquet", "tfds")
+SUPPLIES = ("memory", "store", "images")
 DTYPES = ("float32", "bfloat16")
 LOSSES = ("mse", "aux")
+ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
 # How a stage is run, not what comes out of it.
-EXECUTION_KEYS = ("encoder.batch_per_device",)
+EXECUTION_KEYS = (
+    "encoder.batch_per_device",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.look_every",
+    "train.token_store",
+)
 
 
 def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
@@ -90,6 +98,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _require_choice(config, "encoder.dtype", DTYPES)
     _require_choice(config, "compare.form", FORMS)
     _require_choice(config, "train.loss", LOSSES)
+    _require_choice(config, "train.activation", ACTIVATIONS)
+    _require_choice(config, "train.supply", SUPPLIES)
+    _require_choice(config, "train.compute_dtype", DTYPES)
     for key in ("real.path", "encoder.weights"):
         if not _get(config, key):
             raise UserError(f"{key} is empty; set --config.{key}")
@@ -116,8 +127,19 @@ def validate(config: ml_collections.ConfigDict) -> None:
         f"between 0 and compare.exaggerated={compare.exaggerated}, at most 1",
     )
     train = config.train
-    for key in ("n_concepts", "n_candidates", "steps", "tokens_per_step"):
+    positive = "n_concepts n_candidates tokens_per_step accumulate look_every checkpoint_every"
+    for key in positive.split():
         _require(config, f"train.{key}", train[key] >= 1, "at least 1")
+    _require(config, "train.steps", train.steps >= 1 or train.epochs > 0, "1 or more, or epochs")
+    _require(config, "train.full_precision_share", 0 <= train.full_precision_share <= 1, "0 to 1")
+    _require(
+        config,
+        "train.tokens_per_step",
+        train.tokens_per_step % train.accumulate == 0,
+        f"a multiple of train.accumulate={train.accumulate}",
+    )
+    if train.supply == "store" and not train.token_store:
+        raise UserError("train.supply=store needs a folder; set --config.train.token_store")
     _require(
         config,
         "train.n_active",

@@ -3,3 +3,7 @@
 
 class UserError(ValueError):
     """Something the user can mend: says what was expected, what was got and what to change."""
+
+
+class Preempted(Exception):
+    """The machine is taken away; everything is saved and the same command goes on from there."""

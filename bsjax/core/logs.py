@@ -1,5 +1,6 @@
 """What a run says while it works: a header of facts, then progress with rate and time to go."""
 
+import logging as std_logging
 import sys
 import time
 from collections.abc import Mapping
@@ -10,6 +11,15 @@ from absl import logging
 from tqdm import tqdm
 
 from bsjax.core.artifacts import package_versions
+
+
+def quiet_libraries() -> None:
+    """Keeps the many lines out of the log that orbax writes about each checkpoint."""
+
+    def is_worth_reading(record: std_logging.LogRecord) -> bool:
+        return record.levelno >= std_logging.WARNING or "orbax" not in record.pathname
+
+    logging.get_absl_handler().addFilter(is_worth_reading)
 
 
 def log_header(config: Mapping[str, Any], workdir: str) -> None:

@@ -1,11 +1,22 @@
-"""The largest entries of rows and of a whole array, without sorting."""
+"""The largest entries of rows and of a whole array, without sorting, also of arrays over a mesh.
+
+Functions with `axes` run inside `jax.shard_map`: each device holds a block, counts are summed over
+the named mesh axes, and nothing else is sent.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt
+
+from bsjax.core.collectives import Axes, sum_over
 
 # Entries that share one maximum.
 GROUP_SIZE = 16
+# Bits of the answer that one pass over the data finds: on accelerators reading is dear, on CPUs
+# counting is.
+BITS_PER_PASS = {"tpu": 3, "cuda": 3}
 
 
 def largest_of_rows(
@@ -30,6 +41,26 @@ def largest_of_rows(
     return values, jnp.take_along_axis(members, place, axis=-1)
 
 
+def nth_largest(values: Float[Array, "..."], n: int, axes: Axes = ()) -> Float[Array, ""]:
+    """The `n`-th largest of non-negative numbers, as a sort of all of them finds it."""
+    bits = _as_bits(values)
+
+    def count(trial):
+        return sum_over(jnp.sum(bits >= trial, dtype=jnp.int32), axes)
+
+    return _as_float(_search(count, jnp.zeros((), jnp.uint32), n))
+
+
+def nth_largest_of_rows(rows: Float[Array, "N K"], n: int, axes: Axes = ()) -> Float[Array, "N"]:
+    """The `n`-th largest of each row of non-negative numbers; a row lies over `axes`."""
+    bits = _as_bits(rows)
+
+    def count(trial):
+        return sum_over(jnp.sum(bits >= trial[:, None], axis=1, dtype=jnp.int32), axes)
+
+    return _as_float(_search(count, jnp.zeros(rows.shape[0], jnp.uint32), n))
+
+
 def places_of_largest(
     values: Float[Array, "S"], n: int
 ) -> tuple[Int[Array, "n"], Float[Array, ""]]:
@@ -37,21 +68,49 @@ def places_of_largest(
 
     Of numbers equal to the smallest those that come first are taken, as a stable sort does.
     """
-    # Non-negative float32 numbers are ordered as their bits; as floats, tiny ones count as zero.
-    bits = jax.lax.bitcast_convert_type(values, jnp.int32)
-    smallest = _nth_largest(bits, n)
-    above, equal = bits > smallest, bits == smallest
+    smallest = nth_largest(values, n)
+    bits, bound = _as_bits(values), _as_bits(smallest)
+    above, equal = bits > bound, bits == bound
     n_equal = n - jnp.sum(above, dtype=jnp.int32)
     kept = above | (equal & (jnp.cumsum(equal, dtype=jnp.int32) <= n_equal))
-    places = jnp.nonzero(kept, size=n)[0].astype(jnp.int32)
-    return places, jax.lax.bitcast_convert_type(smallest, jnp.float32)
+    return jnp.nonzero(kept, size=n)[0].astype(jnp.int32), smallest
 
 
-def _nth_largest(bits: Int[Array, "S"], n: int) -> Int[Array, ""]:
-    """Finds the bits of the answer one by one: 31 counts, no sort; over a mesh each is one sum."""
+def _as_bits(values: Float[Array, "..."]) -> UInt[Array, "..."]:
+    """Non-negative float32 numbers are ordered as their bits; as floats, tiny ones count as 0."""
+    return jax.lax.bitcast_convert_type(values, jnp.uint32)
 
-    def set_bit(i, found):
-        trial = found | (1 << (30 - i))
-        return jnp.where(jnp.sum(bits >= trial, dtype=jnp.int32) >= n, trial, found)
 
-    return jax.lax.fori_loop(0, 31, set_bit, jnp.zeros((), jnp.int32))
+def _as_float(bits: UInt[Array, "..."]) -> Float[Array, "..."]:
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+
+def _search(
+    count: Callable[[UInt[Array, "..."]], Int[Array, "..."]], start: UInt[Array, "..."], n: int
+) -> UInt[Array, "..."]:
+    """The largest bit pattern of which at least `n` entries are as large, highest bits first."""
+
+    def by_digits(width):
+        def find_digit(found, shift):
+            # Counts fall as the digit rises: so many trials succeed as the digit is large.
+            digit = jnp.zeros_like(found)
+            for trial in range(1, 2**width):
+                reached = count(found | (jnp.uint32(trial) << shift)) >= n
+                digit = digit + reached.astype(jnp.uint32)
+            return found | (digit << shift)
+
+        def search(found):
+            n_passes = 30 // width
+            # Bit 31 is the sign; bit 30 comes alone, so that the rest divides evenly.
+            top = count(found | jnp.uint32(1 << 30)) >= n
+            found = jnp.where(top, jnp.uint32(1 << 30), found)
+
+            def step(i, found):
+                return find_digit(found, (30 - width * (i + 1)).astype(jnp.uint32))
+
+            return jax.lax.fori_loop(0, n_passes, step, found)
+
+        return search
+
+    branches = {platform: by_digits(width) for platform, width in BITS_PER_PASS.items()}
+    return jax.lax.platform_dependent(start, default=by_digits(1), **branches)

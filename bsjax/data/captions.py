@@ -27,6 +27,10 @@ class ImageRecord(NamedTuple):
     caption: str
     extra: Mapping[str, str]  # further columns of captions.csv
 
+    def read(self) -> bytes:
+        """The encoded image."""
+        return pathlib.Path(self.path).read_bytes()
+
 
 class BadImage(NamedTuple):
     """An image that could not be used, and why."""

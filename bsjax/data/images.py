@@ -144,7 +144,7 @@ def iterate_batches(
     stop = len(records) if stop is None else min(stop, len(records))
     if start >= stop:
         return
-    load = _LoadBatch([r.path for r in records[start:stop]], start, resize, crop, batch_size)
+    load = _LoadBatch(records, start, stop, resize, crop, batch_size)
     dataset = grain.MapDataset.range(0, stop - start, batch_size).map(load)
     workers = min(workers, len(dataset), multiprocessing.cpu_count())
     n_threads = 1 if workers > 0 else READ_THREADS
@@ -174,27 +174,47 @@ def iterate_batches(
 class _LoadBatch:
     """Index of a batch's first image -> Batch; worker processes can pickle it."""
 
-    def __init__(self, paths: Sequence[str], first_row: int, resize: int, crop: int, size: int):
-        self.paths = paths
-        self.first_row = first_row
+    def __init__(
+        self,
+        records: Sequence[ImageRecord],
+        first: int,
+        stop: int,
+        resize: int,
+        crop: int,
+        size: int,
+    ):
+        self.records = records
+        self.first = first
+        self.stop = stop
         self.resize = resize
         self.crop = crop
         self.size = size
 
     def __call__(self, begin: int) -> Batch:
-        images = np.zeros((self.size, self.crop, self.crop, 3), np.uint8)
-        mask = np.zeros(self.size, bool)
+        first = self.first + begin
+        n_records = min(self.size, self.stop - first)
+        records = [self.records[first + i] for i in range(n_records)]
+        images, mask, bad = load_images(records, self.size, self.resize, self.crop)
         rows = np.full(self.size, -1, np.int32)
-        bad = []
-        for i, path in enumerate(self.paths[begin : begin + self.size]):
-            rows[i] = self.first_row + begin + i
-            try:
-                image = decode_rgb(pathlib.Path(path).read_bytes())
-            except FileNotFoundError:
-                bad.append((int(rows[i]), "no such file"))
-            except (OSError, ValueError) as error:
-                bad.append((int(rows[i]), str(error)))
-            else:
-                images[i] = resize_crop(image, self.resize, self.crop)
-                mask[i] = True
-        return Batch(images, mask, rows, tuple(bad))
+        rows[:n_records] = first + np.arange(n_records)
+        return Batch(images, mask, rows, tuple((first + i, reason) for i, reason in bad))
+
+
+def load_images(
+    records: Sequence[ImageRecord], size: int, resize: int, crop: int
+) -> tuple[UInt8[np.ndarray, "B H W 3"], Bool[np.ndarray, "B"], list[tuple[int, str]]]:
+    """Images of up to `size` records, which of the rows are good, (row, reason) of the bad."""
+    images = np.zeros((size, crop, crop, 3), np.uint8)
+    mask = np.zeros(size, bool)
+    bad = []
+    for i, record in enumerate(records):
+        try:
+            image = decode_rgb(record.read())
+        except FileNotFoundError:
+            bad.append((i, "no such file"))
+        except (OSError, ValueError) as error:
+            bad.append((i, str(error)))
+        else:
+            images[i] = resize_crop(image, resize, crop)
+            mask[i] = True
+    return images, mask, bad

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bsjax.core.collectives import Axes, sum_over
+
 EPSILON = 1e-8
 
 
@@ -29,10 +31,16 @@ def init_dictionary(n_concepts: int, C: Float[Array, "M D"]) -> DictionaryParams
     }
 
 
-def project(params: DictionaryParams, relax_radius: float | Float[Array, ""]) -> DictionaryParams:
-    """Rows of W non-negative with sum 1, rows of Lam no longer than `relax_radius`."""
+def project(
+    params: DictionaryParams, relax_radius: float | Float[Array, ""], axes: Axes = ()
+) -> DictionaryParams:
+    """Rows of W non-negative with sum 1, rows of Lam no longer than `relax_radius`.
+
+    Inside `jax.shard_map`, `axes` are the mesh axes over which the rows of W lie.
+    """
     W = jax.nn.relu(params["W"])
-    W = W / (jnp.sum(W, axis=1, keepdims=True) + EPSILON)
+    sums = jnp.sum(W, axis=1, keepdims=True)
+    W = W / (sum_over(sums, axes) + EPSILON)
     norm = jnp.linalg.norm(params["Lam"], axis=1, keepdims=True)  # [K, 1]
     # A row of zeros has no direction to shrink along.
     scale = jnp.minimum(relax_radius / jnp.where(norm > 0, norm, relax_radius), 1.0)

@@ -31,28 +31,18 @@ def init_encoder(key: Key[Array, ""], width: int, n_concepts: int) -> EncoderPar
 
 def pre_codes(params: EncoderParams, tokens: Float[Array, "N D"]) -> Float[Array, "N K"]:
     """LayerNorm(tokens @ kernel + bias) over the K concepts, biased variance, in float32."""
-    return pre_codes_with_moments(params, tokens)[0]
-
-
-def pre_codes_with_moments(
-    params: EncoderParams, tokens: Float[Array, "N D"]
-) -> tuple[Float[Array, "N K"], Float[Array, "N K"], Float[Array, "N 1"], Float[Array, "N 1"]]:
-    """The pre-codes with what their gradient needs.
-
-    Returns:
-      Pre-codes, h = tokens @ kernel + bias, the mean of h and its inverse standard deviation.
-    """
     h = tokens @ params["kernel"] + params["bias"][None]  # [N, K]
     mean = jnp.mean(h, axis=1, keepdims=True)
     variance = jnp.mean(jnp.square(h - mean), axis=1, keepdims=True)
     inverse = jax.lax.rsqrt(variance + NORM_EPSILON)
-    pre = (h - mean) * inverse * params["scale"][None] + params["shift"][None]
-    return pre, h, mean, inverse
+    return (h - mean) * inverse * params["scale"][None] + params["shift"][None]
 
 
 def threshold_codes(
-    pre: Float[Array, "N K"], threshold: float | Float[Array, ""]
+    pre: Float[Array, "N K"], threshold: float | Float[Array, ""] | Float[Array, "K"]
 ) -> Float[Array, "N K"]:
-    """Codes at inference: relu(pre) where it reaches the threshold, else 0."""
+    """Codes at inference: relu(pre) where it reaches the threshold (of all, or each), else 0."""
     codes = jax.nn.relu(pre)
+    if jnp.ndim(threshold):
+        threshold = threshold[None]
     return jnp.where(codes >= threshold, codes, 0.0)

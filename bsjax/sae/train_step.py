@@ -1,23 +1,31 @@
-"""One optimizer step of the RA-SAE, a pure function of arrays.
+"""One optimizer step of the RA-SAE over a mesh, a pure function of arrays.
 
-Written for one host; it holds no I/O and no device placement, so that the same function can be
-jitted over a mesh.
+The mesh has the axes "data" and "model". Concepts lie over "model": the encoder's columns and the
+rows of W and Lam with their optimizer state. Tokens lie over "data", and so do the candidate points
+and with them the columns of W: D = W C is then a sum over "data", and the gradient dW = dD C^T
+needs no exchange at all. So no device holds more than its share of W, which is nearly all there is.
 """
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int, Key
 
+from bsjax.core.collectives import sum_over
+from bsjax.core.mesh import DATA, MODEL
 from bsjax.sae import quality
-from bsjax.sae.batch_topk import batch_topk, running_threshold
-from bsjax.sae.dictionary import decode, dictionary, init_dictionary, project
-from bsjax.sae.encoder import init_encoder, pre_codes
-from bsjax.sae.losses import LOSSES
-from bsjax.sae.sparse_grad import mse_and_gradient
+from bsjax.sae.batch_topk import running_threshold
+from bsjax.sae.dictionary import init_dictionary, project
+from bsjax.sae.encoder import init_encoder
+from bsjax.sae.gradient import BatchGradient, Objective, batch_gradient
+from bsjax.sae.layouts import matmul
+
+# Where jumprelu's thresholds start, as in the reference: exp(-3) = 0.05.
+LOG_THRESHOLD = -3.0
 
 
 class SAEState(NamedTuple):
@@ -39,21 +47,55 @@ class StepMetrics(NamedTuple):
     l0: Float[Array, ""]  # mean active concepts a token
 
 
-def make_optimizer(
-    peak_learning_rate: float,
-    final_learning_rate: float,
-    n_steps: int,
-    warmup_share: float,
-    weight_decay: float,
-) -> optax.GradientTransformation:
-    """AdamW (0.9, 0.999) with linear warm-up and cosine decay (METHOD 6)."""
-    schedule = optax.warmup_cosine_decay_schedule(
+_ENCODER = {
+    "kernel": P(None, MODEL),
+    "bias": P(MODEL),
+    "scale": P(MODEL),
+    "shift": P(MODEL),
+    "log_threshold": P(MODEL),
+}
+_DICTIONARY = {"W": P(MODEL, DATA), "Lam": P(MODEL), "multiplier": P()}
+_BY_NAME = _ENCODER | _DICTIONARY | {"last_active": P(MODEL)}
+TOKENS = P(None, DATA)
+CANDIDATES = P(DATA)
+
+
+def shardings(tree: Any, mesh: Mesh) -> Any:
+    """Where each leaf of a state (or of its shapes) lies: by the name of the parameter in its path.
+
+    Raises:
+      ValueError: a dimension that its mesh axis does not divide.
+    """
+
+    def place(path, leaf):
+        names = [getattr(key, "name", getattr(key, "key", None)) for key in path]
+        spec = next((_BY_NAME[name] for name in reversed(names) if name in _BY_NAME), P())
+        for size, axis in zip(leaf.shape, spec, strict=False):
+            if axis is not None and size % mesh.shape[axis]:
+                raise ValueError(
+                    f"{names[-1]} has a dimension of {size}, which the mesh axis {axis}="
+                    f"{mesh.shape[axis]} does not divide"
+                )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def make_schedule(
+    peak_learning_rate: float, final_learning_rate: float, n_steps: int, warmup_share: float
+) -> optax.Schedule:
+    """Linear warm-up, then cosine decay (METHOD 6)."""
+    return optax.warmup_cosine_decay_schedule(
         init_value=0.0,
         peak_value=peak_learning_rate,
         warmup_steps=max(int(warmup_share * n_steps), 1),
         decay_steps=max(n_steps, 2),
         end_value=final_learning_rate,
     )
+
+
+def make_optimizer(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
+    """AdamW (0.9, 0.999) on all parameters, as the reference has it."""
     return optax.adamw(schedule, weight_decay=weight_decay)
 
 
@@ -62,12 +104,15 @@ def init_state(
     C: Float[Array, "M D"],
     n_concepts: int,
     optimizer: optax.GradientTransformation,
+    activation: str = "batch_topk",
 ) -> SAEState:
-    """A fresh state."""
+    """A fresh state; jit it with `out_shardings` and every array is born where it lies."""
     params = {
         "encoder": init_encoder(key, C.shape[1], n_concepts),
         "dictionary": init_dictionary(n_concepts, C),
     }
+    if activation == "jumprelu":
+        params["encoder"]["log_threshold"] = jnp.full(n_concepts, LOG_THRESHOLD, jnp.float32)
     return state_of(params, optimizer)
 
 
@@ -85,78 +130,106 @@ def state_of(params: dict[str, Any], optimizer: optax.GradientTransformation) ->
 
 def train_step(
     state: SAEState,
-    tokens: Float[Array, "N D"],
+    tokens: Float[Array, "G N D"],
     C: Float[Array, "M D"],
     *,
-    n_active: int,
-    loss: str,
-    relax_radius: float,
+    objective: Objective,
     optimizer: optax.GradientTransformation,
-    sparse: bool = False,
+    mesh: Mesh,
 ) -> tuple[SAEState, StepMetrics]:
-    """One step of AdamW.
+    """One step of AdamW on the mean gradient of G micro-batches, each with a top-k of its own.
 
     Args:
-      state: before the step.
-      tokens: batch.
-      C: candidate points.
-      n_active: codes kept over the whole batch, `n_active` a token times tokens.
-      loss: "mse" or "aux".
-      relax_radius: largest norm of a row of Lam.
+      state: before the step, lying as `shardings` says.
+      tokens: the micro-batches, lying as `TOKENS`.
+      C: candidate points, lying as `CANDIDATES`.
+      objective: what is minimised.
       optimizer: as made by `make_optimizer`.
-      sparse: the gradient through active codes alone (`sparse_grad`) instead of autodiff (mse).
+      mesh: with the axes "data" and "model".
     """
-    if sparse and loss != "mse":
-        raise ValueError(f"the sparse gradient is that of 'mse', got {loss!r}")
-    # As in the reference, the projection precedes the forward pass and is no part of the gradient.
-    params = state.params | {"dictionary": project(state.params["dictionary"], relax_radius)}
-
-    evaluate = _evaluate_sparse if sparse else functools.partial(_evaluate_dense, loss=loss)
-    result = evaluate(params, tokens, C, n_active)
-    updates, opt_state = optimizer.update(result.gradient, state.opt_state, params)
-    threshold = running_threshold(state.threshold, result.threshold, state.step)
+    params, gradient, fired, measured = loss_and_gradient(
+        state.params, tokens, C, objective=objective, mesh=mesh
+    )
+    updates, opt_state = optimizer.update(gradient, state.opt_state, params)
+    threshold = running_threshold(state.threshold, measured.threshold, state.step)
     new_state = SAEState(
         params=optax.apply_updates(params, updates),
         opt_state=opt_state,
         step=state.step + 1,
         threshold=threshold,
-        last_active=jnp.where(result.fired, state.step, state.last_active),
+        last_active=jnp.where(fired, state.step, state.last_active),
     )
-    return new_state, StepMetrics(
-        loss=result.loss,
-        threshold=threshold,
-        r2=quality.r2(tokens, result.x_hat),
-        l0=result.l0,
-    )
+    return new_state, measured._replace(threshold=threshold)
 
 
-class _Evaluation(NamedTuple):
-    loss: Float[Array, ""]
-    gradient: dict[str, Any]
-    threshold: Float[Array, ""]  # of this batch
-    x_hat: Float[Array, "N D"]
-    fired: Bool[Array, "K"]
-    l0: Float[Array, ""]
+def loss_and_gradient(
+    params: dict[str, Any],
+    tokens: Float[Array, "G N D"],
+    C: Float[Array, "M D"],
+    *,
+    objective: Objective,
+    mesh: Mesh,
+) -> tuple[dict[str, Any], dict[str, Any], Array, StepMetrics]:
+    """Projects the parameters and takes the gradient there.
 
+    Returns:
+      The projected parameters, the gradient, which concepts fired [K], and the metrics with the
+      threshold of this batch.
+    """
+    n_concepts = params["encoder"]["bias"].shape[0]
+    n_data = mesh.shape[DATA]
+    specs = {
+        "encoder": {name: _ENCODER[name] for name in params["encoder"]},
+        "dictionary": _DICTIONARY,
+    }
 
-def _evaluate_dense(params, tokens, C, n_active, *, loss) -> _Evaluation:
-    def objective(params):
-        pre = pre_codes(params["encoder"], tokens)
-        codes, threshold = batch_topk(jax.nn.relu(pre), n_active)
-        D = dictionary(params["dictionary"], C)
-        x_hat = decode(codes, D)
-        return LOSSES[loss](tokens, x_hat, pre, codes, D), (codes, x_hat, threshold)
+    def local(params, tokens, C):
+        encoder, n_micro = params["encoder"], tokens.shape[0]
+        # As in the reference, the projection precedes the forward pass and is no part of the
+        # gradient.
+        weights = project(params["dictionary"], objective.relax_radius, (DATA,))
+        stretch = jnp.exp(weights["multiplier"])
+        hull = sum_over(matmul(weights["W"], C, objective.compute_dtype), (DATA,))
+        # arXiv:2502.12892, eq. 4
+        D = stretch * (hull + weights["Lam"])
 
-    (value, (codes, x_hat, threshold)), gradient = jax.value_and_grad(objective, has_aux=True)(
-        params
-    )
-    fired = jnp.any(codes > 0, axis=0)
-    return _Evaluation(value, gradient, threshold, x_hat, fired, quality.l0(codes))
+        def one(x):
+            return batch_gradient(encoder, D, x, objective, n_concepts, n_data)
 
+        if n_micro == 1:
+            summed = one(tokens[0])
+        else:
+            shapes = jax.eval_shape(one, tokens[0])
+            zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+            add = lambda total, x: (jax.tree.map(jnp.add, total, one(x)), None)  # noqa: E731
+            summed, _ = jax.lax.scan(add, zeros, tokens)
+        summed: BatchGradient = sum_over(summed, (DATA,))
+        totals = summed.totals
+        d_encoder, dD = jax.tree.map(lambda leaf: leaf / n_micro, (summed.encoder, summed.D))
+        gradient = {
+            "encoder": d_encoder,
+            "dictionary": {
+                "W": stretch * matmul(dD, C.T, objective.compute_dtype),
+                "Lam": stretch * dD,
+                "multiplier": sum_over(jnp.sum(dD * D), (MODEL,)),
+            },
+        }
+        n_tokens = tokens.shape[0] * tokens.shape[1] * n_data
+        n_numbers = n_tokens * tokens.shape[2]
+        spread = totals.x_squared / n_numbers - jnp.square(totals.x / n_numbers)
+        metrics = StepMetrics(
+            loss=totals.loss / n_micro,
+            threshold=totals.threshold / n_micro,
+            r2=1 - totals.squared_error / n_numbers / (spread + quality.EPSILON),
+            l0=totals.n_positive / n_tokens,
+        )
+        return encoder, weights, gradient, summed.fires > 0, metrics
 
-def _evaluate_sparse(params, tokens, C, n_active) -> _Evaluation:
-    value, gradient, active, x_hat = mse_and_gradient(params, tokens, C, n_active)
-    positive = active.values > 0
-    fired = jnp.zeros(params["encoder"]["bias"].shape, bool).at[active.concepts].max(positive)
-    l0 = jnp.sum(positive, dtype=jnp.float32) / tokens.shape[0]
-    return _Evaluation(value, gradient, active.threshold, x_hat, fired, l0)
+    encoder, weights, gradient, fired, metrics = jax.shard_map(
+        local,
+        mesh=mesh,
+        in_specs=(specs, TOKENS, CANDIDATES),
+        out_specs=(specs["encoder"], _DICTIONARY, specs, P(MODEL), P()),
+        check_vma=False,
+    )(params, tokens, C)
+    return {"encoder": encoder, "dictionary": weights}, gradient, fired, metrics

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
@@ -79,7 +80,7 @@ def encoder_notes(encoder: LoadedEncoder) -> list[str]:
 
 def load_sae(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, encoder: LoadedEncoder
-) -> tuple[LoadedSAE, float]:
+) -> tuple[LoadedSAE, float | np.ndarray]:
     """The SAE of the config (or the one trained in the workdir) and the threshold to use.
 
     Raises:
@@ -103,7 +104,7 @@ def load_sae(
     threshold = config.sae.threshold
     if threshold is None:
         threshold = sae.threshold if sae.threshold is not None else PUBLISHED_THRESHOLD
-    return sae, float(threshold)
+    return sae, threshold if np.ndim(threshold) else float(threshold)
 
 
 def batch_size(config: ml_collections.ConfigDict, mesh: Mesh) -> int:

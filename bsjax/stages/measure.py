@@ -59,7 +59,8 @@ def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     for arm in arms:
         folder = workdir / "measures" / arm.name
         settings = select(config, pipeline.BY_NAME["measure"].config_keys)
-        settings |= {"sae.threshold": threshold, "set": arm.name}
+        shown = threshold if np.ndim(threshold) == 0 else "one a concept"
+        settings |= {"sae.threshold": shown, "set": arm.name}
         parents = {"images": arm.digest, "encoder": encoder.digest, "sae": sae.digest}
         done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
         if done is not None:
@@ -97,7 +98,7 @@ def build_engine(
     model: DinoV2,
     params: Any,
     sae_encoder: Any,
-    threshold: float,
+    threshold: float | np.ndarray,
 ) -> Engine:
     """Places the parameters on the mesh and jits the step."""
     mesh = make_mesh(config.mesh.data, config.mesh.model)

@@ -1,42 +1,77 @@
-"""train_sae: images -> DINOv2 tokens -> RA-SAE, on one host with the tokens in memory.
+"""train_sae: images -> DINOv2 tokens -> RA-SAE, over the mesh of all devices of all hosts.
 
 Reads the images of both arms (so that neither arm's concepts are missing) and the encoder; writes
-sae/: the weights, the candidate points, quality.json.
+sae/: the weights, the candidate points, checkpoints, curves, quality.json. Killed at any moment,
+the same command goes on from the newest checkpoint, with the same tokens in the same order.
 """
 
+import dataclasses
 import functools
-import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
+from etils import epath
+from jax.sharding import Mesh, NamedSharding
 
 from bsjax import pipeline
-from bsjax.convert.rasae import TRAINED, save_trained
+from bsjax.convert.rasae import TRAINED, load_parameters, save_trained
+from bsjax.core import distributed
 from bsjax.core.artifacts import atomic_path, begin_stage, write_json, write_manifest
+from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.config import select
-from bsjax.core.errors import UserError
+from bsjax.core.errors import Preempted, UserError
 from bsjax.core.logs import progress
-from bsjax.core.mesh import make_mesh, over_data, put, replicated
-from bsjax.core.rng import item_key, stage_key
-from bsjax.data.images import iterate_batches
-from bsjax.models.dinov2 import normalise_images, token_grid
+from bsjax.core.mesh import make_mesh, replicated
+from bsjax.core.rng import stage_key
+from bsjax.report.curves import plot_curves
 from bsjax.sae import quality
 from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.dictionary import decode, dictionary, project
 from bsjax.sae.encoder import pre_codes, threshold_codes
-from bsjax.sae.train_step import init_state, make_optimizer, train_step
+from bsjax.sae.gradient import Objective
+from bsjax.sae.train_step import (
+    CANDIDATES,
+    SAEState,
+    init_state,
+    make_optimizer,
+    make_schedule,
+    shardings,
+    state_of,
+    train_step,
+)
 from bsjax.stages import inputs
-from bsjax.stages.measure import matmul_precision
+from bsjax.stages.curves import Curves
+from bsjax.stages.tokens import Supply, open_supply
 
-# Steps between two looks at the metrics; a look waits for the device.
-STEPS_PER_LOOK = 20
+# Steps without firing after which a concept counts as dead.
+DEAD_AFTER = 1000
+CHECKPOINTS, CANDIDATES_FILE, QUALITY = "checkpoints", "candidates.npz", "quality.json"
 
 
-def train_sae(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Trains an RA-SAE on the images of this experiment, unless the config names one."""
+class Plan(NamedTuple):
+    """What is fixed before the first step."""
+
+    n_steps: int
+    n_low: int  # first steps in train.compute_dtype; the rest in float32
+    schedule: Callable[[Any], Any]
+    optimizer: Any
+    low: Objective
+    full: Objective
+
+
+def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """Trains an RA-SAE on the images of this experiment, unless the config names one.
+
+    Raises:
+      UserError: what the images, the mesh or the config do not allow.
+      Preempted: SIGTERM came; everything is saved.
+    """
     if config.sae.weights:
         logging.info("train_sae: nothing to do, the SAE is %s", config.sae.weights)
         return
@@ -45,151 +80,295 @@ def train_sae(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     arms = inputs.load_arms(config)
     settings = select(config, pipeline.BY_NAME["train_sae"].config_keys)
     parents = {"encoder": encoder.digest} | {f"images/{arm.name}": arm.digest for arm in arms}
-    done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
-    if done is not None:
+    done = None
+    if distributed.is_writer():
+        done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
+    if distributed.agree(done is not None):
         return
-    tokens = _collect_tokens(config, arms, encoder)
-    train = config.train
-    if train.n_candidates > len(tokens):
-        raise UserError(
-            f"train.n_candidates={train.n_candidates}, but only {len(tokens)} tokens are there;"
-            " lower --config.train.n_candidates or raise --config.train.max_tokens"
-        )
-    key = functools.partial(stage_key, config.seed)
-    logging.info("k-means: %d candidates of %d tokens", train.n_candidates, len(tokens))
-    C, inertia = fit_candidates(
-        key("train_sae/candidates"),
-        jnp.asarray(tokens),
-        train.n_candidates,
-        train.candidate_iterations,
-    )
-    with atomic_path(folder / "candidates.npz") as temporary:
-        np.savez(temporary, candidates=np.asarray(C), inertia=inertia)
-    state = _train(config, key, jnp.asarray(tokens), C)
-    projected = project(state.params["dictionary"], train.relax_radius)
-    sae = save_trained(
-        folder / TRAINED,
-        state.params["encoder"],
-        dictionary(projected, C),
-        float(state.threshold),
-        f"train_sae seed {config.seed}",
-    )
-    numbers = _judge(tokens[: train.tokens_per_step], sae)
-    write_json(folder / "quality.json", numbers)
-    logging.info("quality: %s", numbers)
-    counts = {"tokens": len(tokens), "steps": train.steps, **numbers}
-    notes = inputs.encoder_notes(encoder)
-    write_manifest(
-        folder, stage="train_sae", config=settings, parents=parents, counts=counts, notes=notes
-    )
-
-
-def _collect_tokens(config, arms, encoder) -> np.ndarray:
-    """Tokens [N, D] of all images, the same number of each image, float32."""
     mesh = make_mesh(config.mesh.data, config.mesh.model)
-    batch_size = inputs.batch_size(config, mesh)
-    params = put(encoder.params, replicated(mesh))
-    precision = matmul_precision(config.encoder.dtype)
-
-    @jax.jit
-    def encode(params, images, places):
-        with jax.default_matmul_precision(precision):
-            tokens = encoder.model.apply({"params": params}, normalise_images(images))
-        return jnp.take_along_axis(tokens, places[:, :, None], axis=1)
-
-    n_images = sum(len(arm.images.records) for arm in arms)
-    crop = config.encoder.crop
-    n_tokens = token_grid(encoder.model.config, crop, crop).n_tokens
-    per_image = max(min(n_tokens, config.train.max_tokens // n_images), 1)
-    key = stage_key(config.seed, "train_sae/tokens")
-
-    @jax.jit
-    def draw_places(rows):
-        def draw(row):
-            return jax.random.permutation(item_key(key, row), n_tokens)[:per_image]
-
-        return jax.vmap(draw)(rows)
-
-    parts = []
-    bar = progress("tokens", n_images)
-    first = 0
-    with bar:
-        for arm in arms:
-            for batch in iterate_batches(
-                arm.images.records,
-                resize=config.encoder.resize,
-                crop=crop,
-                batch_size=batch_size,
-                workers=inputs.n_workers(config[arm.section].workers),
-            ):
-                places = draw_places(jnp.asarray(np.maximum(batch.rows, 0) + first))
-                images, places = put((batch.images, places), over_data(mesh))
-                tokens = np.asarray(encode(params, images, places))[batch.mask]
-                parts.append(tokens.reshape(-1, tokens.shape[-1]))
-                bar.update(batch.n_records)
-            first += len(arm.images.records)
-    tokens = np.concatenate(parts)
-    if not len(tokens):
-        raise UserError("not one image could be read; check the image folders")
-    if not np.isfinite(tokens).all():
-        raise UserError(
-            "the encoder gave values that are not finite; check --config.encoder.weights"
-        )
-    return tokens
+    check_mesh(config, mesh)
+    supply = open_supply(config, arms, encoder, mesh)
+    plan = make_plan(config, mesh, supply.n_tokens)
+    C = _candidates(config, folder, supply, mesh)
+    checkpoints = Checkpoints(folder / CHECKPOINTS, config.train.keep_checkpoints)
+    curves = Curves(folder, is_writer=distributed.is_writer())
+    try:
+        state = _train(config, plan, supply, C, mesh, checkpoints, curves, parents)
+    finally:
+        curves.close()
+        checkpoints.close()
+    _finish(config, folder, plan, state, C, supply, encoder, settings, parents)
 
 
-def _train(config, key, tokens, C):
-    """Runs all steps; the batch of a step depends on the seed and the step alone."""
+def check_mesh(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+    """Refuses a mesh that does not divide what lies over it.
+
+    Raises:
+      UserError: with the key and the flag.
+    """
     train = config.train
-    optimizer = make_optimizer(
-        train.peak_learning_rate,
-        train.final_learning_rate,
-        train.steps,
-        train.warmup_share,
-        train.weight_decay,
+    per_batch = train.tokens_per_step // train.accumulate
+    for key, size, axis in (
+        ("n_concepts", train.n_concepts, "model"),
+        ("n_candidates", train.n_candidates, "data"),
+        ("tokens_per_step / train.accumulate", per_batch, "data"),
+    ):
+        n_devices = mesh.shape[axis]
+        if size % n_devices:
+            raise UserError(
+                f"train.{key}={size} is not divisible by mesh.{axis}={n_devices}; set"
+                f" --config.mesh.{axis} or --config.train.{key.split()[0]}"
+            )
+
+
+def make_plan(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) -> Plan:
+    """Steps, learning rates and objectives of a training on `n_tokens` tokens an epoch."""
+    train = config.train
+    n_steps = train.steps
+    if n_steps < 1:
+        n_steps = max(round(train.epochs * n_tokens / train.tokens_per_step), 1)
+    schedule = make_schedule(
+        train.peak_learning_rate, train.final_learning_rate, n_steps, train.warmup_share
     )
-    batch_size = min(train.tokens_per_step, tokens.shape[0])
-    batch_key = key("train_sae/batches")
+    full = Objective(
+        n_active=train.n_active,
+        loss=train.loss,
+        activation=train.activation,
+        l1_weight=train.l1_weight,
+        relax_radius=train.relax_radius,
+        is_compact=(
+            mesh.size == 1
+            and mesh.devices.flat[0].platform == "cpu"
+            and (train.loss, train.activation) == ("mse", "batch_topk")
+        ),
+    )
+    low = full
+    if train.compute_dtype != "float32":
+        low = dataclasses.replace(full, compute_dtype=train.compute_dtype, is_compact=False)
+    return Plan(
+        n_steps=n_steps,
+        n_low=n_steps - round(train.full_precision_share * n_steps),
+        schedule=schedule,
+        optimizer=make_optimizer(schedule, train.weight_decay),
+        low=low,
+        full=full,
+    )
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(state, tokens, C):
-        rows = jax.random.randint(
-            item_key(batch_key, state.step), (batch_size,), 0, tokens.shape[0]
-        )
-        return train_step(
-            state,
-            tokens[rows],
-            C,
-            n_active=train.n_active * batch_size,
-            loss=train.loss,
-            relax_radius=train.relax_radius,
-            optimizer=optimizer,
-            sparse=train.loss == "mse" and jax.default_backend() == "cpu",
-        )
 
-    state = init_state(key("train_sae/init"), C, train.n_concepts, optimizer)
-    with progress("train_sae", train.steps, unit="step") as bar:
-        for i in range(train.steps):
-            state, metrics = step(state, tokens, C)
-            if (i + 1) % STEPS_PER_LOOK == 0 or i + 1 == train.steps:
-                loss = float(metrics.loss)
-                if not np.isfinite(loss):
-                    raise UserError(
-                        f"the loss is {loss} between steps {i + 1 - STEPS_PER_LOOK} and {i + 1};"
-                        " lower --config.train.peak_learning_rate"
-                    )
-                bar.set_postfix(loss=f"{loss:.4f}", r2=f"{float(metrics.r2):.3f}")
-                bar.update(i + 1 - bar.n)
+def jit_step(
+    plan: Plan, objective: Objective, state: Any, mesh: Mesh
+) -> Callable[[SAEState, jax.Array, jax.Array], Any]:
+    """The step that training runs and `plan` compiles; the state is donated.
+
+    Args:
+      plan: for its optimizer.
+      objective: plan.low or plan.full.
+      state: the state or its shapes.
+      mesh: where it lies.
+    """
+    step = functools.partial(train_step, objective=objective, optimizer=plan.optimizer, mesh=mesh)
+    precision = "highest" if objective.compute_dtype == "float32" else "default"
+
+    def run(state, tokens, C):
+        with jax.default_matmul_precision(precision):
+            return step(state, tokens, C)
+
+    out = (shardings(state, mesh), replicated(mesh))
+    return jax.jit(run, donate_argnums=0, out_shardings=out)
+
+
+def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
+    """The candidate points, from an earlier start or fitted now, lying over the mesh."""
+    train, path = config.train, folder / CANDIDATES_FILE
+    if train.init_from and not path.exists():
+        # W of another SAE weighs its own candidate points.
+        if distributed.is_writer():
+            with atomic_path(path) as temporary:
+                np.savez(temporary, candidates=load_parameters(train.init_from)[1])
+        distributed.wait_for_all("candidates")
+    if not path.exists():
+        tokens = supply.sample(max(train.candidate_tokens, train.n_candidates))
+        if train.n_candidates > len(tokens):
+            raise UserError(
+                f"train.n_candidates={train.n_candidates}, but only {len(tokens)} tokens are there;"
+                " lower --config.train.n_candidates or raise --config.train.max_tokens"
+            )
+        logging.info("k-means: %d candidates of %d tokens", train.n_candidates, len(tokens))
+        key = stage_key(config.seed, "train_sae/candidates")
+        iterations = train.candidate_iterations
+        C, inertia = fit_candidates(key, tokens, train.n_candidates, iterations, mesh)
+        if distributed.is_writer():
+            with atomic_path(path) as temporary:
+                np.savez(temporary, candidates=distributed.to_host(C), inertia=inertia)
+        distributed.wait_for_all("candidates")
+    with path.open("rb") as file, np.load(file) as stored:
+        C = stored["candidates"]
+    return jax.make_array_from_callback(C.shape, NamedSharding(mesh, CANDIDATES), C.__getitem__)
+
+
+def _start(config, plan: Plan, C, mesh: Mesh, checkpoints: Checkpoints, parents) -> SAEState:
+    """The state to go on from: own checkpoint, else `train.init_from`, else scratch."""
+    train = config.train
+
+    def fresh(C):
+        key = stage_key(config.seed, "train_sae/init")
+        return init_state(key, C, train.n_concepts, plan.optimizer, train.activation)
+
+    shapes = jax.eval_shape(fresh, C)
+    places = shardings(shapes, mesh)
+    like = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        places,
+    )
+    restored = checkpoints.restore(like)
+    if restored is not None:
+        state, progress_made = restored
+        if progress_made["parents"] != parents:
+            raise UserError(
+                f"the checkpoints in {checkpoints.folder} were trained on other images or another"
+                " encoder; choose another --workdir or --overwrite"
+            )
+        logging.info("train_sae: going on from step %d", int(state.step))
+        return state
+    if train.init_from:
+        params, _ = load_parameters(train.init_from)
+        wanted = jax.tree.map(lambda leaf: leaf.shape, shapes.params)
+        found = jax.tree.map(np.shape, params)
+        if found != wanted:
+            raise UserError(
+                f"train.init_from={train.init_from} has parameters of other shapes: expected"
+                f" {wanted}, got {found}; set --config.train.n_concepts and n_candidates to match"
+            )
+        params = jax.tree.map(
+            lambda leaf, place: jax.make_array_from_callback(leaf.shape, place, leaf.__getitem__),
+            params,
+            places.params,
+        )
+        make = functools.partial(state_of, optimizer=plan.optimizer)
+        return jax.jit(make, out_shardings=places)(params)
+    # Every array is born where it lies: no host ever holds a whole W.
+    return jax.jit(fresh, out_shardings=places)(C)
+
+
+def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, parents) -> SAEState:
+    """Runs the steps that are left."""
+    train = config.train
+    state = _start(config, plan, C, mesh, checkpoints, parents)
+    first = int(state.step)
+    curves.begin(first)
+    steps = {is_low: jit_step(plan, objective, state, mesh) for is_low, objective in
+             ((True, plan.low), (False, plan.full))}  # fmt: skip
+    progress_made = {
+        "parents": parents,
+        "seed": config.seed,
+        "config": config.to_json_best_effort(),
+    }
+    dead_share = jax.jit(
+        lambda state: jnp.mean(state.last_active < jnp.maximum(state.step - DEAD_AFTER, 0))
+    )
+    looked, looked_at, last_good = first, time.perf_counter(), first
+    with (
+        progress("train_sae", plan.n_steps, first, unit="step") as bar,
+        distributed.StopSignal() as stop,
+    ):
+        tokens_of_steps = supply.steps(first, plan.n_steps)
+        for step in range(first, plan.n_steps):
+            if stop.is_set(step):
+                checkpoints.save(step, state, progress_made | {"next_step": step})
+                checkpoints.wait()
+                raise Preempted(f"stopped before step {step}, which is saved")
+            state, metrics = steps[step < plan.n_low](state, next(tokens_of_steps), C)
+            done = step + 1
+            if done % train.look_every and done < plan.n_steps:
+                continue
+            values = {name: float(value) for name, value in metrics._asdict().items()}
+            if not np.isfinite(values["loss"]):
+                good = checkpoints.newest()
+                raise UserError(
+                    f"the loss is {values['loss']} between steps {last_good} and {done}; the last"
+                    f" good checkpoint is {'none' if good is None else f'that of step {good}'};"
+                    " lower --config.train.peak_learning_rate"
+                )
+            last_good = done
+            now = time.perf_counter()
+            values["tokens_per_second"] = (
+                (done - looked) * train.tokens_per_step / (now - looked_at)
+            )
+            looked, looked_at = done, now
+            values |= {
+                "dead_share": float(dead_share(state)),
+                "learning_rate": float(plan.schedule(step)),
+            }
+            curves.add(done, values)
+            bar.set_postfix(loss=f"{values['loss']:.4f}", r2=f"{values['r2']:.3f}")
+            bar.update(done - bar.n)
+            # Saved only where the loss was just seen to be finite.
+            if done // train.checkpoint_every > (done - train.look_every) // train.checkpoint_every:
+                checkpoints.save(done, state, progress_made | {"next_step": done})
+        tokens_of_steps.close()
+        checkpoints.save(plan.n_steps, state, progress_made | {"next_step": plan.n_steps})
     return state
 
 
-def _judge(tokens, sae) -> dict[str, float]:
-    """Quality at inference, with the stored threshold, on a sample of tokens."""
-    codes = threshold_codes(pre_codes(sae.encoder, jnp.asarray(tokens)), sae.threshold)
+def _finish(config, folder, plan, state, C, supply, encoder, settings, parents) -> None:
+    """Writes the SAE for inference, its quality and the manifest."""
+    mesh = make_mesh(config.mesh.data, config.mesh.model)
+
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    def fuse(params, C):
+        with jax.default_matmul_precision("highest"):
+            weights = project(params["dictionary"], config.train.relax_radius)
+            return dictionary(weights, C), params["encoder"], _constraints(weights)
+
+    D, encoder_params, constraints = distributed.to_host(fuse(state.params, C))
+    threshold = float(state.threshold)
+    if "log_threshold" in encoder_params:
+        threshold = np.exp(encoder_params.pop("log_threshold"))
+    sample = supply.sample(config.train.judge_tokens)
+    if distributed.is_writer():
+        source = f"train_sae seed {config.seed}"
+        sae = save_trained(folder / TRAINED, encoder_params, D, threshold, source)
+        numbers = judge(sample, sae, np.asarray(distributed.to_host(C)))
+        numbers |= {name: float(value) for name, value in constraints.items()}
+        write_json(folder / QUALITY, numbers)
+        plot_curves(folder / "curves.jsonl", folder / "curves.png")
+        logging.info("quality: %s", numbers)
+        counts = {"tokens": supply.n_tokens, "steps": plan.n_steps, **numbers}
+        write_manifest(
+            folder, stage="train_sae", config=settings, parents=parents, counts=counts,
+            notes=inputs.encoder_notes(encoder),
+        )  # fmt: skip
+    distributed.wait_for_all("train_sae")
+
+
+def _constraints(weights) -> dict[str, jax.Array]:
+    """How far the dictionary is from its constraints, as it is used and stored."""
     return {
-        "r2": float(quality.r2(jnp.asarray(tokens), decode(codes, jnp.asarray(sae.dictionary)))),
+        "largest_row_sum_error": jnp.max(jnp.abs(jnp.sum(weights["W"], axis=1) - 1)),
+        "largest_relaxation": jnp.max(jnp.linalg.norm(weights["Lam"], axis=1)),
+    }
+
+
+def judge(tokens: np.ndarray, sae: Any, points: np.ndarray) -> dict[str, float]:
+    """Quality at inference, with the stored threshold, on a sample of tokens."""
+    x, D = jnp.asarray(tokens), jnp.asarray(sae.dictionary)
+    threshold = jnp.asarray(sae.threshold)
+    parts = []
+    for block in np.array_split(tokens, max(len(tokens) // 4096, 1)):
+        parts.append(
+            np.asarray(threshold_codes(pre_codes(sae.encoder, jnp.asarray(block)), threshold))
+        )
+    codes = jnp.asarray(np.concatenate(parts))
+    x_hat = decode(codes, D)
+    energy = jnp.mean(codes, axis=0)
+    return {
+        "r2": float(quality.r2(x, x_hat)),
         "l0": float(quality.l0(codes)),
         "dead_share": float(jnp.mean(quality.dead(codes))),
         "hoyer": float(jnp.mean(quality.hoyer(codes))),
-        "threshold": float(sae.threshold),
+        "energy": float(jnp.sum(energy)),
+        "threshold": float(np.mean(sae.threshold)),
+        "tokens_judged": len(tokens),
+        "points": len(points),
     }

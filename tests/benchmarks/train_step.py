@@ -9,6 +9,7 @@ loss, which shows that they do the same work. Peak memory is that of a process o
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import pathlib
@@ -23,6 +24,8 @@ import numpy as np
 import optax
 import torch
 
+from bsjax.core.mesh import make_mesh
+from bsjax.sae.gradient import Objective
 from bsjax.sae.train_step import init_state, train_step
 
 N_ACTIVE, LEARNING_RATE, WEIGHT_DECAY = 5, 5e-4, 1e-4
@@ -57,24 +60,18 @@ def ours(args):
     """A function that makes one step and returns its loss."""
     state, optimizer, C, tokens = start(args)
 
-    def step(state, tokens, C):
-        return train_step(
-            state,
-            tokens,
-            C,
-            n_active=N_ACTIVE * args.tokens,
-            loss="mse",
-            relax_radius=1.0,
-            optimizer=optimizer,
-            sparse=not args.autodiff,
-        )
-
+    step = functools.partial(
+        train_step,
+        objective=Objective(n_active=N_ACTIVE, is_compact=not args.masked),
+        optimizer=optimizer,
+        mesh=make_mesh(1, 1, jax.devices()[:1]),
+    )
     step = jax.jit(step, donate_argnums=0)
     held = [state]
     del state
 
     def once():
-        held[0], metrics = step(held[0], tokens, C)
+        held[0], metrics = step(held[0], tokens[None], C)
         return float(jax.block_until_ready((held[0], metrics))[1].loss)
 
     return once
@@ -125,7 +122,7 @@ def main():
     parser.add_argument("--concepts", type=int, default=4096)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--autodiff", action="store_true", help="ours in the dense form")
+    parser.add_argument("--masked", action="store_true", help="ours as accelerators do it")
     parser.add_argument("--alone", choices=("ours", "theirs"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     kinds = {"ours": ours, "theirs": theirs}

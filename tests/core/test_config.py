@@ -6,7 +6,7 @@ from bsjax import presets
 from bsjax.core import config
 from bsjax.core.errors import UserError
 from bsjax.models.dinov2 import VARIANTS
-from bsjax.sae.losses import LOSSES
+from bsjax.sae.gradient import ACTIVATIONS, LOSSES
 from bsjax.stats import divergences
 
 
@@ -14,6 +14,7 @@ def test_choices_are_those_of_the_modules():
     assert set(config.ENCODER_VARIANTS) == set(VARIANTS)
     assert {variant.patch_size for variant in VARIANTS.values()} == {config.PATCH_SIZE}
     assert set(config.LOSSES) == set(LOSSES)
+    assert set(config.ACTIVATIONS) == set(ACTIVATIONS)
     assert set(config.FORMS) == set(divergences.FORMS)
 
 

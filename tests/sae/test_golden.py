@@ -1,5 +1,6 @@
 """Every number of overcomplete 0.3.0 in tests/golden/ra_sae, to 1e-4 relative."""
 
+import functools
 import shutil
 
 import jax
@@ -10,9 +11,11 @@ import pytest
 import scipy.sparse as sp
 
 from bsjax.convert.rasae import load_rasae
+from bsjax.core.mesh import make_mesh
 from bsjax.sae import quality
 from bsjax.sae.dictionary import decode
 from bsjax.sae.encoder import pre_codes, threshold_codes
+from bsjax.sae.gradient import Objective
 from bsjax.sae.train_step import state_of, train_step
 from bsjax.stats.cooccurrence import cooccurrence
 
@@ -87,26 +90,29 @@ def parameters(golden, prefix):
     }
 
 
-@pytest.mark.parametrize(("loss", "sparse"), [("mse", False), ("mse", True), ("aux", False)])
-def test_training(golden_dir, loss, sparse):
+@pytest.mark.parametrize("shape", [(1, 1), (4, 2)])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective(n_active=5),
+        Objective(n_active=5, is_compact=True),
+        Objective(n_active=5, loss="aux"),
+    ],
+    ids=str,
+)
+def test_training(golden_dir, objective, shape):
     golden = np.load(golden_dir / "ra_sae" / "training.npz")
+    loss, n_tokens = objective.loss, golden["x"].shape[1]
+    assert int(golden["top_k"]) == objective.n_active * n_tokens
     optimizer = optax.adamw(5e-3, weight_decay=1e-5)
+    mesh = make_mesh(*shape, jax.devices()[: shape[0] * shape[1]])
     state = state_of(parameters(golden, "init"), optimizer)
     step = jax.jit(
-        lambda state, tokens: train_step(
-            state,
-            tokens,
-            jnp.asarray(golden["points"]),
-            n_active=int(golden["top_k"]),
-            loss=loss,
-            relax_radius=1.0,
-            optimizer=optimizer,
-            sparse=sparse,
-        )
+        functools.partial(train_step, objective=objective, optimizer=optimizer, mesh=mesh)
     )
     losses, thresholds = [], []
     for tokens in golden["x"][: len(golden[f"{loss}/losses"])]:
-        state, metrics = step(state, tokens)
+        state, metrics = step(state, tokens[None], jnp.asarray(golden["points"]))
         losses.append(float(metrics.loss))
         thresholds.append(float(metrics.threshold))
     np.testing.assert_allclose(losses, golden[f"{loss}/losses"], rtol=RELATIVE)

@@ -1,0 +1,235 @@
+"""Encoder tokens on disk: bfloat16 ArrayRecord shards, shuffled once, read back in any order.
+
+A record is a block of `BLOCK` tokens. The images of a shard are a random sample of the whole set,
+and the tokens within a shard are shuffled, so that blocks drawn from all shards are as good as
+tokens drawn from all images. A shard appears whole or not at all; `manifest.json` comes last and
+tells each shard's size, so that a truncated one is found before training starts.
+"""
+
+import os
+import pathlib
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from array_record.python import array_record_data_source, array_record_module
+from jaxtyping import Float, Int
+
+from bsjax.core.artifacts import atomic_path, read_manifest
+from bsjax.core.errors import UserError
+
+BLOCK = 256  # tokens a record
+DTYPE = np.dtype(ml_dtypes.bfloat16)
+FLAG = "--config.train.token_store"
+
+
+class StoreShard(NamedTuple):
+    """One finished file."""
+
+    name: str
+    n_blocks: int
+    n_bytes: int
+
+
+def storage_bill(n_images: int, tokens_per_image: int, width: int) -> int:
+    """Bytes that the tokens of a set of images take."""
+    return n_images * tokens_per_image * width * DTYPE.itemsize
+
+
+def shard_name(index: int, n_shards: int) -> str:
+    """File name of a shard."""
+    return f"tokens-{index:05d}-of-{n_shards:05d}.arrayrecord"
+
+
+def write_shard(
+    path: str | os.PathLike, tokens: Float[np.ndarray, "N D"], rng: np.random.Generator
+) -> None:
+    """Shuffles the tokens and writes them whole or not at all; an incomplete block is dropped.
+
+    Raises:
+      UserError: the disk is full.
+    """
+    path = pathlib.Path(path)
+    order = rng.permutation(len(tokens))
+    n_blocks = len(tokens) // BLOCK
+    with atomic_path(path) as temporary:
+        # Blocks are read one by one, so each is a chunk of its own.
+        writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+        for i in range(n_blocks):
+            writer.write(tokens[order[i * BLOCK : (i + 1) * BLOCK]].astype(DTYPE).tobytes())
+        writer.close()
+
+
+def describe_shard(path: pathlib.Path) -> StoreShard:
+    """What the manifest tells of a finished shard."""
+    n_blocks = array_record_module.ArrayRecordReader(str(path)).num_records()
+    return StoreShard(path.name, n_blocks, path.stat().st_size)
+
+
+class TokenStore:
+    """A finished store: blocks of tokens by index; threads may read at once."""
+
+    def __init__(self, folder: str | os.PathLike, parents: dict[str, str] | None = None):
+        """Opens a store and checks every shard's size.
+
+        Args:
+          folder: where `write_shard` wrote, with its manifest.
+          parents: hashes that the store must have been made from ("encoder", ...).
+
+        Raises:
+          UserError: unfinished, made from something else, or a shard absent or truncated.
+        """
+        folder = pathlib.Path(folder)
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise UserError(f"{folder} is no finished token store; set {FLAG} to one")
+        for name, digest in (parents or {}).items():
+            if manifest["parents"].get(name) != digest:
+                raise UserError(
+                    f"{folder} holds tokens of another {name}: expected {digest}, got"
+                    f" {manifest['parents'].get(name)}; set {FLAG} to another folder"
+                )
+        self.shards = [StoreShard(*shard) for shard in manifest["shards"]]
+        self.width: int = manifest["counts"]["width"]
+        self.digest: str = manifest["config_hash"]
+        for shard in self.shards:
+            path = folder / shard.name
+            n_bytes = path.stat().st_size if path.is_file() else 0
+            if n_bytes != shard.n_bytes:
+                raise UserError(
+                    f"{path} is truncated or absent: expected {shard.n_bytes} bytes, got {n_bytes};"
+                    f" delete it and {folder / 'manifest.json'}, then run again to make it anew"
+                )
+        self._paths = [str(folder / shard.name) for shard in self.shards]
+        self._lock = threading.Lock()
+        self._source: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_lock": None, "_source": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    @property
+    def n_tokens(self) -> int:
+        return BLOCK * sum(shard.n_blocks for shard in self.shards)
+
+    def read_blocks(self, blocks: Sequence[int]) -> Float[np.ndarray, "N D"]:
+        """The tokens of some blocks, in float32.
+
+        Raises:
+          UserError: a block holds numbers that are not finite.
+        """
+        with self._lock:
+            if self._source is None:
+                self._source = array_record_data_source.ArrayRecordDataSource(self._paths)
+        records = self._source.__getitems__([int(block) for block in blocks])
+        tokens = np.frombuffer(b"".join(records), DTYPE).reshape(-1, self.width).astype(np.float32)
+        require_finite(tokens, f"{self._paths[0]} and its siblings")
+        return tokens
+
+
+class TokenArray:
+    """Tokens in memory, with the interface of a store whose blocks are single tokens."""
+
+    def __init__(self, tokens: Float[np.ndarray, "N D"], digest: str = ""):
+        require_finite(tokens, "the encoder's output")
+        self.tokens, self.digest = tokens, digest
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def width(self) -> int:
+        return self.tokens.shape[1]
+
+    def read_blocks(self, blocks: Sequence[int]) -> Float[np.ndarray, "N D"]:
+        return self.tokens[np.asarray(blocks)]
+
+
+def require_finite(tokens: Float[np.ndarray, "N D"], origin: str) -> None:
+    """Refuses NaN and infinity before they spoil a training."""
+    if not np.isfinite(tokens).all():
+        raise UserError(
+            f"{origin}: values that are not finite in {int((~np.isfinite(tokens)).any(1).sum())} of"
+            f" {len(tokens)} tokens; check --config.encoder.weights and --config.encoder.dtype"
+        )
+
+
+class StepReader:
+    """Tokens of a training step, a function of seed and step alone.
+
+    Epoch after epoch the blocks come in a new random order; step i takes the i-th stretch of that
+    endless sequence. So it does not matter how many hosts read, who reads ahead, or where a run was
+    interrupted. Worker processes can pickle it.
+    """
+
+    def __init__(
+        self,
+        source: TokenStore | TokenArray,
+        seed: int,
+        tokens_per_step: int,
+        parts: Iterable[tuple[int, int]],
+        n_micro: int = 1,
+    ):
+        """Reads for one host.
+
+        Args:
+          source: where the tokens lie.
+          seed: of the order.
+          tokens_per_step: of all hosts, all micro-batches.
+          parts: stretches [start, stop) of each micro-batch that this host needs, disjoint and
+            ascending.
+          n_micro: micro-batches a step.
+
+        Raises:
+          UserError: steps that are not made of whole blocks.
+        """
+        block = BLOCK if isinstance(source, TokenStore) else 1
+        if tokens_per_step % (block * n_micro):
+            raise UserError(
+                f"train.tokens_per_step={tokens_per_step}: expected a multiple of {block * n_micro}"
+                f" (train.accumulate={n_micro} micro-batches of blocks of {block} tokens); set"
+                " --config.train.tokens_per_step"
+            )
+        self.source, self.seed, self.block, self.n_micro = source, seed, block, n_micro
+        self.blocks_per_step = tokens_per_step // block
+        self.n_blocks = source.n_tokens // block
+        self.parts = list(parts)
+        if self.n_blocks < 1:
+            raise UserError("there is not one block of tokens; add images")
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def __call__(self, step: int) -> Float[np.ndarray, "G N D"]:
+        """This host's part of the tokens of step `step`, micro-batch by micro-batch."""
+        blocks = self.blocks_of(step).reshape(self.n_micro, -1)
+        return np.stack([self._read_parts(row) for row in blocks])
+
+    def blocks_of(self, step: int) -> Int[np.ndarray, "S"]:
+        """The blocks of a step, over all hosts."""
+        first = step * self.blocks_per_step
+        places = np.arange(first, first + self.blocks_per_step)
+        blocks = np.empty_like(places)
+        for epoch in np.unique(places // self.n_blocks):
+            here = places // self.n_blocks == epoch
+            blocks[here] = self._permutation(int(epoch))[places[here] % self.n_blocks]
+        return blocks
+
+    def _read_parts(self, blocks: Int[np.ndarray, "S"]) -> Float[np.ndarray, "N D"]:
+        found = []
+        for start, stop in self.parts:
+            first = start // self.block
+            last = -(-stop // self.block)
+            tokens = self.source.read_blocks(blocks[first:last])
+            found.append(tokens[start - first * self.block : stop - first * self.block])
+        return np.concatenate(found)
+
+    def _permutation(self, epoch: int) -> Int[np.ndarray, "S"]:
+        known, order = self._order
+        if known != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.n_blocks)
+            self._order = (epoch, order)
+        return order

@@ -1,0 +1,63 @@
+"""The search for the largest is that of a sort, alone and over a mesh."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bsjax.core import topk
+from bsjax.core.mesh import make_mesh
+from bsjax.core.topk import largest_of_rows, nth_largest, nth_largest_of_rows, places_of_largest
+
+MESHES = [(8, 1), (4, 2), (1, 8)]
+
+
+def awkward(n, seed=0):
+    """Non-negative numbers with ties, zeros and a denormal one, over many orders of magnitude."""
+    rng = np.random.default_rng(seed)
+    values = np.maximum(rng.normal(size=n), 0) * 10.0 ** rng.integers(-30, 30, n)
+    values[:10] = values[10] = 0.5
+    values[11] = 1e-42
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize("shape", [(7, 320), (2, 3, 320), (4, 33)])
+def test_largest_of_rows_are_those_of_a_sort(shape):
+    rows = jax.random.normal(jax.random.key(1), shape)
+    values, places = largest_of_rows(rows, 5)
+    np.testing.assert_array_equal(values, -np.sort(-np.asarray(rows))[..., :5])
+    np.testing.assert_array_equal(np.take_along_axis(np.asarray(rows), places, -1), values)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 50, 99, 100])
+def test_places_of_largest_are_those_of_a_sort(n):
+    values = awkward(100, n)
+    places, smallest = places_of_largest(jnp.asarray(values), n)
+    expected = np.argsort(-values, stable=True)[:n]
+    np.testing.assert_array_equal(places, np.sort(expected))
+    assert smallest == values[expected[-1]]
+
+
+# As each platform searches: the digits of the answer are found one, two, three or five bits a pass.
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_nth_largest_with_digits_of_any_width(monkeypatch, width):
+    monkeypatch.setattr(topk, "BITS_PER_PASS", {"cpu": width})
+    values = awkward(640)
+    for n in (1, 2, 10, 320, 640):
+        assert nth_largest(jnp.asarray(values), n) == np.sort(values)[-n]
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_over_a_mesh_the_same(shape):
+    mesh = make_mesh(*shape)
+    values = awkward(16 * 64).reshape(16, 64)
+    over = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
+    block = jax.P("data", "model")
+    whole = over(lambda v: nth_largest(v, 77, ("data", "model")), in_specs=block, out_specs=jax.P())
+    assert jax.jit(whole)(values) == np.sort(values.ravel())[-77]
+    rows = over(
+        lambda v: nth_largest_of_rows(v, 9, ("model",)), in_specs=block, out_specs=jax.P("data")
+    )
+    np.testing.assert_array_equal(jax.jit(rows)(values), np.sort(values)[:, -9])
