@@ -4,6 +4,7 @@ import os
 import pathlib
 import sys
 
+import ml_collections
 from absl import flags, logging
 from etils import epath
 from ml_collections import config_flags
@@ -16,6 +17,10 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", lock_config=True, help_string="file with the experiment")
 flags.DEFINE_string("workdir", None, "folder that holds every artifact of the experiment")
 flags.DEFINE_bool("overwrite", False, "make anew what another config made")
+flags.DEFINE_string("topology", None, "plan: TPU topologies to compile for, with commas")
+flags.DEFINE_string("stage", None, "plan: the stage to compile, train_sae or measure")
+flags.DEFINE_integer("mesh.data", None, "plan: this mesh shape instead of all that fit")
+flags.DEFINE_integer("mesh.model", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_bool("debug", False, "show the traceback of an error")
 
 USAGE = "usage: bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
@@ -30,10 +35,11 @@ def main(argv: list[str]) -> None:
         return
     if stage_name not in pipeline.BY_NAME:
         raise UserError(f"stage {stage_name!r} is unknown; expected {names}; {USAGE}")
-    parse_flags([argv[0], *argv[2:]])
+    parse_flags([argv[0], *argv[2:]], stage_name)
     config = FLAGS.config
     config.overwrite = config.overwrite or FLAGS.overwrite
-    validate(config)
+    apply_plan_flags(config)
+    validate(config, needs_images=stage_name not in ("plan", "convert"))
 
     from bsjax.core import distributed
     from bsjax.core.logs import log_header, quiet_libraries
@@ -46,7 +52,18 @@ def main(argv: list[str]) -> None:
     pipeline.BY_NAME[stage_name].load()(config, workdir)
 
 
-def parse_flags(argv: list[str]) -> None:
+def apply_plan_flags(config: ml_collections.ConfigDict) -> None:
+    """The short flags of `plan` stand for keys of the config."""
+    config.plan.topology = FLAGS.topology or config.plan.topology
+    config.plan.stage = FLAGS.stage or config.plan.stage
+    data, model = FLAGS["mesh.data"].value, FLAGS["mesh.model"].value
+    if data is not None or model is not None:
+        config.plan.fixed_mesh = True
+        config.mesh.data = -1 if data is None else data
+        config.mesh.model = -1 if model is None else model
+
+
+def parse_flags(argv: list[str], stage: str) -> None:
     """Parses flags; an unknown key, a wrong value or a missing file becomes one line."""
     for argument in argv:
         path = argument.removeprefix("--config=").partition(":")[0]
@@ -62,6 +79,8 @@ def parse_flags(argv: list[str]) -> None:
     if leftover:
         raise UserError(f"unexpected {leftover[0]!r}; {USAGE}")
     for name in ("config", "workdir"):
+        if name == "workdir" and stage == "plan":
+            FLAGS.workdir = FLAGS.workdir or "."
         if not getattr(FLAGS, name):
             raise UserError(f"--{name} is missing; {USAGE}")
 

@@ -60,7 +60,9 @@ STAGES = (
     ),
 )
 RUN = Stage("run", "two captioned image sets", "all of the above", (), "bsjax.stages.run")
-BY_NAME = {stage.name: stage for stage in (*STAGES, RUN)}
+PLAN = Stage("plan", "the config alone", "plan.json", (), "bsjax.stages.plan")
+CONVERT = Stage("convert", "sae/", "sae/overcomplete.safetensors", (), "bsjax.stages.convert")
+BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT)}
 
 FLOW = " -> ".join(
     (
@@ -78,7 +80,7 @@ FLOW = " -> ".join(
 def describe() -> str:
     """The table as text."""
     rows = [("stage", "reads", "writes", "config")]
-    rows += [(s.name, s.reads, s.writes, " ".join(s.config_keys)) for s in (*STAGES, RUN)]
+    rows += [(s.name, s.reads, s.writes, " ".join(s.config_keys)) for s in BY_NAME.values()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))

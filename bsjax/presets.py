@@ -27,6 +27,12 @@ def experiment() -> ml_collections.ConfigDict:
 
     cfg.train = rasae_training()
 
+    cfg.plan = ml_collections.ConfigDict()
+    cfg.plan.stage = "train_sae"  # train_sae | measure
+    cfg.plan.topology = ""  # TPU topologies, with commas: v5e:2x4,v5e:4x4
+    cfg.plan.local = True  # compile for this machine's devices too
+    cfg.plan.fixed_mesh = False  # only the shape in cfg.mesh instead of all
+
     cfg.measure = ml_collections.ConfigDict()
     cfg.measure.top_images = 12  # images kept a concept
     cfg.measure.images_per_shard = 256  # an interrupted run repeats at most so many images
@@ -45,8 +51,9 @@ def experiment() -> ml_collections.ConfigDict:
 def image_source() -> ml_collections.ConfigDict:
     """A set of captioned images."""
     source = ml_collections.ConfigDict()
-    source.source = "folder"
-    source.path = ""
+    source.source = "folder"  # folder | arrayrecord | parquet | tfds
+    source.path = ""  # folder | ArrayRecord or parquet files (a pattern) | name of a tfds dataset
+    source.split = "train"  # tfds
     source.limit = -1  # first so many images; -1: all
     source.max_bad = 0.01  # largest share of unreadable images before the run stops
     source.workers = -1  # processes that decode; -1: chosen by platform, 0: threads only
@@ -83,6 +90,9 @@ def rasae_training() -> ml_collections.ConfigDict:
     train.epochs = -1.0  # over all tokens; counts where steps is -1
     train.compute_dtype = "float32"  # of the matmuls; masters, sums and optimizer stay float32
     train.full_precision_share = 0.2  # of the steps, the last: in float32 whatever compute_dtype
+    train.full_precision = (
+        "highest"  # what float32 means: highest | high (TPU: 3 bfloat16 products)
+    )
     train.init_from = ""  # RA-SAE to go on from: published .pth | hub id | export; "": from scratch
     train.peak_learning_rate = 5e-4
     train.final_learning_rate = 1e-6

@@ -16,6 +16,7 @@ DTYPES = ("float32", "bfloat16")
 LOSSES = ("mse", "aux")
 ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
 # How a stage is run, not what comes out of it.
+PRECISIONS = ("highest", "high")
 EXECUTION_KEYS = (
     "encoder.batch_per_device",
     "train.checkpoint_every",
@@ -87,8 +88,12 @@ def select(config: ml_collections.ConfigDict, keys: Sequence[str]) -> dict[str, 
     }
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
+def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> None:
     """Checks every rule that needs no file and no model, before anything is built.
+
+    Args:
+      config: the experiment.
+      needs_images: whether the stage reads images, so that paths must be set.
 
     Raises:
       UserError: the first rule broken, with the flag to change.
@@ -101,8 +106,9 @@ def validate(config: ml_collections.ConfigDict) -> None:
     _require_choice(config, "train.activation", ACTIVATIONS)
     _require_choice(config, "train.supply", SUPPLIES)
     _require_choice(config, "train.compute_dtype", DTYPES)
+    _require_choice(config, "train.full_precision", PRECISIONS)
     for key in ("real.path", "encoder.weights"):
-        if not _get(config, key):
+        if needs_images and not _get(config, key):
             raise UserError(f"{key} is empty; set --config.{key}")
     for key in ("encoder.resize", "encoder.crop"):
         _require(config, key, _get(config, key) > 0, "a positive number of pixels")
@@ -138,7 +144,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
         train.tokens_per_step % train.accumulate == 0,
         f"a multiple of train.accumulate={train.accumulate}",
     )
-    if train.supply == "store" and not train.token_store:
+    if needs_images and train.supply == "store" and not train.token_store:
         raise UserError("train.supply=store needs a folder; set --config.train.token_store")
     _require(
         config,

@@ -4,16 +4,21 @@ Functions with `axes` run inside `jax.shard_map`: each device holds a block, cou
 the named mesh axes, and nothing else is sent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt
 
 from bsjax.core.collectives import Axes, sum_over
 
 # Entries that share one maximum.
 GROUP_SIZE = 16
+# Rows that are searched together; with thousands of entries each a few tens of MB.
+ROWS_PER_BLOCK = 2048
+SMALLEST_NORMAL = np.float32(2.0**-126).view(np.uint32)
 # Bits of the answer that one pass over the data finds: on accelerators reading is dear, on CPUs
 # counting is.
 BITS_PER_PASS = {"tpu": 3, "cuda": 3}
@@ -41,24 +46,49 @@ def largest_of_rows(
     return values, jnp.take_along_axis(members, place, axis=-1)
 
 
-def nth_largest(values: Float[Array, "..."], n: int, axes: Axes = ()) -> Float[Array, ""]:
-    """The `n`-th largest of non-negative numbers, as a sort of all of them finds it."""
-    bits = _as_bits(values)
+def nth_largest(
+    values: Float[Array, "..."] | Sequence[Float[Array, "..."]], n: int, axes: Axes = ()
+) -> Float[Array, ""]:
+    """The `n`-th largest of non-negative numbers (of one or several arrays), as a sort finds it.
+
+    Denormal numbers count as zero, as the hardware's comparisons take them.
+    """
+    arrays = [values] if isinstance(values, jax.Array) else values
 
     def count(trial):
-        return sum_over(jnp.sum(bits >= trial, dtype=jnp.int32), axes)
+        counts = [jnp.sum(array >= trial, dtype=jnp.int32) for array in arrays]
+        return sum_over(sum(counts[1:], counts[0]), axes)
 
-    return _as_float(_search(count, jnp.zeros((), jnp.uint32), n))
+    return _search(count, jnp.zeros((), jnp.uint32), n)
 
 
 def nth_largest_of_rows(rows: Float[Array, "N K"], n: int, axes: Axes = ()) -> Float[Array, "N"]:
     """The `n`-th largest of each row of non-negative numbers; a row lies over `axes`."""
-    bits = _as_bits(rows)
 
     def count(trial):
-        return sum_over(jnp.sum(bits >= trial[:, None], axis=1, dtype=jnp.int32), axes)
+        return sum_over(jnp.sum(rows >= trial[:, None], axis=1, dtype=jnp.int32), axes)
 
-    return _as_float(_search(count, jnp.zeros(rows.shape[0], jnp.uint32), n))
+    return _search(count, jnp.zeros(rows.shape[0], jnp.uint32), n)
+
+
+def by_blocks(function: Callable[..., Any], *arrays: Float[Array, "N ..."]) -> Any:
+    """`function` of blocks of the arrays' rows, its results one behind the other.
+
+    For functions that pass over their rows many times: a block stays in an accelerator's fast
+    memory meanwhile.
+    """
+    n_blocks, rest = divmod(arrays[0].shape[0], ROWS_PER_BLOCK)
+    if rest or n_blocks == 1:
+        return function(*arrays)
+
+    def one(i):
+        # A slice, not a reshape into blocks, which may lay the whole array out anew.
+        first = i * ROWS_PER_BLOCK
+        cut = (jax.lax.dynamic_slice_in_dim(array, first, ROWS_PER_BLOCK) for array in arrays)
+        return function(*cut)
+
+    found = jax.lax.map(one, jnp.arange(n_blocks))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
 
 def places_of_largest(
@@ -69,40 +99,36 @@ def places_of_largest(
     Of numbers equal to the smallest those that come first are taken, as a stable sort does.
     """
     smallest = nth_largest(values, n)
-    bits, bound = _as_bits(values), _as_bits(smallest)
-    above, equal = bits > bound, bits == bound
+    above, equal = values > smallest, values == smallest
     n_equal = n - jnp.sum(above, dtype=jnp.int32)
     kept = above | (equal & (jnp.cumsum(equal, dtype=jnp.int32) <= n_equal))
     return jnp.nonzero(kept, size=n)[0].astype(jnp.int32), smallest
 
 
-def _as_bits(values: Float[Array, "..."]) -> UInt[Array, "..."]:
-    """Non-negative float32 numbers are ordered as their bits; as floats, tiny ones count as 0."""
-    return jax.lax.bitcast_convert_type(values, jnp.uint32)
-
-
-def _as_float(bits: UInt[Array, "..."]) -> Float[Array, "..."]:
-    return jax.lax.bitcast_convert_type(bits, jnp.float32)
-
-
 def _search(
-    count: Callable[[UInt[Array, "..."]], Int[Array, "..."]], start: UInt[Array, "..."], n: int
-) -> UInt[Array, "..."]:
-    """The largest bit pattern of which at least `n` entries are as large, highest bits first."""
+    count: Callable[[Float[Array, "..."]], Int[Array, "..."]], start: UInt[Array, "..."], n: int
+) -> Float[Array, "..."]:
+    """The largest number that at least `n` entries reach, found by its bits, highest first.
+
+    Non-negative float32 numbers are ordered as their bits.
+    """
+
+    def as_float(bits):
+        return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
     def by_digits(width):
         def find_digit(found, shift):
             # Counts fall as the digit rises: so many trials succeed as the digit is large.
             digit = jnp.zeros_like(found)
             for trial in range(1, 2**width):
-                reached = count(found | (jnp.uint32(trial) << shift)) >= n
+                reached = count(as_float(found | (jnp.uint32(trial) << shift))) >= n
                 digit = digit + reached.astype(jnp.uint32)
             return found | (digit << shift)
 
         def search(found):
             n_passes = 30 // width
             # Bit 31 is the sign; bit 30 comes alone, so that the rest divides evenly.
-            top = count(found | jnp.uint32(1 << 30)) >= n
+            top = count(as_float(found | jnp.uint32(1 << 30))) >= n
             found = jnp.where(top, jnp.uint32(1 << 30), found)
 
             def step(i, found):
@@ -113,4 +139,6 @@ def _search(
         return search
 
     branches = {platform: by_digits(width) for platform, width in BITS_PER_PASS.items()}
-    return jax.lax.platform_dependent(start, default=by_digits(1), **branches)
+    found = jax.lax.platform_dependent(start, default=by_digits(1), **branches)
+    # Denormal trials compare as zero, which every entry reaches.
+    return jnp.where(found < SMALLEST_NORMAL, 0.0, as_float(found))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from bsjax.core.collectives import Axes, max_over
-from bsjax.core.topk import largest_of_rows, nth_largest, nth_largest_of_rows
+from bsjax.core.topk import by_blocks, largest_of_rows, nth_largest, nth_largest_of_rows
 
 MOMENTUM = 0.9
 # Compact search: codes of a token that are looked at first; enough for all but odd tokens.
@@ -37,24 +37,22 @@ def batch_threshold(codes: Float[Array, "N K"], n_active: int, axes: Axes = ()) 
     Looks at the few largest codes of each group of concepts first, an eighth of all. They hold the
     answer unless some group has still more codes above it; then all are searched.
     """
-    kept = _largest_of_groups(codes)
-    if kept is None:
+    if codes.shape[1] < GROUP * LANES // 4:
         return nth_largest(codes, n_active, axes)
-    threshold = nth_largest(jnp.stack(kept), n_active, axes)
+    kept = by_blocks(_largest_of_groups, codes)
+    threshold = nth_largest(kept, n_active, axes)
     complete = max_over(jnp.max(kept[-1]), axes) <= threshold
     return jax.lax.cond(
         complete, lambda codes: threshold, lambda codes: nth_largest(codes, n_active, axes), codes
     )
 
 
-def _largest_of_groups(codes: Float[Array, "N K"]) -> list[Float[Array, "N G"]] | None:
-    """The largest, second largest, ... of each group; None where groups would be too small.
+def _largest_of_groups(codes: Float[Array, "N K"]) -> list[Float[Array, "N G"]]:
+    """The largest, second largest, ... of each group of concepts.
 
     A group takes every n-th stretch of lanes, so that comparing is between whole vectors.
     """
     width = codes.shape[1]
-    if width < GROUP * LANES // 4:
-        return None
     stride = -(-width // (GROUP * LANES)) * LANES
     codes = jnp.pad(codes, ((0, 0), (0, -width % stride)))
     kept = [jnp.zeros_like(codes[:, :stride]) for _ in range(KEPT_OF_GROUP)]
@@ -69,7 +67,7 @@ def token_thresholds(
     codes: Float[Array, "N K"], n_active: int, axes: Axes = ()
 ) -> Float[Array, "N"]:
     """The `n_active`-th largest code of each token."""
-    return nth_largest_of_rows(codes, n_active, axes)
+    return by_blocks(lambda block: nth_largest_of_rows(block, n_active, axes), codes)
 
 
 def select_active(

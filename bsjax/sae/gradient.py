@@ -16,6 +16,7 @@ Everything here runs inside `jax.shard_map`: tokens lie over the mesh axis "data
 """
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -25,10 +26,10 @@ from jaxtyping import Array, Float
 
 from bsjax.core.collectives import sum_over
 from bsjax.core.mesh import DATA, MODEL
-from bsjax.core.topk import nth_largest_of_rows
+from bsjax.core.topk import by_blocks, nth_largest_of_rows
 from bsjax.sae.batch_topk import batch_threshold, select_active, token_thresholds
 from bsjax.sae.encoder import NORM_EPSILON, EncoderParams
-from bsjax.sae.layouts import Layout, Masked, compact, matmul
+from bsjax.sae.layouts import Masked, compact, matmul, stored
 
 AUX_WEIGHT = 0.1
 ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
@@ -109,7 +110,7 @@ def batch_gradient(
     dtype = objective.compute_dtype
     n_tokens = x.shape[0] * n_data
     size = n_tokens * x.shape[1]  # the loss is a mean over so many numbers
-    h = matmul(x, encoder["kernel"], dtype) + encoder["bias"][None]  # [N, K]
+    h = stored(matmul(x, encoder["kernel"], dtype) + encoder["bias"][None], dtype)  # [N, K]
     mean = sum_over(jnp.sum(h, axis=1), (MODEL,)) / n_concepts  # [N]
     variance = sum_over(jnp.sum(jnp.square(h - mean[:, None]), axis=1), (MODEL,)) / n_concepts
     inverse = jax.lax.rsqrt(variance + NORM_EPSILON)
@@ -119,7 +120,12 @@ def batch_gradient(
         # Made once: XLA may compute an array again inside each fusion that reads it, with another
         # rounding, and the code that defines a threshold would fall below it in one of them.
         z = jax.lax.optimization_barrier(z)
-    layout, threshold = _activate(z, encoder, objective, n_data)
+    if objective.is_compact:
+        active, threshold = select_active(z, objective.n_active * n_tokens, (DATA, MODEL))
+        layout = compact(z, active)
+    else:
+        bounds, threshold = _bounds(z, encoder, objective, n_data)
+        layout = Masked(jnp.where(_reaches(z, bounds), z, 0.0), dtype)
 
     x_hat = sum_over(layout.times_atoms(layout.values, D), (MODEL,))
     residual = x - x_hat
@@ -127,8 +133,8 @@ def batch_gradient(
     loss = squared_error / size
     d_x_hat = -2 * residual / size
     if objective.loss == "aux":
-        left_out = z - layout.values
-        cut = nth_largest_of_rows(left_out, n_concepts // 2, (MODEL,))
+        left_out = jnp.where(_reaches(z, bounds), 0.0, z)
+        cut = by_blocks(functools.partial(_half_of, bounds[1], n_concepts), z, bounds[0])
         helps = (left_out >= cut[:, None]) & (left_out > 0)
         explained = sum_over(matmul(jnp.where(helps, left_out, 0.0), D, dtype), (MODEL,))
         unexplained = residual - explained
@@ -146,6 +152,7 @@ def batch_gradient(
         d_log_threshold = {"log_threshold": _jump_gradient(z, d_x_hat, D, encoder, objective)}
     if objective.loss == "aux":
         dz += jnp.where(helps, matmul(-d_unexplained, D.T, dtype), 0.0)
+    dz = stored(dz, dtype)
 
     # LayerNorm: dh = u - a - s h.
     normed = (layout.of_matrix(h) - layout.of_tokens(mean)) * layout.of_tokens(inverse)
@@ -188,27 +195,35 @@ def batch_gradient(
     return BatchGradient(d_encoder | d_log_threshold, d_D, fires, totals)
 
 
-def _activate(
+def _bounds(
     z: Float[Array, "N K"], encoder: EncoderParams, objective: Objective, n_data: int
-) -> tuple[Layout, Float[Array, ""]]:
-    """The active codes and the batch's threshold (topk, jumprelu: the mean of all thresholds)."""
-    n_tokens = z.shape[0] * n_data
-    axes = (DATA, MODEL)
-    if objective.is_compact:
-        active, threshold = select_active(z, objective.n_active * n_tokens, axes)
-        return compact(z, active), threshold
+) -> tuple[tuple[Float[Array, "N 1"], Float[Array, "1 K"]], Float[Array, ""]]:
+    """What a code must reach, by token and by concept, and the batch's threshold to remember.
+
+    The latter is the batch's own (batch_topk) or the mean of all (topk, jumprelu).
+    """
+    by_token, by_concept = jnp.zeros((z.shape[0], 1)), jnp.zeros((1, z.shape[1]))
     if objective.activation == "batch_topk":
-        threshold = batch_threshold(z, objective.n_active * n_tokens, axes)
-        is_active = z >= threshold
+        n_active = objective.n_active * z.shape[0] * n_data
+        threshold = batch_threshold(z, n_active, (DATA, MODEL))
+        by_token += threshold
     elif objective.activation == "topk":
-        thresholds = token_thresholds(z, objective.n_active, (MODEL,))
-        threshold = sum_over(jnp.mean(thresholds), (DATA,)) / n_data
-        is_active = z >= thresholds[:, None]
+        by_token = token_thresholds(z, objective.n_active, (MODEL,))[:, None]
+        threshold = sum_over(jnp.mean(by_token), (DATA,)) / n_data
     else:
-        thresholds = jnp.exp(encoder["log_threshold"])
-        threshold = jax.lax.pmean(jnp.mean(thresholds), MODEL)
-        is_active = z >= thresholds[None]
-    return Masked(jnp.where(is_active, z, 0.0), objective.compute_dtype), threshold
+        by_concept = jnp.exp(encoder["log_threshold"])[None]
+        threshold = jax.lax.pmean(jnp.mean(by_concept), MODEL)
+    return (by_token, by_concept), threshold
+
+
+def _reaches(z, bounds):
+    return (z >= bounds[0]) & (z >= bounds[1])
+
+
+def _half_of(by_concept, n_concepts, z, by_token) -> Float[Array, "N"]:
+    """The (K / 2)-th largest code of each token among those left out."""
+    left_out = jnp.where(_reaches(z, (by_token, by_concept)), 0.0, z)
+    return nth_largest_of_rows(left_out, n_concepts // 2, (MODEL,))
 
 
 def _jump_gradient(z, d_x_hat, D, encoder, objective) -> Float[Array, "K"]:

@@ -111,7 +111,7 @@ def batch_size(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
     """Images a step: one image's tokens and codes fit a CPU's caches, accelerators want many."""
     per_device = config.encoder.batch_per_device
     if per_device == -1:
-        per_device = 1 if jax.default_backend() == "cpu" else 32
+        per_device = 1 if mesh.devices.flat[0].platform == "cpu" else 32
     return per_device * mesh.shape["data"]
 
 

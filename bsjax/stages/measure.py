@@ -105,11 +105,7 @@ def build_engine(
     crop = config.encoder.crop
     grid = token_grid(model.config, crop, crop)
     n_concepts = sae_encoder["kernel"].shape[1]
-    step = jax.jit(
-        functools.partial(measure_step, model=model, grid=grid),
-        static_argnames=("n_kept", "precision"),
-        out_shardings=replicated(mesh),
-    )
+    step = jit_measure(model, grid, mesh)
     return Engine(
         step=functools.partial(step, precision=matmul_precision(config.encoder.dtype)),
         params=put(params, replicated(mesh)),
@@ -119,6 +115,15 @@ def build_engine(
         grid=grid,
         n_concepts=n_concepts,
         batch_size=inputs.batch_size(config, mesh),
+    )
+
+
+def jit_measure(model: DinoV2, grid: Grid, mesh: Mesh) -> Callable[..., Any]:
+    """The step that measuring runs and `plan` compiles."""
+    return jax.jit(
+        functools.partial(measure_step, model=model, grid=grid),
+        static_argnames=("n_kept", "precision"),
+        out_shardings=replicated(mesh),
     )
 
 

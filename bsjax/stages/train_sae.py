@@ -156,7 +156,7 @@ def make_plan(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) -> P
 
 
 def jit_step(
-    plan: Plan, objective: Objective, state: Any, mesh: Mesh
+    plan: Plan, objective: Objective, state: Any, mesh: Mesh, full_precision: str
 ) -> Callable[[SAEState, jax.Array, jax.Array], Any]:
     """The step that training runs and `plan` compiles; the state is donated.
 
@@ -165,9 +165,10 @@ def jit_step(
       objective: plan.low or plan.full.
       state: the state or its shapes.
       mesh: where it lies.
+      full_precision: of products in float32, as `jax.default_matmul_precision` names them.
     """
     step = functools.partial(train_step, objective=objective, optimizer=plan.optimizer, mesh=mesh)
-    precision = "highest" if objective.compute_dtype == "float32" else "default"
+    precision = full_precision if objective.compute_dtype == "float32" else "default"
 
     def run(state, tokens, C):
         with jax.default_matmul_precision(precision):
@@ -257,7 +258,7 @@ def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, parents) ->
     state = _start(config, plan, C, mesh, checkpoints, parents)
     first = int(state.step)
     curves.begin(first)
-    steps = {is_low: jit_step(plan, objective, state, mesh) for is_low, objective in
+    steps = {is_low: jit_step(plan, objective, state, mesh, train.full_precision) for is_low, objective in
              ((True, plan.low), (False, plan.full))}  # fmt: skip
     progress_made = {
         "parents": parents,

@@ -1,0 +1,264 @@
+"""What a compiled program costs a device: arithmetic, memory traffic, exchange between devices.
+
+Read from the optimised program's text, because XLA's own cost analysis counts the body of a loop
+once and both branches of a condition. Here a loop counts as often as it runs, and of a condition
+the cheaper branch (ours are "the quick search sufficed"); what the dearer would add is told apart.
+Arrays that the compiler keeps in fast on-chip memory cost no traffic.
+"""
+
+import collections
+import dataclasses
+import re
+
+ITEM_BYTES = {
+    "pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
+    "u32": 4, "f64": 8, "s64": 8, "u64": 8, "c64": 8,
+}  # fmt: skip
+# Passes through a TPU's bfloat16 multipliers that a product in float32 takes.
+PASSES = {"high": 3, "highest": 6}
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+# No work of their own: names for values, or their bodies are counted where they are called.
+FREE = frozenset(
+    ["parameter", "tuple", "get-tuple-element", "bitcast", "constant", "after-all", "partition-id", "replica-id", "opt-barrier", "copy-start", "copy-done", "slice-start", "slice-done"]
+)
+FAST_MEMORY = "S(1)"
+
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
+_SHAPE = re.compile(r"(\w+)\[([\d,]*)\](\{[^}]*\})?")
+
+
+@dataclasses.dataclass
+class Cost:
+    """Of one run of a program, on one device.
+
+    Attributes:
+      flops: of matrix products; those in float32 count as often as a TPU passes through them.
+      bytes: read and written in main memory.
+      collectives: (kind, devices) -> bytes of the arrays exchanged.
+      fallback_bytes: what the dearer branches of all conditions would add.
+    """
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    collectives: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    fallback_bytes: float = 0.0
+
+    def add(self, other: "Cost", times: int = 1) -> None:
+        """Adds so many runs of another program."""
+        self.flops += times * other.flops
+        self.bytes += times * other.bytes
+        self.fallback_bytes += times * other.fallback_bytes
+        for key, value in other.collectives.items():
+            self.collectives[key] += times * value
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+    name: str
+    type: str
+    opcode: str
+    operands: tuple[str, ...]
+    rest: str
+    literal: str
+
+
+def cost_of(text: str) -> Cost:
+    """The cost of `compiled.as_text()`.
+
+    Raises:
+      ValueError: a loop whose number of rounds the text does not tell.
+    """
+    computations, entry = _parse(text)
+    return _Walker(computations).cost(entry)
+
+
+def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
+    computations: dict[str, list[_Instruction]] = {}
+    current, entry = None, ""
+    for line in text.splitlines():
+        if start := _COMPUTATION.match(line):
+            current = computations.setdefault(start[2], [])
+            entry = start[2] if start[1] else entry
+        elif current is not None and (found := _INSTRUCTION.match(line)):
+            current.append(_parse_instruction(found[2], found[3]))
+    return computations, entry
+
+
+def _parse_instruction(name: str, text: str) -> _Instruction:
+    end = _closing(text, 0) if text.startswith("(") else text.index(" ") - 1
+    kind, call = text[: end + 1], text[end + 2 :]
+    opens = call.index("(")
+    closes = _closing(call, opens)
+    inside = call[opens : closes + 1]
+    operands = tuple(re.findall(r"%([\w.\-]+)", inside))
+    return _Instruction(name, kind, call[:opens], operands, call[closes + 1 :], inside[1:-1])
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "(") - (text[i] == ")")
+        if depth == 0:
+            return i
+    raise ValueError(f"unbalanced: {text[:80]}")
+
+
+def _dims(kind: str) -> list[int]:
+    return [int(size) for size in _SHAPE.search(kind)[2].split(",") if size]
+
+
+def _bytes_of(kind: str, with_fast_memory: bool = False) -> int:
+    total = 0
+    for item, sizes, layout in _SHAPE.findall(kind):
+        if item in ITEM_BYTES and (with_fast_memory or FAST_MEMORY not in layout):
+            n = 1
+            for size in filter(None, sizes.split(",")):
+                n *= int(size)
+            total += n * ITEM_BYTES[item]
+    return total
+
+
+class _Walker:
+    """Costs of computations, each worked out once."""
+
+    def __init__(self, computations: dict[str, list[_Instruction]]):
+        self.computations = computations
+        self.known: dict[str, Cost] = {}
+
+    def cost(self, name: str) -> Cost:
+        if name not in self.known:
+            types = {each.name: each.type for each in self.computations[name]}
+            total = Cost()
+            for each in self.computations[name]:
+                self._add_instruction(total, each, types)
+            self.known[name] = total
+        return self.known[name]
+
+    def _add_instruction(self, total: Cost, each: _Instruction, types: dict[str, str]) -> None:
+        opcode = each.opcode
+        if opcode in FREE:
+            # A prefetch into fast memory is traffic, but its reader then has none.
+            if opcode in ("copy-start", "slice-start"):
+                total.bytes += max(_bytes_of(part) for part in _parts(each.type))
+            return
+        if opcode == "while":
+            total.add(self.cost(_named(each.rest, "body")), self._rounds(each))
+            return
+        if opcode == "conditional":
+            branches = [self.cost(branch) for branch in _branches(each.rest)]
+            cheap = min(branches, key=lambda cost: cost.bytes)
+            total.add(cheap)
+            total.fallback_bytes += max(cost.bytes for cost in branches) - cheap.bytes
+            return
+        if opcode == "call":
+            total.add(self.cost(_named(each.rest, "to_apply")))
+            return
+        base = opcode.removesuffix("-start").removesuffix("-done")
+        if base in COLLECTIVES:
+            if not opcode.endswith("-done"):
+                size = sum(_bytes_of(types.get(name, ""), True) for name in each.operands)
+                total.collectives[base, _group_size(each.rest)] += size
+            return
+        if opcode.endswith("-done"):
+            return
+        total.flops += self._flops(each, types)
+        total.bytes += self._written(each, types) + sum(
+            self._read(each, i, types.get(operand, "")) for i, operand in enumerate(each.operands)
+        )
+
+    def _body(self, each: _Instruction) -> list[_Instruction]:
+        return self.computations.get(_named(each.rest, "calls"), [])
+
+    def _written(self, each: _Instruction, types: dict[str, str]) -> int:
+        """Bytes written: all of the result, or the part that is updated in place."""
+        written = _bytes_of(each.type)
+        body = self._body(each) if each.opcode == "fusion" else [each]
+        inner = {other.name: other.type for other in body} | types
+        for other in body:
+            if other.opcode == "dynamic-update-slice" and FAST_MEMORY not in other.type:
+                part = _bytes_of(inner.get(other.operands[1], ""), True)
+                written -= max(_bytes_of(other.type) - part, 0)
+        return max(written, 0)
+
+    def _read(self, each: _Instruction, i: int, kind: str) -> int:
+        """Bytes read of operand i: all, or the slice if only a slice of it is looked at."""
+        whole = _bytes_of(kind)
+        if each.opcode == "dynamic-slice":
+            return min(whole, _bytes_of(each.type, True))
+        if each.opcode == "dynamic-update-slice":
+            return whole if i else 0
+        if each.opcode != "fusion" or not whole:
+            return whole
+        body = self._body(each)
+        inside = next((p.name for p in body if p.opcode == "parameter" and p.literal == str(i)), "")
+        users = [user for user in body if inside in user.operands]
+        if users and all(user.opcode == "dynamic-slice" for user in users):
+            return min(whole, sum(_bytes_of(user.type, True) for user in users))
+        if users and all(
+            user.opcode == "dynamic-update-slice" and user.operands[0] == inside for user in users
+        ):
+            return 0
+        return whole
+
+    def _flops(self, each: _Instruction, types: dict[str, str]) -> float:
+        if each.opcode == "fusion":
+            body = self.computations.get(_named(each.rest, "calls"), [])
+            inner = {other.name: other.type for other in body}
+            return sum(self._flops(other, inner) for other in body)
+        if each.opcode not in ("convolution", "dot") or each.operands[0] not in types:
+            return 0.0
+        left = _dims(types[each.operands[0]])
+        n = 2.0
+        for size in _dims(each.type):
+            n *= size
+        if each.opcode == "convolution":
+            labels = re.search(r"dim_labels=(\w+?)_", each.rest)[1]
+            n *= left[labels.index("f")]
+            right = _dims(types[each.operands[1]])
+            kernel = re.search(r"dim_labels=\w+?_(\w+)->", each.rest)[1]
+            for label, size in zip(kernel, right, strict=True):
+                n *= size if label not in "io" else 1
+        else:
+            for place in re.search(r"lhs_contracting_dims=\{([\d,]*)\}", each.rest)[1].split(","):
+                n *= left[int(place)]
+        precision = re.search(r"operand_precision=\{(\w+)", each.rest)
+        return n * PASSES.get(precision[1] if precision else "", 1)
+
+    def _rounds(self, each: _Instruction) -> int:
+        known = re.search(r'known_trip_count":\{"n":"(\d+)"', each.rest)
+        if known:
+            return int(known[1])
+        condition = self.computations[_named(each.rest, "condition")]
+        by_name = {other.name: other for other in condition}
+        compare = next((other for other in condition if "compare" in other.opcode), None)
+        for operand in compare.operands if compare else ():
+            limit = by_name.get(operand)
+            if limit is not None and limit.opcode == "constant":
+                return int(limit.literal)
+        raise ValueError(f"the text does not tell how often {each.name} runs")
+
+
+def _parts(kind: str) -> list[str]:
+    return [match[0] for match in _SHAPE.finditer(kind)]
+
+
+def _named(rest: str, key: str) -> str:
+    found = re.search(rf"{key}=%?([\w.\-]+)", rest)
+    return found[1] if found else ""
+
+
+def _branches(rest: str) -> list[str]:
+    listed = re.search(r"branch_computations=\{([^}]*)\}", rest)
+    if listed:
+        return re.findall(r"%?([\w.\-]+)", listed[1])
+    return [_named(rest, "true_computation"), _named(rest, "false_computation")]
+
+
+def _group_size(rest: str) -> int:
+    """Devices that exchange with one another."""
+    if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
+        return len(listed[1].split(","))
+    if grid := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
+        return int(grid[2])
+    return 2

@@ -1,0 +1,278 @@
+"""plan: what a run costs before anyone pays for a chip.
+
+Compiles the very step that a stage runs, for TPU topologies that this machine need not have and for
+its own devices; reads memory, arithmetic, traffic and exchange from the executable; prints roofline
+times for each mesh shape, best first. Reads the config alone; writes plan.json.
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from absl import logging
+from etils import epath
+from jax.sharding import Mesh, NamedSharding
+
+from bsjax.convert.dinov2 import abstract_params
+from bsjax.core.artifacts import write_json
+from bsjax.core.chips import Chip, devices_of, roofline, share_of_chip
+from bsjax.core.compiled import cost_of
+from bsjax.core.errors import UserError
+from bsjax.core.mesh import make_mesh, over_data, replicated
+from bsjax.models.dinov2 import VARIANTS, DinoV2, token_grid
+from bsjax.sae.train_step import CANDIDATES, TOKENS, init_state, shardings
+from bsjax.stages import inputs
+from bsjax.stages.measure import FIRST_KEPT, jit_measure, matmul_precision
+from bsjax.stages.train_sae import check_mesh, jit_step, make_plan
+from bsjax.stats import streaming
+
+STAGES = ("train_sae", "measure")
+
+
+@dataclasses.dataclass
+class Row:
+    """One mesh shape on one topology; bytes and seconds are those of one device and one step."""
+
+    topology: str
+    n_chips: int
+    data: int
+    model: int
+    argument_gb: float
+    temporary_gb: float
+    peak_gb: float
+    memory_gb: float  # that the device has; nan where it is not known
+    fits: bool
+    teraflops: float
+    traffic_gb: float
+    fallback_gb: float  # traffic of the rare branches, not counted
+    exchange: dict[str, float]  # "kind over n" -> GB
+    compute_ms: float
+    memory_ms: float
+    exchange_ms: float
+    roofline_ms: float
+    full_precision_ms: float  # roofline of the last steps (train_sae), else nan
+    hours: float  # of the whole run, nan where its length is not known
+
+
+def plan(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """Prints and writes the table.
+
+    Raises:
+      UserError: nothing to compile for, or no mesh shape that the config allows.
+    """
+    stage = config.plan.stage
+    if stage not in STAGES:
+        raise UserError(
+            f"--stage={stage}: expected one of {', '.join(STAGES)} (generate follows with the"
+            " generators)"
+        )
+    rows = []
+    for topology in filter(None, config.plan.topology.split(",")):
+        rows += _rows_of(config, topology, devices_of(topology))
+    if config.plan.local:
+        rows += _rows_of(config, f"here: {jax.device_count()} x {jax.devices()[0].platform}",
+                         jax.devices())  # fmt: skip
+    if not rows:
+        raise UserError("nothing to plan for; set --topology=v5e:2x4 (several: with commas)")
+    sys.stdout.write(render(rows, stage))
+    write_json(workdir / "plan.json", {"stage": stage, "rows": [_as_json(row) for row in rows]})
+    logging.info("written to %s", workdir / "plan.json")
+
+
+def _rows_of(config, topology: str, devices: Sequence[jax.Device]) -> list[Row]:
+    """A row a mesh shape, best first; shapes that do not divide the problem are left out."""
+    chip, n_chips = None, len(devices)
+    if devices[0].platform == "tpu":
+        chip, n_chips = share_of_chip(devices)
+    rows, refused = [], []
+    for mesh in _meshes(config, devices):
+        try:
+            lower = _lowering(config, mesh)
+        except UserError as error:
+            refused.append(str(error))
+            continue
+        logging.info("compiling for %s, mesh %s", topology, dict(mesh.shape))
+        rows.append(_row(config, topology, n_chips, chip, mesh, lower))
+    if not rows:
+        raise UserError(f"{topology}: no mesh shape divides the problem: {refused[0]}")
+    return sorted(rows, key=lambda row: (not row.fits, row.hours, row.roofline_ms))
+
+
+def _meshes(config, devices) -> list[Mesh]:
+    """The shape that the config fixes, or all that use every device."""
+    n, (data, model) = len(devices), (config.mesh.data, config.mesh.model)
+    if config.plan.stage == "measure":
+        return [make_mesh(-1, 1, devices)]
+    if config.plan.fixed_mesh:
+        return [make_mesh(data, model, devices)]
+    return [make_mesh(n // size, size, devices) for size in range(1, n + 1) if n % size == 0]
+
+
+def _lowering(config, mesh: Mesh) -> dict[str, Callable[[], Any]]:
+    """By kind of step, what lowers it: the first is the usual one, "full" that of the last steps."""
+    if config.plan.stage == "measure":
+        return {"usual": functools.partial(_lower_measure, config, mesh)}
+    check_mesh(config, mesh)
+    # Tokens only count where an epoch's steps are not given.
+    made = make_plan(config, mesh, 0)
+    objectives = {"usual": made.low if made.n_low else made.full}
+    if 0 < made.n_low < made.n_steps and made.low != made.full:
+        objectives["full"] = made.full
+    return {
+        kind: functools.partial(_lower_train, config, mesh, made, objective)
+        for kind, objective in objectives.items()
+    }
+
+
+def _lower_train(config, mesh: Mesh, made, objective) -> Any:
+    train = config.train
+    width = VARIANTS[config.encoder.variant].width
+
+    def shape(dims, spec):
+        return jax.ShapeDtypeStruct(dims, jnp.float32, sharding=NamedSharding(mesh, spec))
+
+    C = shape((train.n_candidates, width), CANDIDATES)
+    tokens = shape((train.accumulate, train.tokens_per_step // train.accumulate, width), TOKENS)
+    state = jax.eval_shape(
+        lambda C: init_state(
+            jax.random.key(0), C, train.n_concepts, made.optimizer, train.activation
+        ),
+        C,
+    )
+    state = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        state,
+        shardings(state, mesh),
+    )
+    step = jit_step(made, objective, state, mesh, config.train.full_precision)
+    return step.lower(state, tokens, C)
+
+
+def _lower_measure(config, mesh: Mesh) -> Any:
+    model = DinoV2(VARIANTS[config.encoder.variant], jnp.dtype(config.encoder.dtype))
+    crop, n_concepts = config.encoder.crop, config.train.n_concepts
+    grid = token_grid(model.config, crop, crop)
+    n_images = inputs.batch_size(config, mesh)
+    everywhere, divided = replicated(mesh), over_data(mesh)
+
+    def place(tree, sharding):
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
+
+    images = jax.ShapeDtypeStruct((n_images, crop, crop, 3), jnp.uint8, sharding=divided)
+    rows = jax.ShapeDtypeStruct((n_images,), jnp.int32, sharding=divided)
+    mask = jax.ShapeDtypeStruct((n_images,), bool, sharding=divided)
+    params = abstract_params(model)
+    vector = jax.ShapeDtypeStruct((n_concepts,), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((model.config.width, n_concepts), jnp.float32)
+    sae = {"kernel": kernel, "bias": vector, "scale": vector, "shift": vector}
+    top = jax.eval_shape(lambda: streaming.init_top_images(n_concepts, config.measure.top_images))
+    step = jit_measure(model, grid, mesh)
+    return step.lower(
+        place(params, everywhere), place(sae, everywhere),
+        jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere), place(top, everywhere),
+        images, mask, rows, n_kept=FIRST_KEPT, precision=matmul_precision(config.encoder.dtype),
+    )  # fmt: skip
+
+
+def _row(config, topology, n_chips, chip: Chip | None, mesh: Mesh, lower) -> Row:
+    compiled = lower["usual"]().compile()
+    cost, memory = cost_of(compiled.as_text()), compiled.memory_analysis()
+    peak = memory.peak_memory_in_bytes
+    times = (
+        roofline(cost, chip) if chip else dict.fromkeys(("compute", "memory", "exchange"), np.nan)
+    )
+    seconds = max(times.values())
+    full = np.nan
+    if "full" in lower and chip:
+        last = lower["full"]().compile()
+        full = max(roofline(cost_of(last.as_text()), chip).values())
+        peak = max(peak, last.memory_analysis().peak_memory_in_bytes)
+    return Row(
+        topology=topology,
+        n_chips=n_chips,
+        data=mesh.shape["data"],
+        model=mesh.shape["model"],
+        argument_gb=memory.argument_size_in_bytes / 1e9,
+        temporary_gb=memory.temp_size_in_bytes / 1e9,
+        peak_gb=peak / 1e9,
+        memory_gb=chip.memory / 1e9 if chip else np.nan,
+        fits=peak <= chip.memory if chip else True,
+        teraflops=cost.flops / 1e12,
+        traffic_gb=cost.bytes / 1e9,
+        fallback_gb=cost.fallback_bytes / 1e9,
+        exchange={f"{kind} over {n}": size / 1e9 for (kind, n), size in cost.collectives.items()},
+        compute_ms=1e3 * times["compute"],
+        memory_ms=1e3 * times["memory"],
+        exchange_ms=1e3 * times["exchange"],
+        roofline_ms=1e3 * seconds,
+        full_precision_ms=1e3 * full,
+        hours=_hours(config, mesh, seconds, full),
+    )
+
+
+def _hours(config, mesh: Mesh, seconds: float, full: float) -> float:
+    """Of the whole run: images for measure (both arms' limit), steps for train_sae."""
+    if config.plan.stage == "measure":
+        n_images = 2 * config.real.limit
+        batch = inputs.batch_size(config, mesh)
+        return n_images / batch * seconds / 3600 if n_images > 0 else np.nan
+    if config.train.steps < 1:
+        return np.nan
+    made = make_plan(config, mesh, 0)
+    last = full if np.isfinite(full) else seconds
+    return (made.n_low * seconds + (made.n_steps - made.n_low) * last) / 3600
+
+
+def render(rows: Sequence[Row], stage: str) -> str:
+    """The table as text."""
+    title = (
+        "topology", "chips", "data x model", "arguments", "temporaries", "peak", "of", "Tflop",
+        "traffic", "exchange", "ms: compute", "memory", "exchange", "roofline", "last", "hours", "",
+    )  # fmt: skip
+    lines = [title]
+    for row in rows:
+        exchange = ", ".join(f"{kind} {size:.2f} GB" for kind, size in sorted(row.exchange.items())
+                             if size >= 0.005)  # fmt: skip
+        lines.append((
+            row.topology, f"{row.n_chips}", f"{row.data} x {row.model}", f"{row.argument_gb:.2f} GB",
+            f"{row.temporary_gb:.2f} GB", f"{row.peak_gb:.2f} GB", _number(row.memory_gb, "GB", 0),
+            f"{row.teraflops:.2f}", f"{row.traffic_gb:.1f} GB", exchange or "none",
+            _number(row.compute_ms), _number(row.memory_ms), _number(row.exchange_ms),
+            _number(row.roofline_ms), _number(row.full_precision_ms), _number(row.hours, digits=2),
+            "" if row.fits else "DOES NOT FIT",
+        ))  # fmt: skip
+    widths = [max(len(line[i]) for line in lines) for i in range(len(title))]
+    text = "".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        + "\n"
+        for line in lines
+    )
+    notes = [
+        f"{stage}: memory, Tflop, traffic and exchange are those of one device and one step, as"
+        " compiled; a roofline is the least time that the slowest of the three can take, not a"
+        " measurement."
+    ]
+    if not any(row.fits for row in rows):
+        notes.append("NOTHING FITS: more chips, more model sharding, fewer tokens a step, or"
+                     " --config.train.accumulate")  # fmt: skip
+    return text + "".join(f"{note}\n" for note in notes)
+
+
+def _number(value: float, unit: str = "", digits: int = 1) -> str:
+    return f"{value:.{digits}f} {unit}".rstrip() if np.isfinite(value) else "-"
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    values = dataclasses.asdict(row)
+    return {
+        key: None if isinstance(value, float) and not np.isfinite(value) else value
+        for key, value in values.items()
+    }
