@@ -101,6 +101,19 @@ def console() -> None:
         # Taken away, not failed: whoever restarts preempted jobs runs the same command again.
         sys.stderr.write(f"bsjax: {stopped}; the same command goes on from here\n")
         sys.exit(0)
+    except RuntimeError as error:
+        from bsjax.core import distributed
+
+        if not distributed.is_lost_host(error) or (FLAGS.is_parsed() and FLAGS.debug):
+            raise
+        reason = str(error).splitlines()[0][:300]
+        sys.stderr.write(
+            f"bsjax: another host does not answer ({reason}); start the same command on all hosts"
+            " again, and it goes on from the newest checkpoint\n"
+        )
+        sys.stderr.flush()
+        # A regular exit would wait minutes for the lost host to say goodbye.
+        os._exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("bsjax: interrupted; the same command goes on from here\n")
         sys.exit(130)

@@ -25,6 +25,7 @@ from bsjax.sae.dictionary import project
 FLAG = "--config.sae.weights"
 PUBLISHED = "RA-SAE-DINOv2-32k.pth"
 TRAINED = "sae.safetensors"
+OVERCOMPLETE = "overcomplete.safetensors"
 FUSED_SCHEMA = 1
 ROWS_PER_BLOCK = 1024
 CACHE_DIR = pathlib.Path("~/.cache/bsjax")

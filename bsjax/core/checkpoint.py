@@ -22,15 +22,18 @@ STATE, PROGRESS = "state", "progress"
 class Checkpoints:
     """The checkpoints of one training; all hosts call every method together."""
 
-    def __init__(self, folder: str | os.PathLike, keep: int):
+    def __init__(self, folder: str | os.PathLike, keep: int, is_read_only: bool = False):
         """Opens a folder.
 
         Args:
           folder: made when the first checkpoint is written.
           keep: newest checkpoints that stay.
+          is_read_only: nothing is written, and what is half-written stays.
         """
         self.folder = folder
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, cleanup_tmp_directories=not is_read_only, read_only=is_read_only
+        )
         path = folder if "://" in os.fspath(folder) else os.path.abspath(folder)
         self._manager = ocp.CheckpointManager(path, options=options, item_names=(STATE, PROGRESS))
 
@@ -47,7 +50,8 @@ class Checkpoints:
         """The newest checkpoint that can be read, or None if there is none at all.
 
         Args:
-          like: the state's shapes with their shardings; it need not be those it was saved with.
+          like: the state's shapes with their shardings, which need not be those it was saved with;
+            None: whole arrays on this host, in plain dicts.
 
         Raises:
           UserError: there are checkpoints, and all are damaged.

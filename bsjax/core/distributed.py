@@ -48,6 +48,15 @@ def initialize() -> None:
         ) from error
 
 
+def is_lost_host(error: Exception) -> bool:
+    """Whether this error of jax means that another host is gone, rather than a fault here."""
+    if not isinstance(error, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
+        return False
+    text = str(error).lower()
+    signs = ("gloo", "connection", "unavailable", "heartbeat", "deadline", "aborted", "cancelled")
+    return any(sign in text for sign in signs)
+
+
 def is_writer() -> bool:
     """Whether this host writes the files that all share."""
     return jax.process_index() == 0

@@ -17,7 +17,7 @@ def quiet_libraries() -> None:
     """Keeps the many lines out of the log that orbax writes about each checkpoint."""
 
     def is_worth_reading(record: std_logging.LogRecord) -> bool:
-        return record.levelno >= std_logging.WARNING or "orbax" not in record.pathname
+        return record.levelno >= std_logging.ERROR or "orbax" not in record.pathname
 
     logging.get_absl_handler().addFilter(is_worth_reading)
 

@@ -115,7 +115,7 @@ def _meshes(config, devices) -> list[Mesh]:
 
 
 def _lowering(config, mesh: Mesh) -> dict[str, Callable[[], Any]]:
-    """By kind of step, what lowers it: the first is the usual one, "full" that of the last steps."""
+    """What lowers each kind of step: "usual", and "full" if the last steps are others."""
     if config.plan.stage == "measure":
         return {"usual": functools.partial(_lower_measure, config, mesh)}
     check_mesh(config, mesh)
@@ -233,22 +233,29 @@ def _hours(config, mesh: Mesh, seconds: float, full: float) -> float:
 
 def render(rows: Sequence[Row], stage: str) -> str:
     """The table as text."""
-    title = (
-        "topology", "chips", "data x model", "arguments", "temporaries", "peak", "of", "Tflop",
-        "traffic", "exchange", "ms: compute", "memory", "exchange", "roofline", "last", "hours", "",
-    )  # fmt: skip
+    title = [
+        *("topology", "chips", "data x model", "arguments", "temporaries", "peak", "of"),
+        *("Tflop", "traffic", "exchange", "ms: compute", "memory", "exchange", "roofline", "last"),
+        *("hours", ""),
+    ]
     lines = [title]
     for row in rows:
-        exchange = ", ".join(f"{kind} {size:.2f} GB" for kind, size in sorted(row.exchange.items())
-                             if size >= 0.005)  # fmt: skip
-        lines.append((
-            row.topology, f"{row.n_chips}", f"{row.data} x {row.model}", f"{row.argument_gb:.2f} GB",
-            f"{row.temporary_gb:.2f} GB", f"{row.peak_gb:.2f} GB", _number(row.memory_gb, "GB", 0),
-            f"{row.teraflops:.2f}", f"{row.traffic_gb:.1f} GB", exchange or "none",
-            _number(row.compute_ms), _number(row.memory_ms), _number(row.exchange_ms),
-            _number(row.roofline_ms), _number(row.full_precision_ms), _number(row.hours, digits=2),
+        exchange = [f"{kind} {gb:.2f} GB" for kind, gb in row.exchange.items() if gb >= 0.005]
+        cells = (
+            row.topology,
+            f"{row.n_chips}",
+            f"{row.data} x {row.model}",
+            *(_number(gb, "GB", 2) for gb in (row.argument_gb, row.temporary_gb, row.peak_gb)),
+            _number(row.memory_gb, "GB", 0),
+            _number(row.teraflops, digits=2),
+            _number(row.traffic_gb, "GB"),
+            ", ".join(sorted(exchange)) or "none",
+            *map(_number, (row.compute_ms, row.memory_ms, row.exchange_ms)),
+            *map(_number, (row.roofline_ms, row.full_precision_ms)),
+            _number(row.hours, digits=2),
             "" if row.fits else "DOES NOT FIT",
-        ))  # fmt: skip
+        )
+        lines.append(cells)
     widths = [max(len(line[i]) for line in lines) for i in range(len(title))]
     text = "".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -198,9 +198,10 @@ def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
         key = stage_key(config.seed, "train_sae/candidates")
         iterations = train.candidate_iterations
         C, inertia = fit_candidates(key, tokens, train.n_candidates, iterations, mesh)
+        C = distributed.to_host(C)
         if distributed.is_writer():
             with atomic_path(path) as temporary:
-                np.savez(temporary, candidates=distributed.to_host(C), inertia=inertia)
+                np.savez(temporary, candidates=C, inertia=inertia)
         distributed.wait_for_all("candidates")
     with path.open("rb") as file, np.load(file) as stored:
         C = stored["candidates"]
@@ -258,8 +259,10 @@ def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, parents) ->
     state = _start(config, plan, C, mesh, checkpoints, parents)
     first = int(state.step)
     curves.begin(first)
-    steps = {is_low: jit_step(plan, objective, state, mesh, train.full_precision) for is_low, objective in
-             ((True, plan.low), (False, plan.full))}  # fmt: skip
+    make_step = functools.partial(
+        jit_step, plan, state=state, mesh=mesh, full_precision=train.full_precision
+    )
+    low, full = make_step(plan.low), make_step(plan.full)
     progress_made = {
         "parents": parents,
         "seed": config.seed,
@@ -279,7 +282,8 @@ def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, parents) ->
                 checkpoints.save(step, state, progress_made | {"next_step": step})
                 checkpoints.wait()
                 raise Preempted(f"stopped before step {step}, which is saved")
-            state, metrics = steps[step < plan.n_low](state, next(tokens_of_steps), C)
+            run = low if step < plan.n_low else full
+            state, metrics = run(state, next(tokens_of_steps), C)
             done = step + 1
             if done % train.look_every and done < plan.n_steps:
                 continue
@@ -323,6 +327,7 @@ def _finish(config, folder, plan, state, C, supply, encoder, settings, parents) 
             return dictionary(weights, C), params["encoder"], _constraints(weights)
 
     D, encoder_params, constraints = distributed.to_host(fuse(state.params, C))
+    points = distributed.to_host(C)
     threshold = float(state.threshold)
     if "log_threshold" in encoder_params:
         threshold = np.exp(encoder_params.pop("log_threshold"))
@@ -330,7 +335,7 @@ def _finish(config, folder, plan, state, C, supply, encoder, settings, parents) 
     if distributed.is_writer():
         source = f"train_sae seed {config.seed}"
         sae = save_trained(folder / TRAINED, encoder_params, D, threshold, source)
-        numbers = judge(sample, sae, np.asarray(distributed.to_host(C)))
+        numbers = judge(sample, sae, points)
         numbers |= {name: float(value) for name, value in constraints.items()}
         write_json(folder / QUALITY, numbers)
         plot_curves(folder / "curves.jsonl", folder / "curves.png")

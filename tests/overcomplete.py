@@ -1,0 +1,26 @@
+"""overcomplete 0.3.0, where it is installed, without the parts of it that the tests do not use.
+
+pip install --no-deps overcomplete==0.3.0 einops
+"""
+
+import importlib.util
+import sys
+import types
+
+
+def load() -> types.ModuleType:
+    """`overcomplete.sae`; skips the test that asks for it where it is not installed."""
+    spec = importlib.util.find_spec("overcomplete")
+    if spec is None:
+        import pytest
+
+        pytest.skip("overcomplete is not installed")
+    package = types.ModuleType("overcomplete")
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules["overcomplete"] = package
+    unused = types.ModuleType("overcomplete.optimization")
+    unused.batched_matrix_nnls = None
+    sys.modules["overcomplete.optimization"] = unused
+    import overcomplete.sae
+
+    return overcomplete.sae
