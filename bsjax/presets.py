@@ -102,6 +102,7 @@ def rasae_training() -> ml_collections.ConfigDict:
     train.max_tokens = 200_000  # supply=memory: tokens held, sampled evenly over the images
     train.token_store = ""  # supply=store: its folder
     train.shard_images = -1  # supply=store: images a shard; -1: as many as make 0.5 GB
+    train.compare_with = ""  # sae folder of another seed, for quality.json's stability
     train.judge_tokens = 4096  # sample that quality.json is measured on
     train.look_every = 20  # steps between two looks at the metrics; a look waits for the devices
     train.checkpoint_every = 1000  # steps

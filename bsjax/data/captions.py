@@ -42,7 +42,7 @@ class BadImage(NamedTuple):
 class ImageSet(NamedTuple):
     """A folder's images in the order of their keys."""
 
-    records: tuple[ImageRecord, ...]
+    records: Sequence[ImageRecord]
     bad: tuple[BadImage, ...]  # named in captions.csv, but absent
     n_listed: int  # images named, absent ones included
     n_unlisted: int  # images in the folder that captions.csv does not name

@@ -1,13 +1,19 @@
-"""How good an SAE is: fidelity, sparsity, dead concepts.
+"""How good an SAE is: fidelity, sparsity, dead concepts, the atoms' place and stability.
 
 Definitions follow overcomplete 0.3.0, whose numbers the tests reproduce.
 """
 
+import functools
+from typing import NamedTuple
+
+import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 from jaxtyping import Array, Float
 
 EPSILON = 1e-6
+ATOMS_PER_BLOCK = 1024
 
 
 def r2(x: Float[Array, "N D"], x_hat: Float[Array, "N D"]) -> Float[Array, ""]:
@@ -38,3 +44,107 @@ def energy_of_codes(codes: Float[Array, "N K"], D: Float[Array, "K D"]) -> Float
     """Length of each concept's mean contribution to the reconstruction."""
     mean = jnp.mean(codes, axis=0)
     return jnp.sqrt(jnp.sum(jnp.square(mean[:, None] * D), axis=1))
+
+
+def relative_l2(x: Float[Array, "N D"], x_hat: Float[Array, "N D"]) -> Float[Array, ""]:
+    """Mean over tokens of the length of the residual by the length of the token."""
+    error = jnp.linalg.norm(x - x_hat, axis=1)
+    return jnp.mean(error / (jnp.linalg.norm(x, axis=1) + EPSILON))
+
+
+class EnergySpread(NamedTuple):
+    """How evenly concepts carry the energy."""
+
+    effective_share: float  # exp(entropy) of the energies, by K: 1 where all are equal
+    top_percent: float  # share of the energy that the strongest 1 % of concepts carry
+
+
+def energy_spread(energy: Float[np.ndarray, "K"]) -> EnergySpread:
+    """Evenness of non-negative energies; zeros for an SAE that never fires."""
+    energy = np.asarray(energy, np.float64)
+    total = energy.sum()
+    if total == 0:
+        return EnergySpread(0.0, 0.0)
+    shares = energy[energy > 0] / total
+    effective = np.exp(-(shares * np.log(shares)).sum()) / len(energy)
+    n_top = max(len(energy) // 100, 1)
+    return EnergySpread(float(effective), float(np.sort(energy)[-n_top:].sum() / total))
+
+
+def ood_score(D: Float[Array, "K D"], points: Float[Array, "M D"]) -> Float[Array, "K"]:
+    """Distance of each atom to the data: 1 - the cosine to the nearest point (arXiv:2502.12892)."""
+    return 1 - _largest_cosine(_unit(D), _unit(points), is_same=False)
+
+
+def collinearity(D: Float[Array, "K D"]) -> Float[Array, "K"]:
+    """Largest absolute cosine of each atom to another; its maximum is the reference's number.
+
+    Differs: the reference's diagonal is left out; so is it here, by place.
+    """
+    unit = _unit(D)
+    return _largest_cosine(unit, unit, is_same=True)
+
+
+def stability(
+    D: Float[np.ndarray, "K D"], other: Float[np.ndarray, "K D"], exact_up_to: int = 4096
+) -> float:
+    """Mean cosine of the atoms of two trainings, matched one to one; 1 is the same dictionary.
+
+    With the Hungarian matching, K (1 - stability) is the reference's `cosine_hungarian_loss`. Above
+    `exact_up_to` atoms a matching by rounds stands for it, a lower bound: in each round every
+    unmatched atom names its best unmatched partner, and those who name each other are matched.
+    """
+    D, other = np.asarray(_unit(jnp.asarray(D))), np.asarray(_unit(jnp.asarray(other)))
+    if len(D) <= exact_up_to:
+        cosines = D @ other.T
+        rows, columns = scipy.optimize.linear_sum_assignment(cosines, maximize=True)
+        return float(cosines[rows, columns].mean())
+    return float(np.mean(_match_by_rounds(D, other)))
+
+
+def _match_by_rounds(D: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Cosines of mutually best pairs; each round ends at least the closest pair of all."""
+    left, right, found = np.arange(len(D)), np.arange(len(other)), []
+    while len(left):
+        to_right, cosine = _nearest(D[left], other[right])
+        to_left, _ = _nearest(other[right], D[left])
+        is_mutual = to_left[to_right] == np.arange(len(left))
+        if not is_mutual.any():  # ties alone
+            is_mutual[np.argmax(cosine)] = True
+        found.append(cosine[is_mutual])
+        keep = np.ones(len(right), bool)
+        keep[to_right[is_mutual]] = False
+        left, right = left[~is_mutual], right[keep]
+    return np.concatenate(found)
+
+
+def _nearest(D: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Place of and cosine to the nearest of the others, by blocks."""
+    places, cosines = [], []
+    for start in range(0, len(D), ATOMS_PER_BLOCK):
+        block = D[start : start + ATOMS_PER_BLOCK] @ other.T
+        places.append(block.argmax(axis=1))
+        cosines.append(block.max(axis=1))
+    return np.concatenate(places), np.concatenate(cosines)
+
+
+def _unit(vectors: Float[Array, "K D"]) -> Float[Array, "K D"]:
+    return vectors / (jnp.linalg.norm(vectors, axis=1, keepdims=True) + EPSILON)
+
+
+@functools.partial(jax.jit, static_argnames="is_same")
+def _largest_cosine(
+    vectors: Float[Array, "K D"], others: Float[Array, "M D"], is_same: bool
+) -> Float[Array, "K"]:
+    """Largest cosine (absolute, and not to itself, if both are the same), by blocks of vectors."""
+
+    def largest(item):
+        place, vector = item
+        cosines = others @ vector
+        if is_same:
+            cosines = jnp.where(jnp.arange(len(others)) == place, 0.0, jnp.abs(cosines))
+        return jnp.max(cosines)
+
+    with jax.default_matmul_precision("highest"):
+        items = (jnp.arange(len(vectors)), vectors)
+        return jax.lax.map(largest, items, batch_size=ATOMS_PER_BLOCK)

@@ -16,6 +16,7 @@ from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae
 from bsjax.core.artifacts import REAL, hash_json
 from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageSet, check_bad, list_folder
+from bsjax.data.sources import list_source
 
 PUBLISHED_THRESHOLD = 0.829
 
@@ -45,6 +46,10 @@ def load_arms(config: ml_collections.ConfigDict) -> list[Arm]:
     for name, section in ((REAL, "real"), (generated_name(config), "generated")):
         source = config[section]
         if not source.path:
+            continue
+        if source.source != "folder":
+            images, identity = list_source(source.source, source.path, source.split, source.limit)
+            arms.append(Arm(name, section, images, hash_json(identity)))
             continue
         images = list_folder(source.path, source.limit)
         check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")

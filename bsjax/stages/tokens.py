@@ -4,6 +4,7 @@ Reads images and the encoder. A token store is written once, shard by shard, by 
 there are, and goes on behind the shards that are finished.
 """
 
+import bisect
 import dataclasses
 import math
 import pathlib
@@ -72,7 +73,7 @@ def open_supply(
       UserError: not one usable image, a store of other tokens, no room for a store.
     """
     kind = config.train.supply
-    records = [record for arm in arms for record in arm.images.records]
+    records = Joined([arm.images.records for arm in arms])
     if kind == "images":
         return _supply_of_images(config, records, encoder, mesh)
     if kind == "store":
@@ -80,6 +81,23 @@ def open_supply(
     else:
         source = TokenArray(_collect(config, records, encoder))
     return _supply_of_tokens(config, source, mesh)
+
+
+class Joined(Sequence):
+    """Records of several sets, one behind the other; none is read for it."""
+
+    def __init__(self, parts: Sequence[Sequence[Any]]):
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts]).tolist()
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, row: int) -> Any:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        place = bisect.bisect_right(self.ends, row)
+        return self.parts[place][row - self.ends[place] + len(self.parts[place])]
 
 
 def encode_tokens(
@@ -163,7 +181,7 @@ def open_store(
 
 def _extract(config, folder, arms, encoder, settings, parents) -> None:
     """Writes the shards that are not there yet, those of this host, and then the manifest."""
-    records = [record for arm in arms for record in arm.images.records]
+    records = Joined([arm.images.records for arm in arms])
     per_image, width = _n_tokens_per_image(config, encoder), encoder.model.config.width
     bill = token_store.storage_bill(len(records), per_image, width)
     free = shutil.disk_usage(folder).free
@@ -192,7 +210,7 @@ def _extract(config, folder, arms, encoder, settings, parents) -> None:
             if paths[i].is_file():
                 continue
             rows = order[i * images_per_shard : (i + 1) * images_per_shard]
-            chosen = [records[row] for row in rows]
+            chosen = [records[int(row)] for row in rows]
             parts = []
             for batch in _image_batches(config, chosen, inputs.batch_size(config, mesh)):
                 tokens = np.asarray(encode(params, put(batch.images, over_data(mesh))))[batch.mask]
@@ -292,7 +310,7 @@ class _LoadImages:
             order = np.random.default_rng([self.seed, int(epoch)]).permutation(len(self.records))
             here = places // len(self.records) == epoch
             rows[here] = order[places[here] % len(self.records)]
-        chosen = [self.records[row] for row in rows]
+        chosen = [self.records[int(row)] for row in rows]
         # Every host decodes every image's mask out of the images themselves: all or those it needs.
         images, mask, _ = load_images(chosen, self.padded, self.resize, self.crop)
         return np.concatenate([images[start:stop] for start, stop in self.parts]), mask

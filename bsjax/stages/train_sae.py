@@ -20,7 +20,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from bsjax import pipeline
-from bsjax.convert.rasae import TRAINED, load_parameters, save_trained
+from bsjax.convert.rasae import TRAINED, LoadedSAE, load_parameters, load_rasae, save_trained
 from bsjax.core import distributed
 from bsjax.core.artifacts import atomic_path, begin_stage, write_json, write_manifest
 from bsjax.core.checkpoint import Checkpoints
@@ -337,6 +337,14 @@ def _finish(config, folder, plan, state, C, supply, encoder, settings, parents) 
         sae = save_trained(folder / TRAINED, encoder_params, D, threshold, source)
         numbers = judge(sample, sae, points)
         numbers |= {name: float(value) for name, value in constraints.items()}
+        if config.train.compare_with:
+            other = load_rasae(config.train.compare_with).dictionary
+            if other.shape != sae.dictionary.shape:
+                raise UserError(
+                    f"train.compare_with={config.train.compare_with} has atoms {other.shape},"
+                    f" expected {sae.dictionary.shape}; set it to a training of another seed"
+                )
+            numbers["stability"] = quality.stability(sae.dictionary, other)
         write_json(folder / QUALITY, numbers)
         plot_curves(folder / "curves.jsonl", folder / "curves.png")
         logging.info("quality: %s", numbers)
@@ -356,25 +364,33 @@ def _constraints(weights) -> dict[str, jax.Array]:
     }
 
 
-def judge(tokens: np.ndarray, sae: Any, points: np.ndarray) -> dict[str, float]:
-    """Quality at inference, with the stored threshold, on a sample of tokens."""
+def judge(tokens: np.ndarray, sae: LoadedSAE, points: np.ndarray) -> dict[str, float]:
+    """Quality at inference, with the stored threshold, on a sample of tokens.
+
+    Args:
+      tokens: the sample [N, D].
+      sae: as saved.
+      points: candidate points [M, D], which stand for the data in the OOD score.
+    """
+    encoder = jax.tree.map(jnp.asarray, sae.encoder)
     x, D = jnp.asarray(tokens), jnp.asarray(sae.dictionary)
-    threshold = jnp.asarray(sae.threshold)
-    parts = []
-    for block in np.array_split(tokens, max(len(tokens) // 4096, 1)):
-        parts.append(
-            np.asarray(threshold_codes(pre_codes(sae.encoder, jnp.asarray(block)), threshold))
-        )
-    codes = jnp.asarray(np.concatenate(parts))
+    codes = threshold_codes(pre_codes(encoder, x), jnp.asarray(sae.threshold))
     x_hat = decode(codes, D)
-    energy = jnp.mean(codes, axis=0)
+    spread = quality.energy_spread(np.asarray(quality.energy_of_codes(codes, D)))
+    ood = quality.ood_score(D, jnp.asarray(points))
+    collinearity = quality.collinearity(D)
     return {
+        "tokens_judged": len(tokens),
         "r2": float(quality.r2(x, x_hat)),
+        "relative_l2": float(quality.relative_l2(x, x_hat)),
         "l0": float(quality.l0(codes)),
         "dead_share": float(jnp.mean(quality.dead(codes))),
         "hoyer": float(jnp.mean(quality.hoyer(codes))),
-        "energy": float(jnp.sum(energy)),
+        "energy_effective_share": spread.effective_share,
+        "energy_top_percent": spread.top_percent,
+        "ood_mean": float(jnp.mean(ood)),
+        "ood_largest": float(jnp.max(ood)),
+        "collinearity_mean": float(jnp.mean(collinearity)),
+        "collinearity_largest": float(jnp.max(collinearity)),
         "threshold": float(np.mean(sae.threshold)),
-        "tokens_judged": len(tokens),
-        "points": len(points),
     }
