@@ -27,7 +27,7 @@ from tests import overcomplete
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = REPO / "configs" / "rasae_imagenet.py"
-N_STEPS = 30
+N_STEPS = 20
 # A checkpoint every five steps: an interruption hits between any two of them.
 SETTINGS = {
     "real.limit": 12,
@@ -38,6 +38,7 @@ SETTINGS = {
     "train.look_every": 5,
     "train.checkpoint_every": 5,
     "train.judge_tokens": 512,
+    "train.peak_learning_rate": 2e-3,
     "train.compute_dtype": "float32",
 }
 
@@ -116,7 +117,7 @@ def interrupt(workdir, number, after_step):
 
 
 def test_killed_at_a_random_step_it_ends_with_the_same_bits(whole, tmp_path):
-    after = int(np.random.default_rng().choice([5, 10, 15, 20]))
+    after = int(np.random.default_rng().choice([5, 10]))
     code, _ = interrupt(tmp_path, signal.SIGKILL, after)
     assert code == -signal.SIGKILL
     assert not (tmp_path / "sae" / "manifest.json").exists()
@@ -140,7 +141,7 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(whole, tmp_path):
     folder = tmp_path / "sae" / "checkpoints"
     for name in ("manifest.json", "sae.safetensors", "quality.json"):
         (tmp_path / "sae" / name).unlink()
-    (folder / "35.orbax-checkpoint-tmp").mkdir()
+    (folder / "25.orbax-checkpoint-tmp").mkdir()
     for file in (folder / str(N_STEPS) / "state").rglob("*"):
         if file.is_file():
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -225,7 +226,7 @@ def test_a_dead_host_ends_the_others_and_a_restart_goes_on(whole, tmp_path):
     _, output = hosts[0].communicate(timeout=60)
     assert time.monotonic() - started < 60
     assert hosts[0].returncode != 0
-    assert "another host" in output, output[-2000:]
+    assert "another host" in output or "another task died" in output, output[-2000:]
     hosts[1].communicate()
     assert "going on from step" in train(tmp_path)
     for name, expected in weights(whole).items():
