@@ -1,0 +1,76 @@
+"""The cost read from a compiled program, against what is known of small ones."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from bsjax.core.chips import CHIPS, devices_of, roofline, share_of_chip
+from bsjax.core.compiled import Cost, cost_of
+from bsjax.core.errors import UserError
+from bsjax.core.mesh import make_mesh
+
+ONE = 2 * 64 * 32 * 16  # operations of a product of 64 x 32 and 32 x 16
+A, B = jnp.ones((64, 32)), jnp.ones((32, 16))
+
+
+def cost(function, *arguments):
+    return cost_of(jax.jit(function).lower(*arguments).compile().as_text())
+
+
+def test_a_product():
+    found = cost(lambda a, b: a @ b, A, B)
+    assert found.flops == ONE
+    assert found.bytes >= 4 * (64 * 32 + 32 * 16 + 64 * 16)
+    assert not found.collectives
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    def loop(a, b):
+        return jax.lax.fori_loop(0, 7, lambda i, a: jnp.tanh(a @ b @ b.T), a)
+
+    assert cost(loop, A, B).flops == 7 * 2 * ONE
+
+    def nested(a, b):
+        return jax.lax.fori_loop(0, 3, lambda i, a: loop(a, b) + i, a)
+
+    assert cost(nested, A, B).flops == 3 * 7 * 2 * ONE
+
+
+def test_of_a_condition_the_cheaper_branch_counts_and_the_other_is_told():
+    def either(a, b):
+        return jax.lax.cond(a[0, 0] > 0, lambda a: a, lambda a: jnp.tanh(a @ b @ b.T), a)
+
+    found = cost(either, A, B)
+    assert found.flops == 0
+    assert found.fallback_bytes > 4 * 64 * 32
+
+
+def test_exchange_between_devices():
+    mesh = make_mesh(8, 1)
+    total = jax.shard_map(
+        functools.partial(jax.lax.psum, axis_name="data"),
+        mesh=mesh,
+        in_specs=jax.P("data"),
+        out_specs=jax.P(),
+    )
+    found = cost(total, jnp.ones((8, 100)))
+    assert dict(found.collectives) == {("all-reduce", 8): 400}
+
+
+def test_roofline_by_hand():
+    chip = CHIPS["TPU v5 lite"]
+    found = Cost(flops=197e12, bytes=819e9 / 2)
+    found.collectives["all-reduce", 8] = 100e9
+    seconds = roofline(found, chip)
+    assert seconds == pytest.approx({"compute": 1, "memory": 0.5, "exchange": 2 * 7 / 8})
+
+
+def test_tpu_topologies():
+    pytest.importorskip("libtpu")
+    for name, n_chips, memory in (("v5e:2x4", 8, 16e9), ("v4:2x2x2", 8, 16e9)):
+        chip, found = share_of_chip(devices_of(name))
+        assert (found, chip.memory) == (n_chips, memory)
+    with pytest.raises(UserError, match="--topology=v0:1x1 cannot be compiled for"):
+        devices_of("v0:1x1")

@@ -1,0 +1,85 @@
+"""plan compiles what training runs and tells what it costs."""
+
+import json
+import pathlib
+import runpy
+
+import pytest
+from etils import epath
+
+from bsjax.core.errors import UserError
+from bsjax.stages.plan import plan
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def config():
+    return runpy.run_path(str(REPO / "configs" / "rasae_imagenet.py"))["get_config"]("tiny")
+
+
+def rows_of(workdir):
+    return json.loads((workdir / "plan.json").read_text())["rows"]
+
+
+def test_the_local_devices_in_every_shape(config, tmp_path, capsys):
+    plan(config, epath.Path(tmp_path))
+    rows = rows_of(tmp_path)
+    assert {(row["data"], row["model"]) for row in rows} == {(8, 1), (4, 2), (2, 4), (1, 8)}
+    assert all(row["teraflops"] > 0 and row["exchange"] for row in rows)
+    printed = capsys.readouterr().out
+    assert "here: 8 x cpu" in printed and "not a measurement" in printed
+
+
+def test_a_tpu_slice(config, tmp_path, capsys):
+    pytest.importorskip("libtpu")
+    config.plan.topology, config.plan.local = "v5e:2x4", False
+    config.plan.fixed_mesh, config.mesh.data, config.mesh.model = True, 2, 4
+    config.train.steps = 1000
+    plan(config, epath.Path(tmp_path))
+    (row,) = rows_of(tmp_path)
+    assert (row["n_chips"], row["memory_gb"], row["fits"]) == (8, 16, True)
+    usual = max(row["compute_ms"], row["memory_ms"], row["exchange_ms"])
+    assert row["roofline_ms"] == pytest.approx(usual)
+    expected = 800 * row["roofline_ms"] + 200 * row["full_precision_ms"]
+    assert row["hours"] == pytest.approx(expected / 3.6e6)
+    assert "v5e:2x4" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_said(config, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("libtpu")
+    from bsjax.core import chips
+
+    small = chips.CHIPS["TPU v5 lite"]._replace(memory=1e5)
+    monkeypatch.setitem(chips.CHIPS, "TPU v5 lite", small)
+    config.plan.topology, config.plan.local = "v5e:2x2", False
+    config.plan.fixed_mesh, config.mesh.data, config.mesh.model = True, 4, 1
+    plan(config, epath.Path(tmp_path))
+    assert not rows_of(tmp_path)[0]["fits"]
+    printed = capsys.readouterr().out
+    assert "DOES NOT FIT" in printed and "NOTHING FITS" in printed
+
+
+def test_measure(config, tmp_path):
+    config.plan.stage = "measure"
+    plan(config, epath.Path(tmp_path))
+    (row,) = rows_of(tmp_path)
+    # 40 images of 69 tokens a device: DINOv2-small has 22 million parameters.
+    assert row["teraflops"] > 2 * 20e6 * 69 / 1e12
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"plan.stage": "generate"}, "expected one of train_sae, measure"),
+        ({"plan.local": False}, "nothing to plan for"),
+        ({"train.n_concepts": 63, "mesh.model": 8, "plan.fixed_mesh": True, "mesh.data": 1},
+         "no mesh shape divides the problem: train.n_concepts=63 is not divisible by mesh.model=8"),
+    ],
+)  # fmt: skip
+def test_mistakes(config, tmp_path, changes, message):
+    for key, value in changes.items():
+        section, name = key.split(".")
+        config[section][name] = value
+    with pytest.raises(UserError, match=message):
+        plan(config, epath.Path(tmp_path))
