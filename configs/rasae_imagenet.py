@@ -28,7 +28,7 @@ from bsjax import presets
 from bsjax.core.config import parse_arg
 
 EMOJI = pathlib.Path(bsjax.__file__).parent / "assets" / "emoji"
-N_IMAGES, TOKENS_PER_IMAGE, EPOCHS = 1_281_167, 261, 50
+N_IMAGES, TOKENS_PER_IMAGE, EPOCHS = 1_281_167, 261, 50.0
 
 
 def get_config(arg: str = ""):
@@ -49,7 +49,7 @@ def get_config(arg: str = ""):
     train.relax_radius = 1.0
     train.loss = "aux"
     train.tokens_per_step = 65_536
-    train.steps = round(EPOCHS * N_IMAGES * TOKENS_PER_IMAGE / train.tokens_per_step)
+    train.steps, train.epochs = -1, EPOCHS
     train.peak_learning_rate, train.final_learning_rate = 5e-4, 1e-6
     train.warmup_share = 0.05
     train.weight_decay = 1e-4
@@ -59,6 +59,7 @@ def get_config(arg: str = ""):
     train.look_every = 100
     train.checkpoint_every = 5000
     cfg.mesh.data, cfg.mesh.model = -1, 8
+    cfg.plan.epoch_tokens = N_IMAGES * TOKENS_PER_IMAGE
 
     if arg.tiny:
         cfg.real.source, cfg.real.path, cfg.real.limit = "folder", str(EMOJI / "real"), 40

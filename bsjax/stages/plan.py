@@ -119,8 +119,7 @@ def _lowering(config, mesh: Mesh) -> dict[str, Callable[[], Any]]:
     if config.plan.stage == "measure":
         return {"usual": functools.partial(_lower_measure, config, mesh)}
     check_mesh(config, mesh)
-    # Tokens only count where an epoch's steps are not given.
-    made = make_plan(config, mesh, 0)
+    made = make_plan(config, mesh, config.plan.epoch_tokens)
     objectives = {"usual": made.low if made.n_low else made.full}
     if 0 < made.n_low < made.n_steps and made.low != made.full:
         objectives["full"] = made.full
@@ -224,9 +223,9 @@ def _hours(config, mesh: Mesh, seconds: float, full: float) -> float:
         n_images = 2 * config.real.limit
         batch = inputs.batch_size(config, mesh)
         return n_images / batch * seconds / 3600 if n_images > 0 else np.nan
-    if config.train.steps < 1:
+    if config.train.steps < 1 and not config.plan.epoch_tokens:
         return np.nan
-    made = make_plan(config, mesh, 0)
+    made = make_plan(config, mesh, config.plan.epoch_tokens)
     last = full if np.isfinite(full) else seconds
     return (made.n_low * seconds + (made.n_steps - made.n_low) * last) / 3600
 
