@@ -77,10 +77,7 @@ def ood_score(D: Float[Array, "K D"], points: Float[Array, "M D"]) -> Float[Arra
 
 
 def collinearity(D: Float[Array, "K D"]) -> Float[Array, "K"]:
-    """Largest absolute cosine of each atom to another; its maximum is the reference's number.
-
-    Differs: the reference's diagonal is left out; so is it here, by place.
-    """
+    """Largest absolute cosine of each atom to another; its maximum is the reference's number."""
     unit = _unit(D)
     return _largest_cosine(unit, unit, is_same=True)
 
