@@ -47,6 +47,10 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     distributed.initialize()
 
+    if stage_name != "train_sae" and distributed.n_hosts() > 1:
+        raise UserError(
+            f"{stage_name} runs on one host; unset BSJAX_DISTRIBUTED and start it there"
+        )
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(config), str(workdir))
     pipeline.BY_NAME[stage_name].load()(config, workdir)

@@ -48,6 +48,11 @@ def initialize() -> None:
         ) from error
 
 
+def n_hosts() -> int:
+    """Processes that work together."""
+    return jax.process_count()
+
+
 def is_lost_host(error: Exception) -> bool:
     """Whether this error of jax means that another host is gone, rather than a fault here."""
     if not isinstance(error, jax.errors.JaxRuntimeError) or jax.process_count() == 1:

@@ -29,7 +29,7 @@ from bsjax.core.mesh import DATA, MODEL
 from bsjax.core.topk import by_blocks, nth_largest_of_rows
 from bsjax.sae.batch_topk import batch_threshold, select_active, token_thresholds
 from bsjax.sae.encoder import NORM_EPSILON, EncoderParams
-from bsjax.sae.layouts import Masked, compact, matmul, stored
+from bsjax.sae.layouts import Entries, Layout, Masked, compact, matmul, stored
 
 AUX_WEIGHT = 0.1
 ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
@@ -116,14 +116,13 @@ def batch_gradient(
     inverse = jax.lax.rsqrt(variance + NORM_EPSILON)
     pre = (h - mean[:, None]) * inverse[:, None] * encoder["scale"][None] + encoder["shift"][None]
     z = jax.nn.relu(pre)
-    if not objective.is_compact:
-        # Made once: XLA may compute an array again inside each fusion that reads it, with another
-        # rounding, and the code that defines a threshold would fall below it in one of them.
-        z = jax.lax.optimization_barrier(z)
     if objective.is_compact:
         active, threshold = select_active(z, objective.n_active * n_tokens, (DATA, MODEL))
         layout = compact(z, active)
     else:
+        # Made once: XLA may compute an array again inside each fusion that reads it, with another
+        # rounding, and the code that defines a threshold would fall below it in one of them.
+        z = jax.lax.optimization_barrier(z)
         bounds, threshold = _bounds(z, encoder, objective, n_data)
         layout = Masked(jnp.where(_reaches(z, bounds), z, 0.0), dtype)
 
@@ -154,34 +153,9 @@ def batch_gradient(
         dz += jnp.where(helps, matmul(-d_unexplained, D.T, dtype), 0.0)
     dz = stored(dz, dtype)
 
-    # LayerNorm: dh = u - a - s h.
-    normed = (layout.of_matrix(h) - layout.of_tokens(mean)) * layout.of_tokens(inverse)
-    d_normed = layout.of_concepts(encoder["scale"]) * dz
-    u = layout.of_tokens(inverse) * d_normed
-    spread = jnp.stack([layout.sum_by_token(d_normed), layout.sum_by_token(d_normed * normed)])
-    mean_d, mean_dn = sum_over(spread, (MODEL,)) / n_concepts
-    s = jnp.square(inverse) * mean_dn  # [N]
-    a = inverse * mean_d - s * mean
-    x_s, x_a = s @ x, a @ x  # [D]
-    gram = matmul(x.T, s[:, None] * x, dtype)  # [D, D]
-    d_kernel = (
-        layout.times_tokens(u, x).T
-        - matmul(gram, encoder["kernel"], dtype)
-        - x_s[:, None] * encoder["bias"][None]
-        - x_a[:, None]
+    d_encoder = _encoder_gradient(
+        encoder, x, h, mean, inverse, layout, dz, n_concepts=n_concepts, dtype=dtype
     )
-    d_bias = (
-        layout.sum_by_concept(u)
-        - x_s @ encoder["kernel"]
-        - jnp.sum(s) * encoder["bias"]
-        - jnp.sum(a)
-    )
-    d_encoder = {
-        "kernel": d_kernel,
-        "bias": d_bias,
-        "scale": layout.sum_by_concept(dz * normed),
-        "shift": layout.sum_by_concept(dz),
-    }
     positive = layout.values > 0
     fires = layout.sum_by_concept(positive.astype(jnp.float32))
     totals = Totals(
@@ -193,6 +167,43 @@ def batch_gradient(
         threshold=threshold / n_data,
     )
     return BatchGradient(d_encoder | d_log_threshold, d_D, fires, totals)
+
+
+def _encoder_gradient(
+    encoder: EncoderParams,
+    x: Float[Array, "N D"],
+    h: Float[Array, "N K"],
+    mean: Float[Array, "N"],
+    inverse: Float[Array, "N"],
+    layout: Layout,
+    dz: Entries,
+    *,
+    n_concepts: int,
+    dtype: str,
+) -> dict[str, Array]:
+    """From the gradient of the codes back through LayerNorm and the linear map, never making dh."""
+    normed = (layout.of_matrix(h) - layout.of_tokens(mean)) * layout.of_tokens(inverse)
+    d_normed = layout.of_concepts(encoder["scale"]) * dz
+    u = layout.of_tokens(inverse) * d_normed
+    sums = jnp.stack([layout.sum_by_token(d_normed), layout.sum_by_token(d_normed * normed)])
+    mean_d, mean_dn = sum_over(sums, (MODEL,)) / n_concepts
+    # dh = u - a - s h
+    s = jnp.square(inverse) * mean_dn  # [N]
+    a = inverse * mean_d - s * mean
+    x_s, x_a = s @ x, a @ x  # [D]
+    gram = matmul(x.T, s[:, None] * x, dtype)  # [D, D]
+    kernel, bias = encoder["kernel"], encoder["bias"]
+    return {
+        "kernel": (
+            layout.times_tokens(u, x).T
+            - matmul(gram, kernel, dtype)
+            - x_s[:, None] * bias[None]
+            - x_a[:, None]
+        ),
+        "bias": layout.sum_by_concept(u) - x_s @ kernel - jnp.sum(s) * bias - jnp.sum(a),
+        "scale": layout.sum_by_concept(dz * normed),
+        "shift": layout.sum_by_concept(dz),
+    }
 
 
 def _bounds(
