@@ -29,6 +29,11 @@ def plot_curves(source: Any, target: Any) -> None:
     axes = figure.subplots(2, 4).ravel()
     for axis, (name, label) in zip(axes, SHOWN, strict=False):
         axis.plot([row["step"] for row in rows], [row[name] for row in rows], color="#5776b4")
+        if name == "loss":
+            axis.set_yscale("log")
+        if name == "r2":
+            # The first steps lie far below, and what comes later would be a flat line.
+            axis.set_ylim(max(min(row[name] for row in rows), -1.0) - 0.05, 1.05)
         axis.set_title(label, fontsize=10, loc="left")
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)

@@ -7,6 +7,7 @@ the same command goes on from the newest checkpoint, with the same tokens in the
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,7 +23,13 @@ from jax.sharding import Mesh, NamedSharding
 from bsjax import pipeline
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_parameters, load_rasae, save_trained
 from bsjax.core import distributed
-from bsjax.core.artifacts import atomic_path, begin_stage, write_json, write_manifest
+from bsjax.core.artifacts import (
+    atomic_path,
+    begin_stage,
+    differing_keys,
+    write_json,
+    write_manifest,
+)
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.config import select
 from bsjax.core.errors import Preempted, UserError
@@ -93,7 +100,9 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     checkpoints = Checkpoints(folder / CHECKPOINTS, config.train.keep_checkpoints)
     curves = Curves(folder, is_writer=distributed.is_writer())
     try:
-        state = _train(config, plan, supply, C, mesh, checkpoints, curves, parents)
+        # As JSON has it, to be compared with what a checkpoint tells.
+        made_from = json.loads(json.dumps({"settings": settings, "parents": parents}))
+        state = _train(config, plan, supply, C, mesh, checkpoints, curves, made_from)
     finally:
         curves.close()
         checkpoints.close()
@@ -208,7 +217,7 @@ def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
     return jax.make_array_from_callback(C.shape, NamedSharding(mesh, CANDIDATES), C.__getitem__)
 
 
-def _start(config, plan: Plan, C, mesh: Mesh, checkpoints: Checkpoints, parents) -> SAEState:
+def _start(config, plan: Plan, C, mesh: Mesh, checkpoints: Checkpoints, made_from) -> SAEState:
     """The state to go on from: own checkpoint, else `train.init_from`, else scratch."""
     train = config.train
 
@@ -226,10 +235,14 @@ def _start(config, plan: Plan, C, mesh: Mesh, checkpoints: Checkpoints, parents)
     restored = checkpoints.restore(like)
     if restored is not None:
         state, progress_made = restored
-        if progress_made["parents"] != parents:
+        found = {key: progress_made[key] for key in made_from}
+        if found != made_from:
+            changed = [
+                key for part in made_from for key in differing_keys(found[part], made_from[part])
+            ]
             raise UserError(
-                f"the checkpoints in {checkpoints.folder} were trained on other images or another"
-                " encoder; choose another --workdir or --overwrite"
+                f"the checkpoints in {checkpoints.folder} are of another training (not the same:"
+                f" {', '.join(changed)}); choose another --workdir or --overwrite"
             )
         logging.info("train_sae: going on from step %d", int(state.step))
         return state
@@ -253,21 +266,16 @@ def _start(config, plan: Plan, C, mesh: Mesh, checkpoints: Checkpoints, parents)
     return jax.jit(fresh, out_shardings=places)(C)
 
 
-def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, parents) -> SAEState:
+def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, made_from) -> SAEState:
     """Runs the steps that are left."""
     train = config.train
-    state = _start(config, plan, C, mesh, checkpoints, parents)
+    state = _start(config, plan, C, mesh, checkpoints, made_from)
     first = int(state.step)
     curves.begin(first)
     make_step = functools.partial(
         jit_step, plan, state=state, mesh=mesh, full_precision=train.full_precision
     )
     low, full = make_step(plan.low), make_step(plan.full)
-    progress_made = {
-        "parents": parents,
-        "seed": config.seed,
-        "config": config.to_json_best_effort(),
-    }
     dead_share = jax.jit(
         lambda state: jnp.mean(state.last_active < jnp.maximum(state.step - DEAD_AFTER, 0))
     )
@@ -279,7 +287,7 @@ def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, parents) ->
         tokens_of_steps = supply.steps(first, plan.n_steps)
         for step in range(first, plan.n_steps):
             if stop.is_set(step):
-                checkpoints.save(step, state, progress_made | {"next_step": step})
+                checkpoints.save(step, state, made_from | {"next_step": step})
                 checkpoints.wait()
                 raise Preempted(f"stopped before step {step}, which is saved")
             run = low if step < plan.n_low else full
@@ -310,9 +318,9 @@ def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, parents) ->
             bar.update(done - bar.n)
             # Saved only where the loss was just seen to be finite.
             if done // train.checkpoint_every > (done - train.look_every) // train.checkpoint_every:
-                checkpoints.save(done, state, progress_made | {"next_step": done})
+                checkpoints.save(done, state, made_from | {"next_step": done})
         tokens_of_steps.close()
-        checkpoints.save(plan.n_steps, state, progress_made | {"next_step": plan.n_steps})
+        checkpoints.save(plan.n_steps, state, made_from | {"next_step": plan.n_steps})
     return state
 
 

@@ -152,6 +152,13 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(whole, tmp_path):
     assert_equal(weights(tmp_path), weights(whole))
 
 
+def test_checkpoints_of_another_training_are_refused(whole, tmp_path):
+    shutil.copytree(whole / "sae" / "checkpoints", tmp_path / "sae" / "checkpoints")
+    config = config_of(**{"train.peak_learning_rate": 1e-3, "seed": 1})
+    with pytest.raises(UserError, match="not the same: seed, train.peak_learning_rate"):
+        train_sae(config, epath.Path(tmp_path))
+
+
 def test_a_finished_training_is_not_repeated_and_another_config_is_refused(whole):
     config = config_of()
     before = (whole / "sae" / "sae.safetensors").stat().st_mtime_ns
