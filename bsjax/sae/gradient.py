@@ -108,13 +108,18 @@ def batch_gradient(
       n_data: size of the mesh axis "data".
     """
     dtype = objective.compute_dtype
+    n_model = n_concepts // D.shape[0]
     n_tokens = x.shape[0] * n_data
     size = n_tokens * x.shape[1]  # the loss is a mean over so many numbers
-    h = stored(matmul(x, encoder["kernel"], dtype) + encoder["bias"][None], dtype)  # [N, K]
-    mean = sum_over(jnp.sum(h, axis=1), (MODEL,)) / n_concepts  # [N]
-    variance = sum_over(jnp.sum(jnp.square(h - mean[:, None]), axis=1), (MODEL,)) / n_concepts
+    kernel, bias = encoder["kernel"], encoder["bias"]
+    # LayerNorm's mean over concepts is linear in the token, and known before the product is made:
+    # so h is centred as it is written, and no pass over [N, K] is spent on it.
+    mean_kernel = sum_over(jnp.mean(_rounded(kernel, dtype), axis=1), (MODEL,)) / n_model
+    mean = _rounded(x, dtype) @ mean_kernel + sum_over(jnp.mean(bias), (MODEL,)) / n_model  # [N]
+    h = stored(matmul(x, kernel, dtype) + bias[None] - mean[:, None], dtype)  # [N, K]
+    variance = sum_over(jnp.sum(jnp.square(h), axis=1), (MODEL,)) / n_concepts
     inverse = jax.lax.rsqrt(variance + NORM_EPSILON)
-    pre = (h - mean[:, None]) * inverse[:, None] * encoder["scale"][None] + encoder["shift"][None]
+    pre = h * inverse[:, None] * encoder["scale"][None] + encoder["shift"][None]
     z = jax.nn.relu(pre)
     if objective.is_compact:
         active, threshold = select_active(z, objective.n_active * n_tokens, (DATA, MODEL))
@@ -169,10 +174,15 @@ def batch_gradient(
     return BatchGradient(d_encoder | d_log_threshold, d_D, fires, totals)
 
 
+def _rounded(array: Float[Array, "..."], dtype: str) -> Float[Array, "..."]:
+    """As the operand of a product in `dtype`."""
+    return array.astype(dtype).astype(jnp.float32)
+
+
 def _encoder_gradient(
     encoder: EncoderParams,
     x: Float[Array, "N D"],
-    h: Float[Array, "N K"],
+    centred: Float[Array, "N K"],
     mean: Float[Array, "N"],
     inverse: Float[Array, "N"],
     layout: Layout,
@@ -182,12 +192,12 @@ def _encoder_gradient(
     dtype: str,
 ) -> dict[str, Array]:
     """From the gradient of the codes back through LayerNorm and the linear map, never making dh."""
-    normed = (layout.of_matrix(h) - layout.of_tokens(mean)) * layout.of_tokens(inverse)
+    normed = layout.of_matrix(centred) * layout.of_tokens(inverse)
     d_normed = layout.of_concepts(encoder["scale"]) * dz
     u = layout.of_tokens(inverse) * d_normed
     sums = jnp.stack([layout.sum_by_token(d_normed), layout.sum_by_token(d_normed * normed)])
     mean_d, mean_dn = sum_over(sums, (MODEL,)) / n_concepts
-    # dh = u - a - s h
+    # dh = u - a - s h, h not centred
     s = jnp.square(inverse) * mean_dn  # [N]
     a = inverse * mean_d - s * mean
     x_s, x_a = s @ x, a @ x  # [D]
