@@ -13,6 +13,24 @@ run() {
   fi
 }
 
+# option ARGUMENT: takes an option that every script knows; fails on anything else.
+option() {
+  case $1 in
+    -h | --help) usage; exit 0 ;;
+    --dry-run) DRY_RUN=1 ;;
+    *) return 1 ;;
+  esac
+}
+
+# need_stage COUNT: stops with one line if no arguments for bsjax are left.
+need_stage() {
+  if [[ $1 -eq 0 ]]; then
+    printf '%s: expected a stage behind --, got none; for example -- train_sae --config=...\n' \
+      "${0##*/}" >&2
+    exit 2
+  fi
+}
+
 # need NAME EXAMPLE: stops with one line if the variable is empty.
 need() {
   if [[ -z ${!1:-} ]]; then

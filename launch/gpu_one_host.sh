@@ -11,20 +11,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=launch/common.sh
 source "${here}/common.sh"
 
-while [[ $# -gt 0 ]]; do
-  case $1 in
-    -h | --help) usage; exit 0 ;;
-    --dry-run) DRY_RUN=1 ;;
-    --) shift; break ;;
-    *) break ;;
-  esac
-  shift
-done
-if [[ $# -eq 0 ]]; then
-  printf '%s: expected a stage behind --, got none; for example -- train_sae --config=...\n' \
-    "${0##*/}" >&2
-  exit 2
-fi
+while [[ $# -gt 0 ]] && option "$1"; do shift; done
+if [[ ${1:-} == -- ]]; then shift; fi
+need_stage $#
 
 venv=${here}/../.venv
 if [[ ${DRY_RUN} == 1 || ! -x ${venv}/bin/bsjax ]]; then

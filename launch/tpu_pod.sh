@@ -20,12 +20,12 @@ source "${here}/common.sh"
 
 action=""
 while [[ $# -gt 0 ]]; do
-  case $1 in
-    -h | --help) usage; exit 0 ;;
-    --dry-run) DRY_RUN=1 ;;
-    --) shift; break ;;
-    *) action=$1 ;;
-  esac
+  if ! option "$1"; then
+    case $1 in
+      --) shift; break ;;
+      *) action=$1 ;;
+    esac
+  fi
   shift
 done
 
@@ -57,11 +57,7 @@ venv/bin/pip install --quiet --upgrade pip && venv/bin/pip install --quiet -e ".
 }
 
 start() {
-  if [[ $# -eq 0 ]]; then
-    printf '%s: expected a stage behind --, got none; for example -- train_sae --config=...\n' \
-      "${0##*/}" >&2
-    exit 2
-  fi
+  need_stage $#
   local command
   command=$(printf '%q ' "$@")
   on_every_worker "cd bsjax && BSJAX_DISTRIBUTED=1 nohup ../venv/bin/bsjax ${command}>> ../bsjax.log 2>&1 &"

@@ -7,16 +7,22 @@ import importlib.util
 import sys
 import types
 
+import pytest
+
 
 def load() -> types.ModuleType:
-    """`overcomplete.sae`; skips the test that asks for it where it is not installed."""
+    """`overcomplete.sae`.
+
+    Raises:
+      ModuleNotFoundError: it is not installed.
+    """
     if "overcomplete.sae" in sys.modules:
         return sys.modules["overcomplete.sae"]
     spec = importlib.util.find_spec("overcomplete")
     if spec is None:
-        import pytest
-
-        pytest.skip("overcomplete is not installed")
+        raise ModuleNotFoundError(
+            "overcomplete is not there: pip install --no-deps overcomplete==0.3.0 einops"
+        )
     package = types.ModuleType("overcomplete")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules["overcomplete"] = package
@@ -26,3 +32,11 @@ def load() -> types.ModuleType:
     import overcomplete.sae
 
     return overcomplete.sae
+
+
+def load_or_skip() -> types.ModuleType:
+    """As `load`; skips the test that asks for it where it is not installed."""
+    try:
+        return load()
+    except ModuleNotFoundError as error:
+        pytest.skip(str(error))

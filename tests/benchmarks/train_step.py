@@ -10,14 +10,12 @@ loss, which shows that they do the same work. Peak memory is that of a process o
 
 import argparse
 import functools
-import importlib.util
 import json
 import pathlib
 import re
 import subprocess
 import sys
 import time
-import types
 
 import jax
 import numpy as np
@@ -28,23 +26,11 @@ from bsjax.core.mesh import make_mesh
 from bsjax.sae.gradient import Objective
 from bsjax.sae.train_step import init_state, train_step
 
+# The folder above the tests, which is not on the path of a script that lies in them.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
+from tests import overcomplete  # noqa: E402
+
 N_ACTIVE, LEARNING_RATE, WEIGHT_DECAY = 5, 5e-4, 1e-4
-
-
-def import_overcomplete():
-    """overcomplete.sae without the parts of the package that it does not use."""
-    spec = importlib.util.find_spec("overcomplete")
-    if spec is None:
-        sys.exit("overcomplete is not there: pip install --no-deps overcomplete==0.3.0 einops")
-    package = types.ModuleType("overcomplete")
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["overcomplete"] = package
-    unused = types.ModuleType("overcomplete.optimization")
-    unused.batched_matrix_nnls = None
-    sys.modules["overcomplete.optimization"] = unused
-    import overcomplete.sae
-
-    return overcomplete.sae
 
 
 def start(args):
@@ -78,7 +64,10 @@ def ours(args):
 
 
 def theirs(args):
-    sae = import_overcomplete()
+    try:
+        sae = overcomplete.load()
+    except ModuleNotFoundError as error:
+        sys.exit(str(error))
     state, _, C, tokens = start(args)
     encoder = sae.MLPEncoder(args.width, args.concepts, norm_layer=torch.nn.LayerNorm)
     model = sae.BatchTopKSAE(

@@ -363,7 +363,7 @@ def test_export_to_overcomplete_and_training_on_from_there(whole, tmp_path):
     scratch = json.loads((whole / "sae" / "curves.jsonl").read_text().splitlines()[0])
     assert first["loss"] < scratch["loss"]
 
-    reference = overcomplete.load()
+    reference = overcomplete.load_or_skip()
     import safetensors.torch
     import torch
 
