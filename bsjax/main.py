@@ -82,9 +82,9 @@ def parse_flags(argv: list[str], stage: str) -> None:
         raise UserError(f"{text}; keys stand in bsjax/presets.py; {USAGE}") from error
     if leftover:
         raise UserError(f"unexpected {leftover[0]!r}; {USAGE}")
+    if stage == "plan" and not FLAGS.workdir:
+        FLAGS.workdir = "."
     for name in ("config", "workdir"):
-        if name == "workdir" and stage == "plan":
-            FLAGS.workdir = FLAGS.workdir or "."
         if not getattr(FLAGS, name):
             raise UserError(f"--{name} is missing; {USAGE}")
 

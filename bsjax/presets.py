@@ -91,9 +91,7 @@ def rasae_training() -> ml_collections.ConfigDict:
     train.epochs = -1.0  # over all tokens; counts where steps is -1
     train.compute_dtype = "float32"  # of the matmuls; masters, sums and optimizer stay float32
     train.full_precision_share = 0.2  # of the steps, the last: in float32 whatever compute_dtype
-    train.full_precision = (
-        "highest"  # what float32 means: highest | high (TPU: 3 bfloat16 products)
-    )
+    train.full_precision = "highest"  # float32 products: highest | high (TPU: 3 bfloat16 ones)
     train.init_from = ""  # RA-SAE to go on from: published .pth | hub id | export; "": from scratch
     train.peak_learning_rate = 5e-4
     train.final_learning_rate = 1e-6

@@ -40,7 +40,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """
     path = epath.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if _is_remote(path):
+    if is_remote(path):
         with tempfile.TemporaryDirectory() as folder:
             temporary = pathlib.Path(folder) / path.name
             yield temporary
@@ -61,7 +61,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _is_remote(path: str | os.PathLike) -> bool:
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path is that of an object store (gs://...)."""
     return "://" in os.fspath(path)
 
 
@@ -183,7 +184,7 @@ def begin_stage(
     manifest = read_manifest(folder) if not overwrite else None
     started = folder / "config.json"
     if overwrite:
-        if _is_remote(folder):
+        if is_remote(folder):
             if folder.exists():
                 folder.rmtree()
         else:

@@ -14,6 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from absl import logging
 
+from bsjax.core.artifacts import is_remote
 from bsjax.core.errors import UserError
 
 STATE, PROGRESS = "state", "progress"
@@ -34,7 +35,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, cleanup_tmp_directories=not is_read_only, read_only=is_read_only
         )
-        path = folder if "://" in os.fspath(folder) else os.path.abspath(folder)
+        path = folder if is_remote(folder) else os.path.abspath(folder)
         self._manager = ocp.CheckpointManager(path, options=options, item_names=(STATE, PROGRESS))
 
     def save(self, step: int, state: Any, progress: Mapping[str, Any]) -> None:

@@ -1,10 +1,13 @@
 """Accelerators that `plan` knows: what a chip does a second and holds."""
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+from jax.experimental import topologies
 
+from bsjax.core.compiled import Cost
 from bsjax.core.errors import UserError
 
 
@@ -34,10 +37,6 @@ def devices_of(topology: str) -> list[jax.Device]:
     Raises:
       UserError: no libtpu, or no such topology.
     """
-    import os
-
-    from jax.experimental import topologies
-
     # Else libtpu waits for the metadata server of a cloud machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     try:
@@ -64,8 +63,8 @@ def share_of_chip(devices: Sequence[jax.Device]) -> tuple[Chip, int]:
     return Chip(*(share * number for number in CHIPS[kind])), n_chips
 
 
-def roofline(cost, chip: Chip) -> dict[str, float]:
-    """Seconds that a `bsjax.core.compiled.Cost` takes at least, by what limits it.
+def roofline(cost: Cost, chip: Chip) -> dict[str, float]:
+    """Seconds that a run takes at least, by what limits it.
 
     All-reduces send 2 (n - 1) / n of the array along a ring, gathers and scatters half of that.
     """

@@ -8,6 +8,7 @@ Arrays that the compiler keeps in fast on-chip memory cost no traffic.
 
 import collections
 import dataclasses
+import math
 import re
 
 ITEM_BYTES = {
@@ -116,10 +117,7 @@ def _bytes_of(kind: str, with_fast_memory: bool = False) -> int:
     total = 0
     for item, sizes, layout in _SHAPE.findall(kind):
         if item in ITEM_BYTES and (with_fast_memory or FAST_MEMORY not in layout):
-            n = 1
-            for size in filter(None, sizes.split(",")):
-                n *= int(size)
-            total += n * ITEM_BYTES[item]
+            total += ITEM_BYTES[item] * math.prod(map(int, filter(None, sizes.split(","))))
     return total
 
 
@@ -207,15 +205,13 @@ class _Walker:
 
     def _flops(self, each: _Instruction, types: dict[str, str]) -> float:
         if each.opcode == "fusion":
-            body = self.computations.get(_named(each.rest, "calls"), [])
+            body = self._body(each)
             inner = {other.name: other.type for other in body}
             return sum(self._flops(other, inner) for other in body)
         if each.opcode not in ("convolution", "dot") or each.operands[0] not in types:
             return 0.0
         left = _dims(types[each.operands[0]])
-        n = 2.0
-        for size in _dims(each.type):
-            n *= size
+        n = 2.0 * math.prod(_dims(each.type))
         if each.opcode == "convolution":
             labels = re.search(r"dim_labels=(\w+?)_", each.rest)[1]
             n *= left[labels.index("f")]

@@ -57,3 +57,17 @@ def over_data(mesh: Mesh) -> NamedSharding:
 def put(tree: Any, sharding: NamedSharding) -> Any:
     """Moves host arrays to the devices of `sharding`."""
     return jax.device_put(tree, sharding)
+
+
+def place_shapes(shapes: Any, shardings: Any) -> Any:
+    """Shapes and dtypes with where they will lie, to compile for or to restore into."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
+def divide(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Lays an array that every host holds over the devices; each takes its part alone."""
+    return jax.make_array_from_callback(array.shape, sharding, array.__getitem__)

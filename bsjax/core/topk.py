@@ -92,17 +92,17 @@ def by_blocks(function: Callable[..., Any], *arrays: Float[Array, "N ..."]) -> A
 
 
 def places_of_largest(
-    values: Float[Array, "S"], n: int
-) -> tuple[Int[Array, "n"], Float[Array, ""]]:
-    """Places of the `n` largest of non-negative numbers, in ascending order, and the smallest kept.
+    values: Float[Array, "S"], n: int, smallest: Float[Array, ""]
+) -> Int[Array, "n"]:
+    """Places of the numbers that are at least `smallest`, in ascending order, `n` at most.
 
-    Of numbers equal to the smallest those that come first are taken, as a stable sort does.
+    Of numbers equal to the smallest those that come first are taken, as a stable sort does. Where
+    fewer reach it, the place behind the last fills the rest.
     """
-    smallest = nth_largest(values, n)
     above, equal = values > smallest, values == smallest
     n_equal = n - jnp.sum(above, dtype=jnp.int32)
     kept = above | (equal & (jnp.cumsum(equal, dtype=jnp.int32) <= n_equal))
-    return jnp.nonzero(kept, size=n)[0].astype(jnp.int32), smallest
+    return jnp.nonzero(kept, size=n, fill_value=kept.size)[0].astype(jnp.int32)
 
 
 def _search(

@@ -22,6 +22,7 @@ from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageSet
 
 FLAG = "--config.real.path"
+MSGPACK_MAPS = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE) if first != 0x89)
 
 
 class LazyRecord(NamedTuple):
@@ -137,10 +138,9 @@ def _reader_of_arrayrecord(files):
 
     def read(row):
         record = source[row]
-        # A msgpack map begins with 0x80 to 0x8f or 0xde; no image format does.
-        if record[:1] and (
-            0x80 <= record[0] <= 0x8F and record[:1] != b"\x89" or record[0] == 0xDE
-        ):
+        # A msgpack map begins with 0x80 to 0x8f or 0xde. Of image formats only PNG begins so, with
+        # 0x89, which would be a map of nine fields.
+        if record[:1] in MSGPACK_MAPS:
             fields = msgpack.unpackb(record)
             return {"image": fields["image"], "caption": fields.get("caption", "")}
         return {"image": record, "caption": ""}

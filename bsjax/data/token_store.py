@@ -93,7 +93,6 @@ class TokenStore:
                 )
         self.shards = [StoreShard(*shard) for shard in manifest["shards"]]
         self.width: int = manifest["counts"]["width"]
-        self.digest: str = manifest["config_hash"]
         for shard in self.shards:
             path = folder / shard.name
             n_bytes = path.stat().st_size if path.is_file() else 0
@@ -134,9 +133,9 @@ class TokenStore:
 class TokenArray:
     """Tokens in memory, with the interface of a store whose blocks are single tokens."""
 
-    def __init__(self, tokens: Float[np.ndarray, "N D"], digest: str = ""):
+    def __init__(self, tokens: Float[np.ndarray, "N D"]):
         require_finite(tokens, "the encoder's output")
-        self.tokens, self.digest = tokens, digest
+        self.tokens = tokens
 
     @property
     def n_tokens(self) -> int:
@@ -159,12 +158,35 @@ def require_finite(tokens: Float[np.ndarray, "N D"], origin: str) -> None:
         )
 
 
+class EpochOrder:
+    """Items in a new random order epoch after epoch: an endless sequence that the seed decides."""
+
+    def __init__(self, seed: int, n_items: int):
+        self.seed, self.n_items = seed, n_items
+        self._known: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def stretch(self, i: int, length: int) -> Int[np.ndarray, "S"]:
+        """Stretch i, where the sequence is cut into stretches of this length."""
+        places = np.arange(i * length, (i + 1) * length)
+        items = np.empty_like(places)
+        for epoch in np.unique(places // self.n_items):
+            here = places // self.n_items == epoch
+            items[here] = self._permutation(int(epoch))[places[here] % self.n_items]
+        return items
+
+    def _permutation(self, epoch: int) -> Int[np.ndarray, "S"]:
+        known, order = self._known
+        if known != epoch:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.n_items)
+            self._known = (epoch, order)
+        return order
+
+
 class StepReader:
     """Tokens of a training step, a function of seed and step alone.
 
-    Epoch after epoch the blocks come in a new random order; step i takes the i-th stretch of that
-    endless sequence. So it does not matter how many hosts read, who reads ahead, or where a run was
-    interrupted. Worker processes can pickle it.
+    Step i takes the i-th stretch of blocks of an `EpochOrder`. So it does not matter how many hosts
+    read, who reads ahead, or where a run was interrupted. Worker processes can pickle it.
     """
 
     def __init__(
@@ -195,13 +217,13 @@ class StepReader:
                 f" (train.accumulate={n_micro} micro-batches of blocks of {block} tokens); set"
                 " --config.train.tokens_per_step"
             )
-        self.source, self.seed, self.block, self.n_micro = source, seed, block, n_micro
+        self.source, self.block, self.n_micro = source, block, n_micro
         self.blocks_per_step = tokens_per_step // block
         self.n_blocks = source.n_tokens // block
         self.parts = list(parts)
         if self.n_blocks < 1:
             raise UserError("there is not one block of tokens; add images")
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self.order = EpochOrder(seed, self.n_blocks)
 
     def __call__(self, step: int) -> Float[np.ndarray, "G N D"]:
         """This host's part of the tokens of step `step`, micro-batch by micro-batch."""
@@ -210,13 +232,7 @@ class StepReader:
 
     def blocks_of(self, step: int) -> Int[np.ndarray, "S"]:
         """The blocks of a step, over all hosts."""
-        first = step * self.blocks_per_step
-        places = np.arange(first, first + self.blocks_per_step)
-        blocks = np.empty_like(places)
-        for epoch in np.unique(places // self.n_blocks):
-            here = places // self.n_blocks == epoch
-            blocks[here] = self._permutation(int(epoch))[places[here] % self.n_blocks]
-        return blocks
+        return self.order.stretch(step, self.blocks_per_step)
 
     def _read_parts(self, blocks: Int[np.ndarray, "S"]) -> Float[np.ndarray, "N D"]:
         found = []
@@ -226,10 +242,3 @@ class StepReader:
             tokens = self.source.read_blocks(blocks[first:last])
             found.append(tokens[start - first * self.block : stop - first * self.block])
         return np.concatenate(found)
-
-    def _permutation(self, epoch: int) -> Int[np.ndarray, "S"]:
-        known, order = self._order
-        if known != epoch:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.n_blocks)
-            self._order = (epoch, order)
-        return order

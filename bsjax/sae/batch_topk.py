@@ -12,7 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from bsjax.core.collectives import Axes, max_over
-from bsjax.core.topk import by_blocks, largest_of_rows, nth_largest, nth_largest_of_rows
+from bsjax.core.topk import (
+    by_blocks,
+    largest_of_rows,
+    nth_largest,
+    nth_largest_of_rows,
+    places_of_largest,
+)
 
 MOMENTUM = 0.9
 # Compact search: codes of a token that are looked at first; enough for all but odd tokens.
@@ -24,7 +30,7 @@ GROUP, KEPT_OF_GROUP, LANES = 32, 4, 128
 
 
 class ActiveCodes(NamedTuple):
-    """Active codes of this device's block; where fewer are active than fit, zeros of token 0."""
+    """Active codes of this device's block; where fewer are active than fit, zeros fill up."""
 
     values: Float[Array, "A"]
     tokens: Int[Array, "A"]
@@ -121,11 +127,7 @@ def select_active(
 
 def _largest(found: ActiveCodes, n: int, threshold: Float[Array, ""]) -> ActiveCodes:
     """Of `found` those that reach the threshold, with room for `n`."""
-    above = found.values > threshold
-    equal = (found.values == threshold) & (threshold > 0)
-    n_equal = n - jnp.sum(above, dtype=jnp.int32)
-    kept = above | (equal & (jnp.cumsum(equal, dtype=jnp.int32) <= n_equal))
-    place = jnp.nonzero(kept, size=n, fill_value=kept.size)[0].astype(jnp.int32)
+    place = places_of_largest(found.values, n, threshold)
     return jax.tree.map(lambda array: array.at[place].get(mode="fill", fill_value=0), found)
 
 

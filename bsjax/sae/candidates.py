@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int, Key
 
-from bsjax.core.mesh import DATA, MODEL
+from bsjax.core.mesh import DATA, MODEL, divide, replicated
 
 TOKENS_PER_BLOCK = 4096
 # k-means++ draws one seed a round; so many rounds at most, with more seeds each for many centroids.
@@ -51,10 +51,7 @@ def fit_candidates(
     weights = np.pad(np.ones(n_tokens, np.float32), (0, padding))
     tokens = np.pad(np.asarray(tokens), ((0, padding), (0, 0)))
     over = NamedSharding(mesh, P(EVERYWHERE))
-    tokens, weights = (
-        jax.make_array_from_callback(array.shape, over, array.__getitem__)
-        for array in (tokens, weights)
-    )
+    tokens, weights = divide(tokens, over), divide(weights, over)
     key_seed, key_empty = jax.random.split(key)
     with jax.default_matmul_precision("highest"):
         centroids = _seed(key_seed, tokens, weights, n_candidates, mesh)
@@ -111,7 +108,7 @@ def _seed(key, tokens, weights, n_candidates, mesh) -> Float[Array, "M D"]:
     first = tokens[jax.random.randint(key_first, (), 0, n_tokens)][None]
     _, rest = jax.lax.scan(step, to_seeds(first)[:, 0], jax.random.split(key_rest, n_rounds))
     seeds = jnp.concatenate([first, rest.reshape(-1, tokens.shape[1])])[:n_candidates]
-    return jax.lax.with_sharding_constraint(seeds, NamedSharding(mesh, P()))
+    return jax.lax.with_sharding_constraint(seeds, replicated(mesh))
 
 
 @functools.partial(jax.jit, static_argnames="mesh")

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -70,6 +71,11 @@ def load_encoder(config: ml_collections.ConfigDict) -> LoadedEncoder:
     for note in encoder_notes(loaded):
         logging.warning("%s", note)
     return loaded
+
+
+def parents_of(encoder: LoadedEncoder, arms: Sequence[Arm]) -> dict[str, str]:
+    """Hashes of what tokens are made from, for a manifest."""
+    return {"encoder": encoder.digest} | {f"images/{arm.name}": arm.digest for arm in arms}
 
 
 def encoder_notes(encoder: LoadedEncoder) -> list[str]:

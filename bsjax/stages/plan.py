@@ -24,12 +24,12 @@ from bsjax.core.artifacts import write_json
 from bsjax.core.chips import Chip, devices_of, roofline, share_of_chip
 from bsjax.core.compiled import cost_of
 from bsjax.core.errors import UserError
-from bsjax.core.mesh import make_mesh, over_data, replicated
+from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
 from bsjax.models.dinov2 import VARIANTS, DinoV2, token_grid
-from bsjax.sae.train_step import CANDIDATES, TOKENS, init_state, shardings
+from bsjax.sae.train_step import CANDIDATES, TOKENS, shardings
 from bsjax.stages import inputs
 from bsjax.stages.measure import FIRST_KEPT, jit_measure, matmul_precision
-from bsjax.stages.train_sae import check_mesh, jit_step, make_plan
+from bsjax.stages.recipe import check_mesh, fresh_state, jit_step, make_recipe
 from bsjax.stats import streaming
 
 STAGES = ("train_sae", "measure")
@@ -119,7 +119,7 @@ def _lowering(config, mesh: Mesh) -> dict[str, Callable[[], Any]]:
     if config.plan.stage == "measure":
         return {"usual": functools.partial(_lower_measure, config, mesh)}
     check_mesh(config, mesh)
-    made = make_plan(config, mesh, config.plan.epoch_tokens)
+    made = make_recipe(config, mesh, config.plan.epoch_tokens)
     objectives = {"usual": made.low if made.n_low else made.full}
     if 0 < made.n_low < made.n_steps and made.low != made.full:
         objectives["full"] = made.full
@@ -138,17 +138,8 @@ def _lower_train(config, mesh: Mesh, made, objective) -> Any:
 
     C = shape((train.n_candidates, width), CANDIDATES)
     tokens = shape((train.accumulate, train.tokens_per_step // train.accumulate, width), TOKENS)
-    state = jax.eval_shape(
-        lambda C: init_state(
-            jax.random.key(0), C, train.n_concepts, made.optimizer, train.activation
-        ),
-        C,
-    )
-    state = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        state,
-        shardings(state, mesh),
-    )
+    state = jax.eval_shape(functools.partial(fresh_state, config, made), C)
+    state = place_shapes(state, shardings(state, mesh))
     step = jit_step(made, objective, state, mesh, config.train.full_precision)
     return step.lower(state, tokens, C)
 
@@ -160,10 +151,8 @@ def _lower_measure(config, mesh: Mesh) -> Any:
     n_images = inputs.batch_size(config, mesh)
     everywhere, divided = replicated(mesh), over_data(mesh)
 
-    def place(tree, sharding):
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-        )
+    def whole(tree):
+        return place_shapes(tree, jax.tree.map(lambda _: everywhere, tree))
 
     images = jax.ShapeDtypeStruct((n_images, crop, crop, 3), jnp.uint8, sharding=divided)
     rows = jax.ShapeDtypeStruct((n_images,), jnp.int32, sharding=divided)
@@ -175,8 +164,8 @@ def _lower_measure(config, mesh: Mesh) -> Any:
     top = jax.eval_shape(lambda: streaming.init_top_images(n_concepts, config.measure.top_images))
     step = jit_measure(model, grid, mesh)
     return step.lower(
-        place(params, everywhere), place(sae, everywhere),
-        jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere), place(top, everywhere),
+        whole(params), whole(sae),
+        jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere), whole(top),
         images, mask, rows, n_kept=FIRST_KEPT, precision=matmul_precision(config.encoder.dtype),
     )  # fmt: skip
 
@@ -225,7 +214,7 @@ def _hours(config, mesh: Mesh, seconds: float, full: float) -> float:
         return n_images / batch * seconds / 3600 if n_images > 0 else np.nan
     if config.train.steps < 1 and not config.plan.epoch_tokens:
         return np.nan
-    made = make_plan(config, mesh, config.plan.epoch_tokens)
+    made = make_recipe(config, mesh, config.plan.epoch_tokens)
     last = full if np.isfinite(full) else seconds
     return (made.n_low * seconds + (made.n_steps - made.n_low) * last) / 3600
 

@@ -19,7 +19,6 @@ import ml_collections
 import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from bsjax.convert.dinov2 import LoadedEncoder
 from bsjax.core import distributed
@@ -31,7 +30,7 @@ from bsjax.core.mesh import make_mesh, over_data, put, replicated
 from bsjax.core.rng import item_key, stage_key
 from bsjax.data import token_store
 from bsjax.data.images import READ_THREADS, iterate_batches, load_images
-from bsjax.data.token_store import StepReader, TokenArray, TokenStore
+from bsjax.data.token_store import EpochOrder, StepReader, TokenArray, TokenStore
 from bsjax.models.dinov2 import normalise_images, token_grid
 from bsjax.sae.train_step import TOKENS
 from bsjax.stages import inputs
@@ -46,8 +45,6 @@ class Supply:
 
     Attributes:
       n_tokens: of one epoch.
-      width: features a token.
-      digest: of what they were made from, besides encoder and images.
       sample: number -> so many tokens [N, D] of the first epoch (fewer if there are fewer), the
         same on every host.
       steps: (first, stop) -> tokens [G, N, D] of each step, lying over the mesh. They depend on the
@@ -55,8 +52,6 @@ class Supply:
     """
 
     n_tokens: int
-    width: int
-    digest: str
     sample: Callable[[int], np.ndarray]
     steps: Callable[[int, int], Iterator[jax.Array]]
 
@@ -77,7 +72,7 @@ def open_supply(
     if kind == "images":
         return _supply_of_images(config, records, encoder, mesh)
     if kind == "store":
-        source = open_store(config, arms, encoder)
+        source = open_store(config, arms, records, encoder)
     else:
         source = TokenArray(_collect(config, records, encoder))
     return _supply_of_tokens(config, source, mesh)
@@ -158,7 +153,10 @@ def _image_batches(config, records, batch_size):
 
 
 def open_store(
-    config: ml_collections.ConfigDict, arms: Sequence[inputs.Arm], encoder: LoadedEncoder
+    config: ml_collections.ConfigDict,
+    arms: Sequence[inputs.Arm],
+    records: Sequence[Any],
+    encoder: LoadedEncoder,
 ) -> TokenStore:
     """The store of the config, extracted first if it is not finished.
 
@@ -167,21 +165,20 @@ def open_store(
     """
     folder = pathlib.Path(config.train.token_store).expanduser()
     settings = select(config, ("seed", "encoder", "train.shard_images"))
-    parents = {"encoder": encoder.digest} | {f"images/{arm.name}": arm.digest for arm in arms}
+    parents = inputs.parents_of(encoder, arms)
     done = None
     if distributed.is_writer():
         done = begin_stage(folder, config=settings, parents=parents, overwrite=False)
     distributed.wait_for_all("token_store")
     if not (folder / "manifest.json").is_file():
-        _extract(config, folder, arms, encoder, settings, parents)
+        _extract(config, folder, records, encoder, settings, parents)
     elif done is not None:
         logging.info("tokens: %s", folder)
     return TokenStore(folder, parents)
 
 
-def _extract(config, folder, arms, encoder, settings, parents) -> None:
+def _extract(config, folder, records, encoder, settings, parents) -> None:
     """Writes the shards that are not there yet, those of this host, and then the manifest."""
-    records = Joined([arm.images.records for arm in arms])
     per_image, width = _n_tokens_per_image(config, encoder), encoder.model.config.width
     bill = token_store.storage_bill(len(records), per_image, width)
     free = shutil.disk_usage(folder).free
@@ -249,7 +246,7 @@ def _supply_of_tokens(config, source: TokenArray | TokenStore, mesh: Mesh) -> Su
         for local in _read_ahead(reader, first, stop):
             yield _spread(local, parts, shape, sharding)
 
-    return Supply(source.n_tokens, source.width, source.digest, sample, steps)
+    return Supply(source.n_tokens, sample, steps)
 
 
 def _supply_of_images(config, records, encoder: LoadedEncoder, mesh: Mesh) -> Supply:
@@ -262,7 +259,7 @@ def _supply_of_images(config, records, encoder: LoadedEncoder, mesh: Mesh) -> Su
     params = put(encoder.params, replicated(mesh))
     encode = encode_tokens(config, encoder)
     key = stage_key(config.seed, "train_sae/tokens")
-    sharding = NamedSharding(mesh, P("data"))
+    sharding = over_data(mesh)
     shape = (padded, config.encoder.crop, config.encoder.crop, 3)
     parts = _local_parts(sharding, shape, dim=0)
     load = _LoadImages(records, config.seed, n_images, padded, parts, config.encoder)
@@ -286,32 +283,27 @@ def _supply_of_images(config, records, encoder: LoadedEncoder, mesh: Mesh) -> Su
             yield run(params, images, put(mask, replicated(mesh)), step, train.tokens_per_step)
 
     def sample(n_tokens):
-        found, n_found = [], 0
+        found = []
         stop = max(math.ceil(n_tokens / train.tokens_per_step), 1)
         for tokens in tokens_of_steps(0, min(stop, max(len(records) // n_images, 1))):
             found.append(distributed.to_host(tokens).reshape(-1, width))
-            n_found += len(found[-1])
         return np.concatenate(found)[:n_tokens]
 
-    return Supply(len(records) * per_image, width, "", sample, tokens_of_steps)
+    return Supply(len(records) * per_image, sample, tokens_of_steps)
 
 
 class _LoadImages:
     """Step -> this host's images of it, and which of all hosts' images are good."""
 
     def __init__(self, records, seed, n_images, padded, parts, encoder):
-        self.records, self.seed, self.n_images, self.padded = records, seed, n_images, padded
+        self.records, self.n_images, self.padded = records, n_images, padded
+        self.order = EpochOrder(seed, len(records))
         self.parts, self.resize, self.crop = parts, encoder.resize, encoder.crop
 
     def __call__(self, step):
-        places = np.arange(step * self.n_images, (step + 1) * self.n_images)
-        rows = np.empty_like(places)
-        for epoch in np.unique(places // len(self.records)):
-            order = np.random.default_rng([self.seed, int(epoch)]).permutation(len(self.records))
-            here = places // len(self.records) == epoch
-            rows[here] = order[places[here] % len(self.records)]
+        rows = self.order.stretch(step, self.n_images)
         chosen = [self.records[int(row)] for row in rows]
-        # Every host decodes every image's mask out of the images themselves: all or those it needs.
+        # All of the step's, not this host's alone: which are good is known when they are decoded.
         images, mask, _ = load_images(chosen, self.padded, self.resize, self.crop)
         return np.concatenate([images[start:stop] for start, stop in self.parts]), mask
 

@@ -5,12 +5,9 @@ sae/: the weights, the candidate points, checkpoints, curves, quality.json. Kill
 the same command goes on from the newest checkpoint, with the same tokens in the same order.
 """
 
-import dataclasses
 import functools
 import json
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,42 +31,22 @@ from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.config import select
 from bsjax.core.errors import Preempted, UserError
 from bsjax.core.logs import progress
-from bsjax.core.mesh import make_mesh, replicated
+from bsjax.core.mesh import divide, make_mesh, place_shapes, replicated
 from bsjax.core.rng import stage_key
 from bsjax.report.curves import plot_curves
 from bsjax.sae import quality
 from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.dictionary import decode, dictionary, project
 from bsjax.sae.encoder import pre_codes, threshold_codes
-from bsjax.sae.gradient import Objective
-from bsjax.sae.train_step import (
-    CANDIDATES,
-    SAEState,
-    init_state,
-    make_optimizer,
-    make_schedule,
-    shardings,
-    state_of,
-    train_step,
-)
+from bsjax.sae.train_step import CANDIDATES, SAEState, shardings, state_of
 from bsjax.stages import inputs
 from bsjax.stages.curves import Curves
+from bsjax.stages.recipe import Recipe, check_mesh, fresh_state, jit_step, make_recipe
 from bsjax.stages.tokens import Supply, open_supply
 
 # Steps without firing after which a concept counts as dead.
 DEAD_AFTER = 1000
 CHECKPOINTS, CANDIDATES_FILE, QUALITY = "checkpoints", "candidates.npz", "quality.json"
-
-
-class Plan(NamedTuple):
-    """What is fixed before the first step."""
-
-    n_steps: int
-    n_low: int  # first steps in train.compute_dtype; the rest in float32
-    schedule: Callable[[Any], Any]
-    optimizer: Any
-    low: Objective
-    full: Objective
 
 
 def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
@@ -86,7 +63,7 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     encoder = inputs.load_encoder(config)
     arms = inputs.load_arms(config)
     settings = select(config, pipeline.BY_NAME["train_sae"].config_keys)
-    parents = {"encoder": encoder.digest} | {f"images/{arm.name}": arm.digest for arm in arms}
+    parents = inputs.parents_of(encoder, arms)
     done = None
     if distributed.is_writer():
         done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
@@ -95,96 +72,18 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     mesh = make_mesh(config.mesh.data, config.mesh.model)
     check_mesh(config, mesh)
     supply = open_supply(config, arms, encoder, mesh)
-    plan = make_plan(config, mesh, supply.n_tokens)
+    recipe = make_recipe(config, mesh, supply.n_tokens)
     C = _candidates(config, folder, supply, mesh)
     checkpoints = Checkpoints(folder / CHECKPOINTS, config.train.keep_checkpoints)
     curves = Curves(folder, is_writer=distributed.is_writer())
     try:
         # As JSON has it, to be compared with what a checkpoint tells.
         made_from = json.loads(json.dumps({"settings": settings, "parents": parents}))
-        state = _train(config, plan, supply, C, mesh, checkpoints, curves, made_from)
+        state = _train(config, recipe, supply, C, mesh, checkpoints, curves, made_from)
     finally:
         curves.close()
         checkpoints.close()
-    _finish(config, folder, plan, state, C, supply, encoder, settings, parents)
-
-
-def check_mesh(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
-    """Refuses a mesh that does not divide what lies over it.
-
-    Raises:
-      UserError: with the key and the flag.
-    """
-    train = config.train
-    per_batch = train.tokens_per_step // train.accumulate
-    for key, size, axis in (
-        ("n_concepts", train.n_concepts, "model"),
-        ("n_candidates", train.n_candidates, "data"),
-        ("tokens_per_step / train.accumulate", per_batch, "data"),
-    ):
-        n_devices = mesh.shape[axis]
-        if size % n_devices:
-            raise UserError(
-                f"train.{key}={size} is not divisible by mesh.{axis}={n_devices}; set"
-                f" --config.mesh.{axis} or --config.train.{key.split()[0]}"
-            )
-
-
-def make_plan(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) -> Plan:
-    """Steps, learning rates and objectives of a training on `n_tokens` tokens an epoch."""
-    train = config.train
-    n_steps = train.steps
-    if n_steps < 1:
-        n_steps = max(round(train.epochs * n_tokens / train.tokens_per_step), 1)
-    schedule = make_schedule(
-        train.peak_learning_rate, train.final_learning_rate, n_steps, train.warmup_share
-    )
-    full = Objective(
-        n_active=train.n_active,
-        loss=train.loss,
-        activation=train.activation,
-        l1_weight=train.l1_weight,
-        relax_radius=train.relax_radius,
-        is_compact=(
-            mesh.size == 1
-            and mesh.devices.flat[0].platform == "cpu"
-            and (train.loss, train.activation) == ("mse", "batch_topk")
-        ),
-    )
-    low = full
-    if train.compute_dtype != "float32":
-        low = dataclasses.replace(full, compute_dtype=train.compute_dtype, is_compact=False)
-    return Plan(
-        n_steps=n_steps,
-        n_low=n_steps - round(train.full_precision_share * n_steps),
-        schedule=schedule,
-        optimizer=make_optimizer(schedule, train.weight_decay),
-        low=low,
-        full=full,
-    )
-
-
-def jit_step(
-    plan: Plan, objective: Objective, state: Any, mesh: Mesh, full_precision: str
-) -> Callable[[SAEState, jax.Array, jax.Array], Any]:
-    """The step that training runs and `plan` compiles; the state is donated.
-
-    Args:
-      plan: for its optimizer.
-      objective: plan.low or plan.full.
-      state: the state or its shapes.
-      mesh: where it lies.
-      full_precision: of products in float32, as `jax.default_matmul_precision` names them.
-    """
-    step = functools.partial(train_step, objective=objective, optimizer=plan.optimizer, mesh=mesh)
-    precision = full_precision if objective.compute_dtype == "float32" else "default"
-
-    def run(state, tokens, C):
-        with jax.default_matmul_precision(precision):
-            return step(state, tokens, C)
-
-    out = (shardings(state, mesh), replicated(mesh))
-    return jax.jit(run, donate_argnums=0, out_shardings=out)
+    _finish(config, folder, recipe, state, C, supply, encoder, settings, parents)
 
 
 def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
@@ -214,24 +113,17 @@ def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
         distributed.wait_for_all("candidates")
     with path.open("rb") as file, np.load(file) as stored:
         C = stored["candidates"]
-    return jax.make_array_from_callback(C.shape, NamedSharding(mesh, CANDIDATES), C.__getitem__)
+    return divide(C, NamedSharding(mesh, CANDIDATES))
 
 
-def _start(config, plan: Plan, C, mesh: Mesh, checkpoints: Checkpoints, made_from) -> SAEState:
+def _start(config, recipe: Recipe, C, mesh: Mesh, checkpoints: Checkpoints, made_from) -> SAEState:
     """The state to go on from: own checkpoint, else `train.init_from`, else scratch."""
     train = config.train
 
-    def fresh(C):
-        key = stage_key(config.seed, "train_sae/init")
-        return init_state(key, C, train.n_concepts, plan.optimizer, train.activation)
-
+    fresh = functools.partial(fresh_state, config, recipe)
     shapes = jax.eval_shape(fresh, C)
     places = shardings(shapes, mesh)
-    like = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        shapes,
-        places,
-    )
+    like = place_shapes(shapes, places)
     restored = checkpoints.restore(like)
     if restored is not None:
         state, progress_made = restored
@@ -255,45 +147,41 @@ def _start(config, plan: Plan, C, mesh: Mesh, checkpoints: Checkpoints, made_fro
                 f"train.init_from={train.init_from} has parameters of other shapes: expected"
                 f" {wanted}, got {found}; set --config.train.n_concepts and n_candidates to match"
             )
-        params = jax.tree.map(
-            lambda leaf, place: jax.make_array_from_callback(leaf.shape, place, leaf.__getitem__),
-            params,
-            places.params,
-        )
-        make = functools.partial(state_of, optimizer=plan.optimizer)
+        params = jax.tree.map(divide, params, places.params)
+        make = functools.partial(state_of, optimizer=recipe.optimizer)
         return jax.jit(make, out_shardings=places)(params)
     # Every array is born where it lies: no host ever holds a whole W.
     return jax.jit(fresh, out_shardings=places)(C)
 
 
-def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, made_from) -> SAEState:
+def _train(config, recipe: Recipe, supply, C, mesh, checkpoints, curves, made_from) -> SAEState:
     """Runs the steps that are left."""
     train = config.train
-    state = _start(config, plan, C, mesh, checkpoints, made_from)
+    state = _start(config, recipe, C, mesh, checkpoints, made_from)
     first = int(state.step)
     curves.begin(first)
     make_step = functools.partial(
-        jit_step, plan, state=state, mesh=mesh, full_precision=train.full_precision
+        jit_step, recipe, state=state, mesh=mesh, full_precision=train.full_precision
     )
-    low, full = make_step(plan.low), make_step(plan.full)
+    low, full = make_step(recipe.low), make_step(recipe.full)
     dead_share = jax.jit(
         lambda state: jnp.mean(state.last_active < jnp.maximum(state.step - DEAD_AFTER, 0))
     )
     looked, looked_at, last_good = first, time.perf_counter(), first
     with (
-        progress("train_sae", plan.n_steps, first, unit="step") as bar,
+        progress("train_sae", recipe.n_steps, first, unit="step") as bar,
         distributed.StopSignal() as stop,
     ):
-        tokens_of_steps = supply.steps(first, plan.n_steps)
-        for step in range(first, plan.n_steps):
+        tokens_of_steps = supply.steps(first, recipe.n_steps)
+        for step in range(first, recipe.n_steps):
             if stop.is_set(step):
                 checkpoints.save(step, state, made_from | {"next_step": step})
                 checkpoints.wait()
                 raise Preempted(f"stopped before step {step}, which is saved")
-            run = low if step < plan.n_low else full
+            run = low if step < recipe.n_low else full
             state, metrics = run(state, next(tokens_of_steps), C)
             done = step + 1
-            if done % train.look_every and done < plan.n_steps:
+            if done % train.look_every and done < recipe.n_steps:
                 continue
             values = {name: float(value) for name, value in metrics._asdict().items()}
             if not np.isfinite(values["loss"]):
@@ -311,7 +199,7 @@ def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, made_from) 
             looked, looked_at = done, now
             values |= {
                 "dead_share": float(dead_share(state)),
-                "learning_rate": float(plan.schedule(step)),
+                "learning_rate": float(recipe.schedule(step)),
             }
             curves.add(done, values)
             bar.set_postfix(loss=f"{values['loss']:.4f}", r2=f"{values['r2']:.3f}")
@@ -320,13 +208,13 @@ def _train(config, plan: Plan, supply, C, mesh, checkpoints, curves, made_from) 
             if done // train.checkpoint_every > (done - train.look_every) // train.checkpoint_every:
                 checkpoints.save(done, state, made_from | {"next_step": done})
         tokens_of_steps.close()
-        checkpoints.save(plan.n_steps, state, made_from | {"next_step": plan.n_steps})
+        checkpoints.save(recipe.n_steps, state, made_from | {"next_step": recipe.n_steps})
     return state
 
 
-def _finish(config, folder, plan, state, C, supply, encoder, settings, parents) -> None:
+def _finish(config, folder, recipe, state, C, supply, encoder, settings, parents) -> None:
     """Writes the SAE for inference, its quality and the manifest."""
-    mesh = make_mesh(config.mesh.data, config.mesh.model)
+    mesh = C.sharding.mesh
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
     def fuse(params, C):
@@ -356,7 +244,7 @@ def _finish(config, folder, plan, state, C, supply, encoder, settings, parents) 
         write_json(folder / QUALITY, numbers)
         plot_curves(folder / "curves.jsonl", folder / "curves.png")
         logging.info("quality: %s", numbers)
-        counts = {"tokens": supply.n_tokens, "steps": plan.n_steps, **numbers}
+        counts = {"tokens": supply.n_tokens, "steps": recipe.n_steps, **numbers}
         write_manifest(
             folder, stage="train_sae", config=settings, parents=parents, counts=counts,
             notes=inputs.encoder_notes(encoder),
