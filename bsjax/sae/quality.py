@@ -46,10 +46,10 @@ def energy_of_codes(codes: Float[Array, "N K"], D: Float[Array, "K D"]) -> Float
     return jnp.sqrt(jnp.sum(jnp.square(mean[:, None] * D), axis=1))
 
 
-def relative_l2(x: Float[Array, "N D"], x_hat: Float[Array, "N D"]) -> Float[Array, ""]:
-    """Mean over tokens of the length of the residual by the length of the token."""
+def relative_errors(x: Float[Array, "N D"], x_hat: Float[Array, "N D"]) -> Float[Array, "N"]:
+    """Length of each token's residual by the length of the token; its mean is the relative L2."""
     error = jnp.linalg.norm(x - x_hat, axis=1)
-    return jnp.mean(error / (jnp.linalg.norm(x, axis=1) + EPSILON))
+    return error / (jnp.linalg.norm(x, axis=1) + EPSILON)
 
 
 class EnergySpread(NamedTuple):
@@ -57,6 +57,17 @@ class EnergySpread(NamedTuple):
 
     effective_share: float  # exp(entropy) of the energies, by K: 1 where all are equal
     top_percent: float  # share of the energy that the strongest 1 % of concepts carry
+
+
+class Distributions(NamedTuple):
+    """What the means and extremes of quality.json are taken of."""
+
+    relative_error: Float[np.ndarray, "N"]  # of each token
+    n_active: Float[np.ndarray, "N"]
+    hoyer: Float[np.ndarray, "N"]
+    energy: Float[np.ndarray, "K"]  # of each concept
+    ood: Float[np.ndarray, "K"]
+    collinearity: Float[np.ndarray, "K"]
 
 
 def energy_spread(energy: Float[np.ndarray, "K"]) -> EnergySpread:

@@ -33,7 +33,7 @@ from bsjax.core.errors import Preempted, UserError
 from bsjax.core.logs import progress
 from bsjax.core.mesh import divide, make_mesh, place_shapes, replicated
 from bsjax.core.rng import stage_key
-from bsjax.report.curves import plot_curves
+from bsjax.report.curves import plot_curves, plot_quality
 from bsjax.sae import quality
 from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.dictionary import decode, dictionary, project
@@ -231,7 +231,7 @@ def _finish(config, folder, recipe, state, C, supply, encoder, settings, parents
     if distributed.is_writer():
         source = f"train_sae seed {config.seed}"
         sae = save_trained(folder / TRAINED, encoder_params, D, threshold, source)
-        numbers = judge(sample, sae, points)
+        numbers, distributions = judge(sample, sae, points)
         numbers |= {name: float(value) for name, value in constraints.items()}
         if config.train.compare_with:
             other = load_rasae(config.train.compare_with).dictionary
@@ -243,6 +243,7 @@ def _finish(config, folder, recipe, state, C, supply, encoder, settings, parents
             numbers["stability"] = quality.stability(sae.dictionary, other)
         write_json(folder / QUALITY, numbers)
         plot_curves(folder / "curves.jsonl", folder / "curves.png")
+        plot_quality(distributions, folder / "quality.png")
         logging.info("quality: %s", numbers)
         counts = {"tokens": supply.n_tokens, "steps": recipe.n_steps, **numbers}
         write_manifest(
@@ -260,7 +261,9 @@ def _constraints(weights) -> dict[str, jax.Array]:
     }
 
 
-def judge(tokens: np.ndarray, sae: LoadedSAE, points: np.ndarray) -> dict[str, float]:
+def judge(
+    tokens: np.ndarray, sae: LoadedSAE, points: np.ndarray
+) -> tuple[dict[str, float], quality.Distributions]:
     """Quality at inference, with the stored threshold, on a sample of tokens.
 
     Args:
@@ -272,21 +275,29 @@ def judge(tokens: np.ndarray, sae: LoadedSAE, points: np.ndarray) -> dict[str, f
     x, D = jnp.asarray(tokens), jnp.asarray(sae.dictionary)
     codes = threshold_codes(pre_codes(encoder, x), jnp.asarray(sae.threshold))
     x_hat = decode(codes, D)
-    spread = quality.energy_spread(np.asarray(quality.energy_of_codes(codes, D)))
-    ood = quality.ood_score(D, jnp.asarray(points))
-    collinearity = quality.collinearity(D)
-    return {
+    found = quality.Distributions(
+        relative_error=quality.relative_errors(x, x_hat),
+        n_active=jnp.sum(codes != 0, axis=1).astype(jnp.float32),
+        hoyer=quality.hoyer(codes),
+        energy=quality.energy_of_codes(codes, D),
+        ood=quality.ood_score(D, jnp.asarray(points)),
+        collinearity=quality.collinearity(D),
+    )
+    found = quality.Distributions(*map(np.asarray, found))
+    spread = quality.energy_spread(found.energy)
+    numbers = {
         "tokens_judged": len(tokens),
         "r2": float(quality.r2(x, x_hat)),
-        "relative_l2": float(quality.relative_l2(x, x_hat)),
-        "l0": float(quality.l0(codes)),
+        "relative_l2": float(np.mean(found.relative_error)),
+        "l0": float(np.mean(found.n_active)),
         "dead_share": float(jnp.mean(quality.dead(codes))),
-        "hoyer": float(jnp.mean(quality.hoyer(codes))),
+        "hoyer": float(np.mean(found.hoyer)),
         "energy_effective_share": spread.effective_share,
         "energy_top_percent": spread.top_percent,
-        "ood_mean": float(jnp.mean(ood)),
-        "ood_largest": float(jnp.max(ood)),
-        "collinearity_mean": float(jnp.mean(collinearity)),
-        "collinearity_largest": float(jnp.max(collinearity)),
+        "ood_mean": float(np.mean(found.ood)),
+        "ood_largest": float(np.max(found.ood)),
+        "collinearity_mean": float(np.mean(found.collinearity)),
+        "collinearity_largest": float(np.max(found.collinearity)),
         "threshold": float(np.mean(sae.threshold)),
     }
+    return numbers, found

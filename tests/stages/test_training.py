@@ -178,7 +178,8 @@ def test_constraints_hold_as_stored_and_numbers_are_written(whole):
     wanted = {"loss", "r2", "dead_share", "threshold", "learning_rate", "tokens_per_second", "l0"}
     assert wanted <= set(last)
     assert last["loss"] < first["loss"]
-    assert (whole / "sae" / "curves.png").stat().st_size > 10_000
+    for name in ("curves.png", "quality.png"):
+        assert (whole / "sae" / name).stat().st_size > 10_000
     assert list((whole / "sae" / "tensorboard").iterdir())
 
 
