@@ -3,20 +3,17 @@
 Reads tensors by name without torch and without executing anything; writes nothing.
 """
 
-import hashlib
-import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from bsjax.convert.hub import download_snapshot
 from bsjax.convert.tables import Rule, convert, transpose
-from bsjax.convert.torch_file import open_torch_file
+from bsjax.convert.tensors import TensorSource, open_files, open_folder
 from bsjax.core.errors import UserError
 from bsjax.models.dinov2 import VARIANTS, DinoV2, DinoV2Config
 
@@ -95,14 +92,6 @@ HUB_RULES = (
 )
 
 
-class TensorSource(NamedTuple):
-    """Named tensors of one checkpoint, read one at a time."""
-
-    shapes: Mapping[str, tuple[int, ...]]
-    read: Callable[[str], np.ndarray]
-    files: tuple[pathlib.Path, ...]
-
-
 def load_dinov2(
     variant: str, weights: str, compute_dtype: jnp.dtype = jnp.float32
 ) -> LoadedEncoder:
@@ -140,7 +129,7 @@ def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
         )
     rules = ORIGINAL_RULES if "cls_token" in source.shapes else HUB_RULES
     params = convert(source.shapes, source.read, rules, abstract_params(model), weights)
-    return LoadedEncoder(model, params, variant, weights, False, _digest(source.files))
+    return LoadedEncoder(model, params, variant, weights, False, source.digest())
 
 
 def abstract_params(model: DinoV2) -> dict[str, Any]:
@@ -165,59 +154,17 @@ def _random_params(model: DinoV2, weights: str) -> dict[str, Any]:
 def _open(weights: str) -> TensorSource:
     path = pathlib.Path(weights).expanduser()
     if path.is_dir():
-        return _open_folder(path)
+        return open_folder(path, ("model",), FLAG)
     if path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
         if not path.is_file():
             raise UserError(f"{weights} does not exist; set {FLAG} to a file, folder or hub id")
-        return _open_safetensors((path,)) if path.suffix == ".safetensors" else _open_torch(path)
+        return open_files((path,))
     if path.is_absolute() or weights.count("/") != 1:
         raise UserError(
             f"{FLAG}={weights}: expected a hub id (owner/name), a folder with config.json and"
             " model.safetensors, a .safetensors or .pth file, or random:SEED"
         )
-    return _open_folder(download_snapshot(weights, FLAG, HUB_FILES))
-
-
-def _open_folder(folder: pathlib.Path) -> TensorSource:
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        missing = [name for name in names if not (folder / name).is_file()]
-        if missing:
-            raise UserError(f"{folder} lacks {missing[0]}, which {index.name} names; copy it there")
-        return _open_safetensors(tuple(folder / name for name in names))
-    if (folder / "model.safetensors").is_file():
-        return _open_safetensors((folder / "model.safetensors",))
-    raise UserError(
-        f"{folder} has no model.safetensors (or model.safetensors.index.json); set {FLAG} to a"
-        " folder in the hub's layout"
-    )
-
-
-def _open_safetensors(files: tuple[pathlib.Path, ...]) -> TensorSource:
-    where: dict[str, Any] = {}
-    shapes = {}
-    for path in files:
-        try:
-            handle = safe_open(path, framework="flax")
-            for name in handle.keys():  # noqa: SIM118 (not a mapping)
-                shapes[name] = tuple(handle.get_slice(name).get_shape())
-                where[name] = handle
-        except (SafetensorError, OSError) as error:
-            raise UserError(
-                f"{path} is damaged or no safetensors file ({error}); fetch it again"
-            ) from error
-
-    def read(name: str) -> np.ndarray:
-        return np.asarray(where[name].get_tensor(name), np.float32)
-
-    return TensorSource(shapes, read, files)
-
-
-def _open_torch(path: pathlib.Path) -> TensorSource:
-    tensors = open_torch_file(path).tensors
-    shapes = {name: tuple(ref.shape) for name, ref in tensors.items()}
-    return TensorSource(shapes, lambda name: tensors[name].read().astype(np.float32), (path,))
+    return open_folder(download_snapshot(weights, FLAG, HUB_FILES), ("model",), FLAG)
 
 
 def _signature(config: DinoV2Config) -> tuple[int, int, int, str]:
@@ -245,12 +192,3 @@ def _name(signature: tuple[int, int, int, str]) -> str:
 def _describe(signature: tuple[int, int, int, str]) -> str:
     width, depth, n_registers, mlp = signature
     return f"width {width}, depth {depth}, {n_registers} registers, {mlp} MLP"
-
-
-def _digest(files: tuple[pathlib.Path, ...]) -> str:
-    sha = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as handle:
-            while chunk := handle.read(1 << 22):
-                sha.update(chunk)
-    return sha.hexdigest()[:16]

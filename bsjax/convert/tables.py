@@ -5,6 +5,7 @@ Every source tensor must match exactly one rule and every parameter must be set 
 expected shape; all offenders are listed in one error.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax import traverse_util
 
+from bsjax.convert.tensors import TensorSource
 from bsjax.core.errors import UserError
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -88,6 +90,87 @@ def convert(
         params[path] = np.asarray(array, wanted[path].dtype)
     _raise_faults(faults, source)
     return traverse_util.unflatten_dict(params, sep="/")
+
+
+def convert_by_name(
+    source: TensorSource,
+    expected: Mapping[str, Any],
+    what: str,
+    renames: Sequence[tuple[str, str]] = (),
+    ignored: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Converts tensors whose dotted torch names are the flax paths, but for known habits.
+
+    flax writes ``resnets_0`` or ``layers/0`` for torch's ``resnets.0``, and kernel, scale or
+    embedding for a layer's weight. Kernels of linear layers and of convolutions are transposed.
+
+    Args:
+      source: the tensors.
+      expected: nested tree of things with `.shape` and `.dtype`.
+      what: what the weights are called in an error.
+      renames: (regular expression, replacement) for torch names, each tried in turn.
+      ignored: regular expressions of tensors that are left out on purpose.
+
+    Raises:
+      UserError: tensors that nothing wants, parameters that nothing sets, shapes that differ.
+    """
+    wanted = traverse_util.flatten_dict(dict(expected), sep="/")
+    names: dict[str, str] = {}  # as the flax path has it -> as the file has it
+    faults = []
+    for name in source.shapes:
+        if any(re.fullmatch(pattern, name) for pattern in ignored):
+            continue
+        renamed = name
+        for pattern, replacement in renames:
+            renamed = re.sub(pattern, replacement, renamed)
+        if renamed in names:
+            faults.append(f"{name} and {names[renamed]} are the same parameter")
+        names[renamed] = name
+    plan = {}
+    for path in wanted:
+        found = [name for name in _torch_names(path) if name in names]
+        if len(found) == 1:
+            plan[path] = names.pop(found[0])
+        else:
+            faults.append(f"{path} is {'missing' if not found else 'set twice'}")
+    faults += [f"{name} is unexpected" for name in names.values()]
+    _raise_faults(faults, what)
+
+    params = {}
+    for path, name in plan.items():
+        shape = tuple(wanted[path].shape)
+        if _flax_shape(path, source.shapes[name], shape) != shape:
+            faults.append(f"{path} has shape {source.shapes[name]} in the file, expected {shape}")
+    _raise_faults(faults, what)
+    for path, name in plan.items():
+        tensor = source.read(name)
+        if path.endswith("/kernel"):
+            # A 1x1 convolution may stand for a linear layer.
+            tensor = np.moveaxis(tensor, (0, 1), (-1, -2))
+        params[path] = np.asarray(tensor.reshape(wanted[path].shape), wanted[path].dtype)
+    return traverse_util.unflatten_dict(params, sep="/")
+
+
+def _flax_shape(path: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of a tensor as a flax parameter."""
+    if not path.endswith("/kernel"):
+        return shape
+    shape = (*shape[2:], shape[1], shape[0])
+    if len(wanted) == 2 and shape[:-2] == (1, 1):
+        return shape[-2:]
+    return shape
+
+
+def _torch_names(path: str) -> list[str]:
+    """Dotted names that a flax path can stand for."""
+    parts = path.split("/")
+    leaves = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
+    parts[-1] = leaves.get(parts[-1], parts[-1])
+    choices = [
+        (part, re.sub(r"_(\d+)$", r".\1", part)) if re.search(r"_\d+$", part) else (part,)
+        for part in parts
+    ]
+    return [".".join(choice) for choice in itertools.product(*choices)]
 
 
 def _raise_faults(faults: Sequence[str], source: str) -> None:

@@ -7,8 +7,8 @@ of them. With p, q, a, b, c the rows of the table, x the sample and e the model'
     f = p x + q e                                  clipped where the schedule says so
     x = a x + b0 f + b1 f' + b2 f'' + b3 f''' + c noise
 
-where f', f'', f''' are the f of earlier steps. Settings are those of diffusers' scheduler_config.json;
-what the table cannot express is refused.
+where f', f'', f''' are the f of earlier steps. Settings are those of diffusers'
+scheduler_config.json; what the table cannot express is refused.
 
 Sources: DDIM (arXiv:2010.02502, eq. 12), PNDM's linear multistep (arXiv:2202.09778, eq. 9 and 12),
 DPM-Solver++ 2M (arXiv:2211.01095, algorithm 2), unCLIP's DDPM steps (arXiv:2006.11239, eq. 7).

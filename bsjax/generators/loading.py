@@ -1,0 +1,210 @@
+"""A generator and its parameters, from repositories in the hub's layout or from a seed."""
+
+import hashlib
+import json
+import pathlib
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bsjax.convert.hub import download_snapshot
+from bsjax.convert.tables import convert_by_name
+from bsjax.convert.tensors import TensorSource, open_folder
+from bsjax.core.errors import UserError
+from bsjax.generators.protocol import Generator, Settings
+from bsjax.generators.released import RELEASED
+from bsjax.generators.stable_diffusion import StableDiffusion
+from bsjax.generators.tokenizers import HubTokenizer
+
+RANDOM = "random:"
+MAIN = ""  # the repository that cfg.generator.weights names
+FAMILIES: dict[str, Any] = {"stable_diffusion": StableDiffusion}
+
+
+class LoadedGenerator(NamedTuple):
+    """A generator, its parameters on the host, and what tells them from others."""
+
+    generator: Generator
+    params: dict[str, Any]
+    is_random: bool
+    digest: str
+
+
+def flag_of(repository: str) -> str:
+    """The flag that names a repository."""
+    return (
+        f"--config.generator.{repository}_weights" if repository else "--config.generator.weights"
+    )
+
+
+def build(name: str, variant: str, settings: Settings) -> Generator:
+    """A generator of a released shape, without weights and with bytes for tokens.
+
+    Raises:
+      UserError: no such family or variant.
+    """
+    if name not in FAMILIES:
+        raise UserError(
+            f"generator.name={name!r}: expected one of {', '.join(FAMILIES)}; set"
+            " --config.generator.name"
+        )
+    if variant not in RELEASED[name]:
+        raise UserError(
+            f"generator.variant={variant!r}: expected one of {', '.join(RELEASED[name])}; set"
+            " --config.generator.variant"
+        )
+    return FAMILIES[name](RELEASED[name][variant], settings)
+
+
+def load(
+    name: str,
+    variant: str,
+    weights: Mapping[str, str],
+    settings: Settings,
+    revision: str | None = None,
+) -> LoadedGenerator:
+    """Loads all components.
+
+    Args:
+      name: a key of `FAMILIES`.
+      variant: a key of `RELEASED[name]`; only for random weights.
+      weights: repository ("" is the main one) -> hub id or folder, or random:SEED for the main one.
+        One that is absent or empty is the main one.
+      settings: how images are drawn.
+      revision: of the main repository on the hub.
+
+    Raises:
+      UserError: offline, a component is missing, weights of another model, damaged files.
+    """
+    main = weights[MAIN]
+    if main.startswith(RANDOM):
+        generator = build(name, variant, settings)
+        return LoadedGenerator(
+            generator, _random_params(generator, main), True, f"{variant} {main}"
+        )
+    if name not in FAMILIES:
+        build(name, variant, settings)  # raises
+    family = FAMILIES[name]
+    roots = _fetch(family, weights, revision)
+    configs = {
+        key: _read_config(roots[repository] / folder, flag_of(repository))
+        for key, (repository, folder) in family.CONFIGS.items()
+    }
+    tokenizers = {
+        key: HubTokenizer(roots[repository] / folder, class_name)
+        for key, (repository, folder, class_name) in family.TOKENIZERS.items()
+    }
+    generator = family(configs, settings, tokenizers)
+    dtype = jnp.dtype(settings.dtype)
+    params, digests = {}, {}
+    for key, component in generator.components.items():
+        folder = roots[component.repository] / component.folder
+        source = open_folder(folder, component.stems, flag_of(component.repository))
+        params[key] = convert_by_name(
+            source, _cast(component.shapes, dtype), str(folder), component.renames,
+            component.ignored,
+        )  # fmt: skip
+        digests[key] = quick_digest(source)
+    digest = hashlib.sha256(json.dumps([configs, digests], sort_keys=True).encode()).hexdigest()
+    return LoadedGenerator(generator, params, False, digest[:16])
+
+
+def abstract_params(generator: Generator) -> dict[str, Any]:
+    """Shapes of all parameters in the dtype that they are used in."""
+    dtype = jnp.dtype(generator.settings.dtype)
+    return {key: _cast(each.shapes, dtype) for key, each in generator.components.items()}
+
+
+def quick_digest(source: TensorSource, n_blocks: int = 64, block: int = 1 << 16) -> str:
+    """Tells checkpoints of gigabytes apart in no time: sizes and blocks spread over the files."""
+    sha = hashlib.sha256()
+    for path in source.files:
+        size = path.stat().st_size
+        sha.update(str(size).encode())
+        with path.open("rb") as handle:
+            for place in np.linspace(0, max(size - block, 0), n_blocks).astype(int):
+                handle.seek(place)
+                sha.update(handle.read(block))
+    return sha.hexdigest()[:16]
+
+
+def _cast(shapes: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
+
+
+def _fetch(family, weights: Mapping[str, str], revision: str | None) -> dict[str, pathlib.Path]:
+    """Where each repository of a family lies on this machine."""
+    needed: dict[str, set[str]] = {}  # repository -> folders
+    entries = [*family.CONFIGS.values(), *(entry[:2] for entry in family.TOKENIZERS.values())]
+    for repository, folder in entries:
+        needed.setdefault(repository, set()).add(folder)
+    roots = {}
+    for repository, folders in needed.items():
+        name, flag = weights.get(repository) or weights[MAIN], flag_of(repository)
+        path = pathlib.Path(name).expanduser()
+        if path.is_dir():
+            roots[repository] = path
+            continue
+        if path.is_absolute() or name.count("/") != 1:
+            raise UserError(
+                f"{flag}={name}: expected a hub id (owner/name), a folder in the hub's layout, or"
+                " random:SEED"
+            )
+        files = ("*.json", "*.txt", "*.model", "*.safetensors")
+        patterns = tuple(f"{folder}/{pattern}" for folder in sorted(folders) for pattern in files)
+        root = download_snapshot(name, flag, patterns, revision if name == weights[MAIN] else None)
+        bare = [folder for folder in folders if _has_no_weights(root / folder)]
+        if bare:
+            patterns = tuple(f"{folder}/*.bin" for folder in bare)
+            root = download_snapshot(name, flag, patterns)
+        roots[repository] = root
+    return roots
+
+
+def _has_no_weights(folder: pathlib.Path) -> bool:
+    """Whether a component's folder came without safetensors; some repositories have .bin alone."""
+    return (folder / "config.json").is_file() and not list(folder.glob("*.safetensors"))
+
+
+def _read_config(folder: pathlib.Path, flag: str) -> dict[str, Any]:
+    names = ("config.json", "scheduler_config.json")
+    for name in names:
+        if (folder / name).is_file():
+            try:
+                return json.loads((folder / name).read_text())
+            except ValueError as error:
+                raise UserError(f"{folder / name} is no JSON ({error}); fetch it again") from error
+    raise UserError(f"{folder} has no {names[0]}; set {flag} to a complete repository")
+
+
+def _random_params(generator: Generator, weights: str) -> dict[str, Any]:
+    """Parameters drawn from a seed, each with its fan-in's scale."""
+    try:
+        seed = int(weights.removeprefix(RANDOM))
+    except ValueError as error:
+        raise UserError(
+            f"{flag_of(MAIN)}={weights}: expected random:SEED with a whole number"
+        ) from error
+    dtype = jnp.dtype(generator.settings.dtype)
+    return {
+        key: _random_tree(component.shapes, (seed, zlib.crc32(key.encode())), dtype)
+        for key, component in generator.components.items()
+    }
+
+
+def _random_tree(shapes: Any, seed: tuple[int, int], dtype: Any) -> Any:
+    def draw(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith("scale"):
+            return np.ones(leaf.shape, dtype)
+        if name.endswith("bias"):
+            return np.zeros(leaf.shape, dtype)
+        fan_in = np.prod(leaf.shape[:-1]) if name.endswith("kernel") else leaf.shape[-1]
+        rng = np.random.default_rng([*seed, zlib.crc32(name.encode())])
+        return (rng.standard_normal(leaf.shape, np.float32) / np.sqrt(fan_in)).astype(dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)

@@ -1,0 +1,113 @@
+"""What every generator is: components with parameters, prompts as arrays, one pure sampler.
+
+To plug in another system, write a class with the four methods of `Generator`, and name it in
+`bsjax.generators.loading.FAMILIES`; tests/generators/test_plugin.py is an example of thirty lines.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Key, UInt8
+
+
+class Settings(NamedTuple):
+    """How images are drawn."""
+
+    steps: int  # of the denoiser
+    guidance: float  # classifier-free; 1: none
+    height: int  # pixels
+    width: int
+    dtype: str  # of the matmuls and convolutions; samples stay float32
+    prior_steps: int = 25  # Kandinsky
+    prior_guidance: float = 4.0
+
+
+class Component(NamedTuple):
+    """One network of a system, as it lies in a repository."""
+
+    module: Any
+    shapes: Any  # nested tree of ShapeDtypeStruct, float32
+    folder: str  # in the repository
+    stems: tuple[str, ...]  # names of the weight file, without suffix
+    repository: str = ""  # "": the main one; else the name of another (unet, prior)
+    renames: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+class Prompts(NamedTuple):
+    """Captions as the sampler takes them: arrays with a row a caption."""
+
+    arrays: dict[str, np.ndarray]
+    n_truncated: int  # captions longer than the text encoder reads
+
+
+class Samples(NamedTuple):
+    """Images and which of them are numbers throughout."""
+
+    images: UInt8[Array, "B H W 3"]
+    is_finite: Bool[Array, "B"]
+
+
+class Generator(Protocol):
+    """A text-to-image system without its parameters."""
+
+    # Where the config files and tokenizers lie: name -> (repository, folder[, class]).
+    CONFIGS: ClassVar[Mapping[str, tuple[str, str]]]
+    TOKENIZERS: ClassVar[Mapping[str, tuple[str, str, str]]]
+    settings: Settings
+    components: Mapping[str, Component]
+
+    def prompts(self, captions: Sequence[str]) -> Prompts:
+        """Tokenises."""
+
+    def abstract_prompts(self, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of `n` captions' arrays."""
+
+    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, "B"]) -> Samples:
+        """Draws an image a row; pure, and row by row independent of the others."""
+
+
+def as_samples(images: Float[Array, "B H W 3"]) -> Samples:
+    """Pixels from [-1, 1] to whole levels, rounded as the reference pipelines do."""
+    is_finite = jnp.all(jnp.isfinite(images), axis=(1, 2, 3))
+    unit = jnp.clip(images / 2 + 0.5, 0, 1)
+    return Samples(jnp.round(unit * 255).astype(jnp.uint8), is_finite)
+
+
+def normal_rows(keys: Key[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:
+    """Noise that depends on each row's key alone."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def guided(
+    predict: Any, x: Float[Array, "B ..."], guidance: float, *conditions: Float[Array, "B 2 ..."]
+) -> Float[Array, "B ..."]:
+    """Classifier-free guidance, arXiv:2207.12598, eq. 6.
+
+    The two rows of an image stand side by side, so that a batch divided over devices stays so:
+    no device needs another's rows.
+
+    Args:
+      predict: (samples [2B, ...], conditions [2B, ...] ...) -> outputs [2B, ...].
+      x: samples.
+      guidance: weight; at 1 the unconditional half is not computed.
+      conditions: for each image without and with its caption.
+    """
+    if guidance == 1.0:
+        return predict(x, *(condition[:, 1] for condition in conditions))
+    n = x.shape[0]
+    doubled = jnp.repeat(x, 2, axis=0)
+    rows = [condition.reshape(2 * n, *condition.shape[2:]) for condition in conditions]
+    output = predict(doubled, *rows)
+    output = output.reshape(n, 2, *output.shape[1:]).astype(jnp.float32)
+    return output[:, 0] + guidance * (output[:, 1] - output[:, 0])
+
+
+def pair(
+    without: Float[Array, "..."], with_caption: Float[Array, "B ..."]
+) -> Float[Array, "B 2 ..."]:
+    """The unconditional row beside each conditional one."""
+    return jnp.stack([jnp.broadcast_to(without, with_caption.shape), with_caption], axis=1)

@@ -1,0 +1,109 @@
+"""Configs of the released systems, and of the same systems in small.
+
+What a repository's json files say goes before this: it is read where weights are. These serve
+`plan`, which compiles without weights, networks with random weights, and tests of sizes.
+Sources: the repositories' conversion scripts in huggingface/diffusers and the papers; parameter
+counts as tests/generators/test_full_size.py has them.
+"""
+
+SD_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "steps_offset": 1,
+    "set_alpha_to_one": False,
+    "clip_sample": False,
+}
+SD_UNET = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "attention_head_dim": 8,
+    "cross_attention_dim": 768,
+}
+SD_VAE = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+}
+CLIP_L_TEXT = {
+    "vocab_size": 49408,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 77,
+    "hidden_act": "quick_gelu",
+    "projection_dim": 768,
+}
+SD15 = {
+    "unet": SD_UNET,
+    "vae": SD_VAE,
+    "text_encoder": CLIP_L_TEXT,
+    "scheduler": SD_SCHEDULE | {"_class_name": "PNDMScheduler", "skip_prk_steps": True},
+}
+SD21 = {
+    "unet": SD_UNET
+    | {
+        "attention_head_dim": [5, 10, 20, 20],
+        "cross_attention_dim": 1024,
+        "use_linear_projection": True,
+    },
+    "vae": SD_VAE,
+    "text_encoder": CLIP_L_TEXT
+    | {
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_hidden_layers": 23,
+        "num_attention_heads": 16,
+        "hidden_act": "gelu",
+        "projection_dim": 512,
+    },
+    "scheduler": SD_SCHEDULE | {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"},
+}
+
+TINY_VAE = SD_VAE | {
+    "down_block_types": ["DownEncoderBlock2D"] * 2,
+    "up_block_types": ["UpDecoderBlock2D"] * 2,
+    "block_out_channels": [32, 64],
+    "layers_per_block": 1,
+}
+TINY_CLIP_TEXT = CLIP_L_TEXT | {
+    "vocab_size": 1000,
+    "hidden_size": 32,
+    "intermediate_size": 37,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
+TINY_SD_UNET = SD_UNET | {
+    "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+    "block_out_channels": [32, 64],
+    "layers_per_block": 1,
+    "attention_head_dim": 4,
+    "cross_attention_dim": 32,
+}
+SD15_TINY = SD15 | {"unet": TINY_SD_UNET, "vae": TINY_VAE, "text_encoder": TINY_CLIP_TEXT}
+SD21_TINY = SD21 | {
+    "unet": TINY_SD_UNET | {"attention_head_dim": [2, 4], "use_linear_projection": True},
+    "vae": TINY_VAE,
+    "text_encoder": TINY_CLIP_TEXT | {"hidden_act": "gelu"},
+}
+
+RELEASED = {
+    "stable_diffusion": {
+        "sd15": SD15,
+        "sd21": SD21,
+        "sd15_tiny": SD15_TINY,
+        "sd21_tiny": SD21_TINY,
+    },
+}

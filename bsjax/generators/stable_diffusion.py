@@ -1,0 +1,200 @@
+"""Stable Diffusion 1.5 and 2.1 (arXiv:2112.10752), with any UNet of that shape.
+
+UNet and VAE are diffusers' Flax modules, the text encoder is transformers'. The loop is ours: the
+schedule is a table, guidance keeps an image's two rows together, images are decoded one at a time.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import diffusers.utils
+import jax
+import jax.numpy as jnp
+import numpy as np
+import transformers
+from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+from jaxtyping import Array, Float, Int, Key
+from transformers.models.clip.modeling_flax_clip import FlaxCLIPTextModule
+
+from bsjax.core.errors import UserError
+from bsjax.generators import schedules
+from bsjax.generators.modules import (
+    CLIP_IGNORED,
+    DIFFUSION_STEMS,
+    TRANSFORMERS_STEMS,
+    VAE_RENAMES,
+    module_of,
+    require_settings,
+    shapes_of,
+)
+from bsjax.generators.protocol import (
+    Component,
+    Prompts,
+    Samples,
+    Settings,
+    as_samples,
+    guided,
+    normal_rows,
+    pair,
+)
+from bsjax.generators.tokenizers import ByteTokenizer, Tokenizer
+
+# Each Flax class says once an instance that diffusers 0.40 drops it; pyproject.toml pins 0.39.
+diffusers.utils.logging.set_verbosity_error()
+# Above so many positions the scores of attention are computed in parts.
+MANY_POSITIONS = 64 * 64
+
+# What diffusers' Flax UNet has built in.
+UNET_SETTINGS = {
+    "act_fn": "silu",
+    "center_input_sample": False,
+    "downsample_padding": 1,
+    "mid_block_scale_factor": 1,
+    "norm_eps": 1e-5,
+    "norm_num_groups": 32,
+    "dual_cross_attention": False,
+    "class_embed_type": None,
+    "encoder_hid_dim_type": None,
+    "resnet_time_scale_shift": "default",
+    "resnet_skip_time_act": False,
+    "time_embedding_type": "positional",
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "num_attention_heads": None,
+    "addition_embed_type": None,
+}
+VAE_SETTINGS = {"act_fn": "silu", "norm_num_groups": 32, "use_post_quant_conv": True,
+                "mid_block_add_attention": True, "latents_mean": None}  # fmt: skip
+
+
+class StableDiffusion:
+    """The system that the configs describe; see `bsjax.generators.protocol.Generator`.
+
+    Args:
+      configs: of unet, vae, text_encoder and scheduler, as their json files have them.
+      settings: how images are drawn.
+      tokenizers: "tokenizer"; empty: bytes.
+
+    Raises:
+      UserError: a config that these modules cannot be built from, or an impossible image size.
+    """
+
+    # Name -> (repository, folder[, class]).
+    CONFIGS = {
+        "unet": ("unet", "unet"),
+        "vae": ("", "vae"),
+        "text_encoder": ("", "text_encoder"),
+        "scheduler": ("", "scheduler"),
+    }
+    TOKENIZERS = {"tokenizer": ("", "tokenizer", "CLIPTokenizerFast")}
+
+    def __init__(
+        self,
+        configs: Mapping[str, Mapping[str, Any]],
+        settings: Settings,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+    ):
+        self.settings = settings
+        self.tokenizer = (tokenizers or {}).get("tokenizer", ByteTokenizer())
+        dtype = jnp.dtype(settings.dtype)
+        unet, vae, text = (configs[name] for name in ("unet", "vae", "text_encoder"))
+        require_settings("unet", unet, UNET_SETTINGS)
+        require_settings("vae", vae, VAE_SETTINGS)
+        self.latent_shape = self._latent_shape(unet, vae)
+        self.scaling = vae.get("scaling_factor", 0.18215)
+        self.length = text.get("max_position_embeddings", 77)
+        self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
+        is_large = self.latent_shape[0] * self.latent_shape[1] > MANY_POSITIONS
+        self.unet = module_of(
+            FlaxUNet2DConditionModel, unet, dtype, use_memory_efficient_attention=is_large
+        )
+        self.vae = module_of(FlaxAutoencoderKL, vae, dtype)
+        self.text_encoder = FlaxCLIPTextModule(transformers.CLIPTextConfig(**text), dtype)
+        self.components = self._components(unet["cross_attention_dim"])
+
+    def _latent_shape(self, unet, vae) -> tuple[int, int, int]:
+        down = 2 ** (len(vae["block_out_channels"]) - 1)
+        multiple = down * 2 ** (len(unet["block_out_channels"]) - 1)
+        height, width = self.settings.height, self.settings.width
+        if height % multiple or width % multiple:
+            raise UserError(
+                f"generator.height={height}, generator.width={width}: expected multiples of"
+                f" {multiple}; set --config.generator.height and --config.generator.width"
+            )
+        return height // down, width // down, unet["in_channels"]
+
+    def _components(self, text_width: int) -> dict[str, Component]:
+        height, width, channels = self.latent_shape
+        latents = jax.ShapeDtypeStruct((1, channels, height, width), jnp.float32)
+        time = jax.ShapeDtypeStruct((1,), jnp.float32)
+        context = jax.ShapeDtypeStruct((1, self.length, text_width), jnp.float32)
+        ids = jax.ShapeDtypeStruct((1, self.length), jnp.int32)
+        decode = functools.partial(self.vae.init, method=self.vae.decode)
+        return {
+            "unet": Component(
+                self.unet, shapes_of(self.unet.init, latents, time, context),
+                "unet", DIFFUSION_STEMS, repository="unet",
+            ),
+            "vae": Component(
+                self.vae, shapes_of(decode, latents), "vae", DIFFUSION_STEMS,
+                renames=VAE_RENAMES, ignored=(r"encoder\..*", r"quant_conv\..*"),
+            ),
+            "text_encoder": Component(
+                self.text_encoder, shapes_of(self.text_encoder.init, ids, ids, ids),
+                "text_encoder", TRANSFORMERS_STEMS, ignored=CLIP_IGNORED,
+            ),
+        }  # fmt: skip
+
+    def prompts(self, captions: Sequence[str]) -> Prompts:
+        tokens = self.tokenizer(captions, self.length)
+        empty = self.tokenizer([""], self.length).ids
+        arrays = {"ids": tokens.ids, "empty_ids": np.repeat(empty, len(captions), axis=0)}
+        return Prompts(arrays, tokens.n_truncated)
+
+    def abstract_prompts(self, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+        ids = jax.ShapeDtypeStruct((n, self.length), jnp.int32)
+        return {"ids": ids, "empty_ids": ids}
+
+    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, "B"]) -> Samples:
+        context = self.encode(params, batch)
+        latents = self.denoise(params, context, normal_rows(keys, self.latent_shape))
+        return as_samples(self.decode(params, latents))
+
+    def encode(self, params: Any, batch: dict[str, Array]) -> Float[Array, "B 2 T D"]:
+        """Text features without and with the caption."""
+        without = self._encode(params, batch["empty_ids"][:1])
+        return pair(without, self._encode(params, batch["ids"]))
+
+    def _encode(self, params, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        mask = jnp.ones_like(ids)
+        positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
+        variables = {"params": params["text_encoder"]}
+        return self.text_encoder.apply(variables, ids, mask, positions)[0]
+
+    def denoise(
+        self, params: Any, context: Float[Array, "B 2 T D"], noise: Float[Array, "B h w c"]
+    ) -> Float[Array, "B h w c"]:
+        """Latents from noise."""
+
+        def predict(x, t):
+            def unet(x, context):
+                x = jnp.moveaxis(x, -1, 1)  # the module takes torch's order and turns it back
+                time = jnp.full(x.shape[:1], t, jnp.float32)
+                output = self.unet.apply({"params": params["unet"]}, x, time, context).sample
+                return jnp.moveaxis(output, 1, -1)
+
+            return guided(unet, x, self.settings.guidance, context)
+
+        return schedules.run(self.schedule, predict, noise)
+
+    def decode(self, params: Any, latents: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
+        """Pixels in about [-1, 1], an image at a time: a batch would take gigabytes."""
+
+        def one(latents):
+            x = jnp.moveaxis(latents[None] / self.scaling, -1, 1)
+            variables = {"params": params["vae"]}
+            output = self.vae.apply(variables, x, method=self.vae.decode).sample[0]
+            return jnp.moveaxis(output, 0, -1).astype(jnp.float32)
+
+        return jax.lax.map(one, latents)

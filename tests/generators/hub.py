@@ -1,0 +1,100 @@
+"""Tiny systems with random weights, written by torch's classes in the hub's layout."""
+
+import json
+import pathlib
+
+import diffusers
+import torch
+import transformers
+
+VAE = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "block_out_channels": (32, 64),
+    "layers_per_block": 1,
+    "norm_num_groups": 32,
+}
+SD_SCHEDULE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+}
+SD_SCHEDULERS = {
+    "pndm": lambda **more: diffusers.PNDMScheduler(**SD_SCHEDULE, skip_prk_steps=True, **more),
+    "ddim": lambda **more: diffusers.DDIMScheduler(
+        **SD_SCHEDULE, clip_sample=False, set_alpha_to_one=False, **more
+    ),
+    "dpm": lambda **more: diffusers.DPMSolverMultistepScheduler(**SD_SCHEDULE, **more),
+}
+
+
+def clip_tokenizer(folder):
+    """A CLIP tokenizer of bytes, few merges."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+    symbols = list(bytes_to_unicode().values())
+    vocabulary = symbols + [f"{symbol}</w>" for symbol in symbols]
+    merges = [("t", "h"), ("th", "e</w>"), ("a", "n</w>")]
+    vocabulary += ["".join(pair) for pair in merges]
+    vocabulary += ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(vocabulary)}))
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    files = (str(folder / "vocab.json"), str(folder / "merges.txt"))
+    # Without ftfy the slow one splits Chinese characters; with it, it does as the fast one.
+    return transformers.CLIPTokenizerFast(*files, model_max_length=77)
+
+
+def clip_text(act, projection=False, **more):
+    settings = {
+        "vocab_size": 520,
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 77,
+        "projection_dim": 16,
+        "bos_token_id": 515,
+        "eos_token_id": 516,
+    }
+    config = transformers.CLIPTextConfig(**settings | more, hidden_act=act)
+    kind = transformers.CLIPTextModelWithProjection if projection else transformers.CLIPTextModel
+    return kind(config).eval()
+
+
+def stable_diffusion(folder, version="1.5", scheduler="pndm", **scheduler_settings):
+    """A tiny pipeline of torch, saved; returns it."""
+    torch.manual_seed(0)
+    is_two = version == "2.1"
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=[2, 4] if is_two else 4,
+        use_linear_projection=is_two,
+        upcast_attention=is_two,
+    ).eval()
+    more = {"prediction_type": "v_prediction"} if is_two else {}
+    text = clip_text("gelu" if is_two else "quick_gelu")
+    pipeline = diffusers.StableDiffusionPipeline(
+        vae=diffusers.AutoencoderKL(**VAE).eval(),
+        text_encoder=text,
+        tokenizer=clip_tokenizer(pathlib.Path(folder) / "tokenizer"),
+        unet=unet,
+        scheduler=SD_SCHEDULERS[scheduler](**more, **scheduler_settings),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return pipeline
