@@ -31,6 +31,13 @@ class Stage(NamedTuple):
 
 STAGES = (
     Stage(
+        name="generate",
+        reads="captions of the real images, generator",
+        writes="images/<set>/",
+        config_keys=("seed", "generator"),
+        module="bsjax.stages.generate",
+    ),
+    Stage(
         name="train_sae",
         reads="images of both arms",
         writes="sae/",
@@ -59,7 +66,7 @@ STAGES = (
         module="bsjax.stages.report",
     ),
 )
-RUN = Stage("run", "two captioned image sets", "all of the above", (), "bsjax.stages.run")
+RUN = Stage("run", "captioned images", "all of the above", (), "bsjax.stages.run")
 PLAN = Stage("plan", "the config alone", "plan.json", (), "bsjax.stages.plan")
 CONVERT = Stage("convert", "sae/", "sae/overcomplete.safetensors", (), "bsjax.stages.convert")
 BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT)}

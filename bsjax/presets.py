@@ -1,7 +1,11 @@
 """Config fragments that experiments share. Every key has its default, unit and meaning here."""
 
+import pathlib
+
 import ml_collections
 from ml_collections import config_dict
+
+EMOJI = pathlib.Path(__file__).parent / "assets" / "emoji"
 
 
 def experiment() -> ml_collections.ConfigDict:
@@ -16,8 +20,7 @@ def experiment() -> ml_collections.ConfigDict:
 
     cfg.real = image_source()
     cfg.generated = image_source()  # images made elsewhere from the captions of the real ones
-    cfg.generator = ml_collections.ConfigDict()
-    cfg.generator.name = "none"  # none: cfg.generated.path holds the images
+    cfg.generator = no_generator()
 
     cfg.encoder = dinov2("vitb14_reg", "facebook/dinov2-with-registers-base")
 
@@ -49,6 +52,38 @@ def experiment() -> ml_collections.ConfigDict:
     return cfg
 
 
+def on_emoji(cfg: ml_collections.ConfigDict, is_tiny: bool) -> None:
+    """The experiment on the 200 emoji that come with bsjax, with untrained features; or on 40."""
+    cfg.real.path = str(EMOJI / "real")
+    cfg.encoder = dinov2("vits14_reg", "random:0")
+    cfg.train.n_concepts = cfg.train.n_candidates = 256
+    cfg.train.loss = "mse"
+    cfg.train.peak_learning_rate = 1e-2
+    cfg.train.steps = 300
+    cfg.train.tokens_per_step = 1024
+    cfg.train.max_tokens = 30_000
+    cfg.measure.images_per_shard = 64
+    if is_tiny:
+        cfg.real.limit = 40
+        cfg.encoder.resize = cfg.encoder.crop = 112
+        cfg.train.n_concepts = cfg.train.n_candidates = 64
+        cfg.train.steps = 50
+        cfg.train.tokens_per_step = 512
+        cfg.measure.images_per_shard = 16
+
+
+def in_small(generator: ml_collections.ConfigDict) -> None:
+    """A generator of the same kind in small with random weights: it draws noise, in seconds."""
+    generator.variant += "_tiny"
+    generator.weights = "random:0"
+    generator.unet_weights = generator.prior_weights = ""
+    generator.steps = generator.prior_steps = 4
+    generator.height = generator.width = 64
+    generator.dtype = "float32"
+    generator.batch_per_device = 4
+    generator.images_per_shard = 16
+
+
 def image_source() -> ml_collections.ConfigDict:
     """A set of captioned images."""
     source = ml_collections.ConfigDict()
@@ -59,6 +94,38 @@ def image_source() -> ml_collections.ConfigDict:
     source.max_bad = 0.01  # largest share of unreadable images before the run stops
     source.workers = -1  # processes that decode; -1: chosen by platform, 0: threads only
     return source
+
+
+def no_generator() -> ml_collections.ConfigDict:
+    """Images made elsewhere lie in cfg.generated.path; every key that a generator has."""
+    generator = ml_collections.ConfigDict()
+    generator.name = "none"  # stable_diffusion | pixart | kandinsky | none
+    generator.set = ""  # name of its images' folder
+    generator.variant = ""  # which released shape; only for plan and random weights
+    generator.weights = ""  # hub id | folder in the hub's layout | random:SEED
+    generator.revision = ""  # of the hub repository; "": the main branch
+    generator.unet_weights = ""  # another repository for the UNet; "": the same
+    generator.prior_weights = ""  # Kandinsky: the repository of the prior
+    generator.steps = 50
+    generator.guidance = 7.5  # classifier-free; 1: none
+    generator.prior_steps = 25  # Kandinsky
+    generator.prior_guidance = 4.0
+    generator.height = 512  # pixels
+    generator.width = 512
+    generator.dtype = "bfloat16"  # float32 | bfloat16, of products; samples stay float32
+    generator.batch_per_device = -1  # images; -1: 1 on a CPU, 8 on accelerators
+    generator.images_per_shard = 64
+    generator.prompts = ""  # file with a prompt a line, instead of the real images' captions
+    generator.samples = 1  # images a line of that file
+    return generator
+
+
+def stable_diffusion(name: str, variant: str, weights: str) -> ml_collections.ConfigDict:
+    """Stable Diffusion with its pipeline's defaults: 50 steps, guidance 7.5."""
+    generator = no_generator()
+    generator.name = "stable_diffusion"
+    generator.set, generator.variant, generator.weights = name, variant, weights
+    return generator
 
 
 def dinov2(variant: str, weights: str) -> ml_collections.ConfigDict:

@@ -13,13 +13,8 @@ Options behind the colon:
     :tiny   the same with 40 pairs and 64 concepts, under a minute.
 """
 
-import pathlib
-
-import bsjax
 from bsjax import presets
 from bsjax.core.config import parse_arg
-
-EMOJI = pathlib.Path(bsjax.__file__).parent / "assets" / "emoji"
 
 
 def get_config(arg: str = ""):
@@ -28,21 +23,7 @@ def get_config(arg: str = ""):
     if not (arg.demo or arg.tiny):
         return cfg
 
-    cfg.real.path = str(EMOJI / "real")
-    cfg.generated.path = str(EMOJI / "generated")
-    cfg.encoder = presets.dinov2("vits14_reg", "random:0")
-    cfg.train.n_concepts = cfg.train.n_candidates = 256
-    cfg.train.loss = "mse"
-    cfg.train.peak_learning_rate = 1e-2
-    cfg.train.steps = 300
-    cfg.train.tokens_per_step = 1024
-    cfg.train.max_tokens = 30_000
-    cfg.measure.images_per_shard = 64
-    if arg.tiny:
-        cfg.real.limit = cfg.generated.limit = 40
-        cfg.encoder.resize = cfg.encoder.crop = 112
-        cfg.train.n_concepts = cfg.train.n_candidates = 64
-        cfg.train.steps = 50
-        cfg.train.tokens_per_step = 512
-        cfg.measure.images_per_shard = 16
+    presets.on_emoji(cfg, arg.tiny)
+    cfg.generated.path = str(presets.EMOJI / "generated")
+    cfg.generated.limit = cfg.real.limit
     return cfg

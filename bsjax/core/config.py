@@ -14,11 +14,13 @@ SOURCES = ("folder", "arrayrecord", "parquet", "tfds")
 SUPPLIES = ("memory", "store", "images")
 DTYPES = ("float32", "bfloat16")
 LOSSES = ("mse", "aux")
+GENERATORS = ("none", "stable_diffusion", "pixart", "kandinsky")
 ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
 # How a stage is run, not what comes out of it.
 PRECISIONS = ("highest", "high")
 EXECUTION_KEYS = (
     "encoder.batch_per_device",
+    "generator.batch_per_device",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.look_every",
@@ -107,7 +109,12 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
     _require_choice(config, "train.supply", SUPPLIES)
     _require_choice(config, "train.compute_dtype", DTYPES)
     _require_choice(config, "train.full_precision", PRECISIONS)
+    _require_choice(config, "generator.name", GENERATORS)
+    if config.generator.name != "none":
+        _validate_generator(config)
     for key in ("real.path", "encoder.weights"):
+        if key == "real.path" and config.generator.prompts:
+            continue
         if needs_images and not _get(config, key):
             raise UserError(f"{key} is empty; set --config.{key}")
     for key in ("encoder.resize", "encoder.crop"):
@@ -152,6 +159,22 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
         1 <= train.n_active <= train.n_concepts,
         f"from 1 to train.n_concepts={train.n_concepts}",
     )
+
+
+def _validate_generator(config: ml_collections.ConfigDict) -> None:
+    generator = config.generator
+    _require_choice(config, "generator.dtype", DTYPES)
+    for key in ("set", "weights"):
+        if not generator[key]:
+            raise UserError(f"generator.{key} is empty; set --config.generator.{key}")
+    is_name = generator.set not in ("real", ".", "..") and "/" not in generator.set
+    _require(config, "generator.set", is_name, "a folder's name other than real")
+    for key in ("steps", "prior_steps", "height", "width", "images_per_shard", "samples"):
+        _require(config, f"generator.{key}", generator[key] >= 1, "at least 1")
+    for key in ("guidance", "prior_guidance"):
+        _require(config, f"generator.{key}", generator[key] >= 1, "1 (none) or more")
+    batch = generator.batch_per_device
+    _require(config, "generator.batch_per_device", batch == -1 or batch >= 1, "1 or more, or -1")
 
 
 def _get(config: ml_collections.ConfigDict, key: str) -> Any:

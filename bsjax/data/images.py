@@ -8,7 +8,6 @@ import gc
 import io
 import math
 import multiprocessing
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Int32, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bsjax.data.captions import ImageRecord
+from bsjax.data.sources import read_image
 
 READ_THREADS = 4
 # Batches held ready beyond those being made; with none the threads wait for the consumer.
@@ -115,7 +115,7 @@ def thumbnail(path: str, resize: int, crop: int) -> Image.Image:
     Raises:
       OSError, ValueError: the file is gone, or as `decode_rgb`.
     """
-    return Image.fromarray(resize_crop(decode_rgb(pathlib.Path(path).read_bytes()), resize, crop))
+    return Image.fromarray(resize_crop(decode_rgb(read_image(path)), resize, crop))
 
 
 def iterate_batches(

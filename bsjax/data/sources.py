@@ -9,6 +9,7 @@ import functools
 import glob
 import hashlib
 import os
+import pathlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageSet
 
 FLAG = "--config.real.path"
+LOCATION = "::"  # between kind and place in the path of a record
 MSGPACK_MAPS = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE) if first != 0x89)
 
 
@@ -33,11 +35,19 @@ class LazyRecord(NamedTuple):
 
     @property
     def key(self) -> str:
-        return f"{self.row:09d}"
+        keys = self.source.keys
+        return keys[self.row] if keys is not None else f"{self.row:09d}"
 
     @property
     def caption(self) -> str:
+        if self.source.captions is not None:
+            return self.source.captions[self.row]
         return self.source.fields(self.row)["caption"]
+
+    @property
+    def path(self) -> str:
+        """Where the image lies, for `read_image`."""
+        return f"{self.source.kind}{LOCATION}{self.source.split}:{self.row}:{self.source.path}"
 
     @property
     def extra(self) -> Mapping[str, str]:
@@ -49,32 +59,79 @@ class LazyRecord(NamedTuple):
 
 
 class Records(Sequence):
-    """A sequence of `LazyRecord`; `open_source` makes a new handle in each process."""
+    """A sequence of `LazyRecord`; each process that it is sent to opens the files for itself.
 
-    def __init__(self, open_source: Callable[[], Callable[[int], dict[str, Any]]], n_records: int):
-        self._open, self._n_records = open_source, n_records
+    Args:
+      kind: arrayrecord, parquet or tfds.
+      path: as `list_source` takes it.
+      split: of a tfds dataset.
+      n_records: how many.
+      keys: of the images; None: their rows.
+      captions: where they are known without reading; None: they stand in the records.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        path: str,
+        split: str,
+        n_records: int,
+        keys: Sequence[str] | None = None,
+        captions: Sequence[str] | None = None,
+    ):
+        self.kind, self.path, self.split, self.n_records = kind, path, split, n_records
+        self.keys, self.captions = keys, captions
         self._lock, self._read = threading.Lock(), None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_open": self._open, "_n_records": self._n_records}
+        return self.__dict__ | {"_lock": None, "_read": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock(), _read=None)
+        self.__dict__.update(state, _lock=threading.Lock())
 
     def __len__(self) -> int:
-        return self._n_records
+        return self.n_records
 
     def __getitem__(self, row: int) -> LazyRecord:
-        if not -self._n_records <= row < self._n_records:
+        if not -self.n_records <= row < self.n_records:
             raise IndexError(row)
-        return LazyRecord(self, int(row) % self._n_records)
+        return LazyRecord(self, int(row) % self.n_records)
 
     def fields(self, row: int) -> dict[str, Any]:
         """caption and image of a row."""
         with self._lock:
             if self._read is None:
-                self._read = self._open()
+                self._read = OPENERS[self.kind](self.path, self.split).make_reader()
         return self._read(row)
+
+
+class Opened(NamedTuple):
+    """What is known of a source before any record is read."""
+
+    n_records: int
+    make_reader: Callable[[], Callable[[int], dict[str, Any]]]
+    identity: Any  # tells it from others
+
+
+def read_image(path: str) -> bytes:
+    """The encoded image at a file's path or at a `LazyRecord.path`.
+
+    Raises:
+      OSError, ValueError: it is gone.
+    """
+    kind, mark, rest = path.partition(LOCATION)
+    if not mark or kind not in OPENERS:
+        return pathlib.Path(path).read_bytes()
+    split, row, source = rest.split(":", 2)
+    try:
+        return _reader(kind, source, split)(int(row))["image"]
+    except (UserError, IndexError, RuntimeError) as error:
+        raise OSError(f"{path} cannot be read: {error}") from error
+
+
+@functools.lru_cache(maxsize=4)
+def _reader(kind: str, path: str, split: str) -> Callable[[int], dict[str, Any]]:
+    return OPENERS[kind](path, split).make_reader()
 
 
 def list_source(
@@ -96,15 +153,15 @@ def list_source(
     Raises:
       UserError: no such files, no images in them, a dataset that is not prepared.
     """
-    openers = {"arrayrecord": _open_arrayrecord, "parquet": _open_parquet, "tfds": _open_tfds}
-    n_records, open_source, identity = openers[source](path, split)
+    opened = OPENERS[source](path, split)
+    n_records = opened.n_records
     if limit >= 0:
         n_records = min(n_records, limit)
     if not n_records:
         raise UserError(f"{path} holds no record; set {FLAG}")
-    records = Records(open_source, n_records)
+    records = Records(source, path, split, n_records)
     images = ImageSet(records, (), n_records, 0, 0, source)
-    return images, [source, path, split, n_records, identity]
+    return images, [source, path, split, n_records, opened.identity]
 
 
 def _files(path: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -124,13 +181,13 @@ def _identity(files: Sequence[str]) -> list[list[Any]]:
     return [[os.path.basename(f), os.stat(f).st_size, os.stat(f).st_mtime_ns] for f in files]
 
 
-def _open_arrayrecord(path: str, split: str):
+def _open_arrayrecord(path: str, split: str) -> Opened:
     files = _files(path, (".arrayrecord", ".array_record"))
     try:
         n_records = len(array_record_data_source.ArrayRecordDataSource(files))
     except (ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not ArrayRecord, or truncated ({error})") from error
-    return n_records, functools.partial(_reader_of_arrayrecord, files), _identity(files)
+    return Opened(n_records, functools.partial(_reader_of_arrayrecord, files), _identity(files))
 
 
 def _reader_of_arrayrecord(files):
@@ -148,7 +205,7 @@ def _reader_of_arrayrecord(files):
     return read
 
 
-def _open_parquet(path: str, split: str):
+def _open_parquet(path: str, split: str) -> Opened:
     files = _files(path, (".parquet",))
     counts = []
     for file in files:
@@ -159,7 +216,7 @@ def _open_parquet(path: str, split: str):
         if "image" not in table.schema_arrow.names:
             raise UserError(f"{file}: expected a column image, got {table.schema_arrow.names}")
         counts.append(table.metadata.num_rows)
-    return sum(counts), functools.partial(_reader_of_parquet, files), _identity(files)
+    return Opened(sum(counts), functools.partial(_reader_of_parquet, files), _identity(files))
 
 
 def _reader_of_parquet(files):
@@ -189,10 +246,10 @@ def _reader_of_parquet(files):
     return read
 
 
-def _open_tfds(path: str, split: str):
+def _open_tfds(path: str, split: str) -> Opened:
     source = _tfds_source(path, split)
     identity = hashlib.sha256(repr(source).encode()).hexdigest()[:16]
-    return len(source), functools.partial(_reader_of_tfds, path, split), identity
+    return Opened(len(source), functools.partial(_reader_of_tfds, path, split), identity)
 
 
 def _tfds_source(path: str, split: str):
@@ -225,3 +282,6 @@ def _reader_of_tfds(path, split):
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+OPENERS = {"arrayrecord": _open_arrayrecord, "parquet": _open_parquet, "tfds": _open_tfds}

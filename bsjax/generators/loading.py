@@ -1,10 +1,11 @@
 """A generator and its parameters, from repositories in the hub's layout or from a seed."""
 
+import functools
 import hashlib
 import json
 import pathlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,13 +26,18 @@ MAIN = ""  # the repository that cfg.generator.weights names
 FAMILIES: dict[str, Any] = {"stable_diffusion": StableDiffusion}
 
 
-class LoadedGenerator(NamedTuple):
-    """A generator, its parameters on the host, and what tells them from others."""
+class Opened(NamedTuple):
+    """A generator whose parameters are not read yet."""
 
     generator: Generator
-    params: dict[str, Any]
+    digest: str  # tells its weights and configs from others
     is_random: bool
-    digest: str
+    read_params: Callable[..., dict[str, Any]]  # names of components (default: all) -> host arrays
+    rebuild: Callable[[Settings], Generator]  # the same system, drawn otherwise
+
+    def in_float32(self) -> Generator:
+        """The same generator, computing in float32."""
+        return self.rebuild(self.generator.settings._replace(dtype="float32"))
 
 
 def flag_of(repository: str) -> str:
@@ -60,14 +66,14 @@ def build(name: str, variant: str, settings: Settings) -> Generator:
     return FAMILIES[name](RELEASED[name][variant], settings)
 
 
-def load(
+def open_generator(
     name: str,
     variant: str,
     weights: Mapping[str, str],
     settings: Settings,
     revision: str | None = None,
-) -> LoadedGenerator:
-    """Loads all components.
+) -> Opened:
+    """Finds all components and checks that they are there; reads no tensor.
 
     Args:
       name: a key of `FAMILIES`.
@@ -83,9 +89,11 @@ def load(
     main = weights[MAIN]
     if main.startswith(RANDOM):
         generator = build(name, variant, settings)
-        return LoadedGenerator(
-            generator, _random_params(generator, main), True, f"{variant} {main}"
-        )
+        return Opened(
+            generator, f"{variant} {main}", True,
+            functools.partial(_random_params, generator, main),
+            functools.partial(build, name, variant),
+        )  # fmt: skip
     if name not in FAMILIES:
         build(name, variant, settings)  # raises
     family = FAMILIES[name]
@@ -98,19 +106,33 @@ def load(
         key: HubTokenizer(roots[repository] / folder, class_name)
         for key, (repository, folder, class_name) in family.TOKENIZERS.items()
     }
-    generator = family(configs, settings, tokenizers)
-    dtype = jnp.dtype(settings.dtype)
-    params, digests = {}, {}
-    for key, component in generator.components.items():
-        folder = roots[component.repository] / component.folder
-        source = open_folder(folder, component.stems, flag_of(component.repository))
+
+    def rebuild(settings):
+        return family(configs, settings, tokenizers)
+
+    generator = rebuild(settings)
+    sources = {
+        key: open_folder(roots[each.repository] / each.folder, each.stems, flag_of(each.repository))
+        for key, each in generator.components.items()
+    }
+    identity = [configs, {key: quick_digest(source) for key, source in sources.items()}]
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    read = functools.partial(_read_params, generator, sources)
+    return Opened(generator, digest, False, read, rebuild)
+
+
+def _read_params(
+    generator: Generator, sources: Mapping[str, TensorSource], names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Host arrays in the dtype that they are used in."""
+    params, dtype = {}, jnp.dtype(generator.settings.dtype)
+    for key in names or generator.components:
+        each, source = generator.components[key], sources[key]
         params[key] = convert_by_name(
-            source, _cast(component.shapes, dtype), str(folder), component.renames,
-            component.ignored,
+            source, _cast(each.shapes, dtype), str(source.files[0].parent), each.renames,
+            each.ignored,
         )  # fmt: skip
-        digests[key] = quick_digest(source)
-    digest = hashlib.sha256(json.dumps([configs, digests], sort_keys=True).encode()).hexdigest()
-    return LoadedGenerator(generator, params, False, digest[:16])
+    return params
 
 
 def abstract_params(generator: Generator) -> dict[str, Any]:
@@ -181,7 +203,9 @@ def _read_config(folder: pathlib.Path, flag: str) -> dict[str, Any]:
     raise UserError(f"{folder} has no {names[0]}; set {flag} to a complete repository")
 
 
-def _random_params(generator: Generator, weights: str) -> dict[str, Any]:
+def _random_params(
+    generator: Generator, weights: str, names: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Parameters drawn from a seed, each with its fan-in's scale."""
     try:
         seed = int(weights.removeprefix(RANDOM))
@@ -191,8 +215,8 @@ def _random_params(generator: Generator, weights: str) -> dict[str, Any]:
         ) from error
     dtype = jnp.dtype(generator.settings.dtype)
     return {
-        key: _random_tree(component.shapes, (seed, zlib.crc32(key.encode())), dtype)
-        for key, component in generator.components.items()
+        key: _random_tree(generator.components[key].shapes, (seed, zlib.crc32(key.encode())), dtype)
+        for key in names or generator.components
     }
 
 

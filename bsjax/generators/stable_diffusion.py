@@ -8,7 +8,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import diffusers.utils
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,8 +39,6 @@ from bsjax.generators.protocol import (
 )
 from bsjax.generators.tokenizers import ByteTokenizer, Tokenizer
 
-# Each Flax class says once an instance that diffusers 0.40 drops it; pyproject.toml pins 0.39.
-diffusers.utils.logging.set_verbosity_error()
 # Above so many positions the scores of attention are computed in parts.
 MANY_POSITIONS = 64 * 64
 

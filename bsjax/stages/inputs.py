@@ -10,14 +10,18 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
+from etils import epath
 from jax.sharding import Mesh
 
 from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae
-from bsjax.core.artifacts import REAL, hash_json
+from bsjax.core.artifacts import REAL, hash_json, require_manifest
 from bsjax.core.errors import UserError
-from bsjax.data.captions import ImageSet, check_bad, list_folder
+from bsjax.data.captions import BadImage, ImageSet, check_bad, list_folder
+from bsjax.data.image_shards import Prompt, list_generated
 from bsjax.data.sources import list_source
+from bsjax.generators import loading
+from bsjax.generators.protocol import Settings
 
 PUBLISHED_THRESHOLD = 0.829
 
@@ -29,39 +33,132 @@ class Arm(NamedTuple):
     section: str  # of the config: "real" or "generated"
     images: ImageSet
     digest: str  # of names, captions, sizes and dates of the image files
+    notes: tuple[str, ...] = ()  # warnings about how the images were made
+
+
+class PromptList(NamedTuple):
+    """What a generator has to draw."""
+
+    usable: list[Prompt]
+    n_without_caption: int  # left out: there is nothing to draw
 
 
 def generated_name(config: ml_collections.ConfigDict) -> str:
-    """Name of the generated set: "generated" for a folder of images made elsewhere."""
-    del config
-    return "generated"
+    """Name of the generated set; "generated" for images made elsewhere."""
+    return "generated" if config.generator.name == "none" else config.generator.set
 
 
-def load_arms(config: ml_collections.ConfigDict) -> list[Arm]:
+def list_prompts(config: ml_collections.ConfigDict) -> PromptList:
+    """The captions of the real images, or the lines of a file, each as often as asked.
+
+    Raises:
+      UserError: no such file, or not one caption.
+    """
+    generator = config.generator
+    if generator.prompts:
+        path = epath.Path(generator.prompts).expanduser()
+        if not path.is_file():
+            raise UserError(f"{path} does not exist; set --config.generator.prompts")
+        lines = [line.strip() for line in path.read_text().splitlines()]
+        all_prompts = [
+            Prompt(line * generator.samples + i, f"p{line:05d}-s{i:04d}", text)
+            for line, text in enumerate(lines)
+            for i in range(generator.samples)
+        ]
+    else:
+        records = load_set(config, "real").images.records
+        path = config.real.path
+        all_prompts = [
+            Prompt(row, record.key, record.caption.strip()) for row, record in enumerate(records)
+        ]
+    usable = [prompt for prompt in all_prompts if prompt.caption]
+    if not usable:
+        raise UserError(f"{path} has not one caption to draw an image for; add captions")
+    return PromptList(usable, len(all_prompts) - len(usable))
+
+
+def load_arms(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Arm]:
     """Lists the real images and, if there are any, the generated ones.
 
     Raises:
       UserError: a faulty folder, or more images absent than the config allows.
     """
-    arms = []
-    for name, section in ((REAL, "real"), (generated_name(config), "generated")):
-        source = config[section]
-        if not source.path:
-            continue
-        if source.source != "folder":
-            images, identity = list_source(source.source, source.path, source.split, source.limit)
-            arms.append(Arm(name, section, images, hash_json(identity)))
-            continue
-        images = list_folder(source.path, source.limit)
-        check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")
-        if images.n_unlisted:
-            logging.info("%s: %d images are not in captions.csv", name, images.n_unlisted)
-        listing = []
-        for record in images.records:
-            stat = os.stat(record.path)
-            listing.append((record.key, record.caption, stat.st_size, stat.st_mtime_ns))
-        arms.append(Arm(name, section, images, hash_json([listing, [b.key for b in images.bad]])))
+    arms = [load_set(config, "real")] if config.real.path else []
+    if config.generator.name != "none":
+        name = generated_name(config)
+        folder = workdir / "images" / name
+        manifest = require_manifest(folder, "generate")
+        bad = tuple(BadImage(**image) for image in manifest["bad_images"])
+        found = list_generated(epath.Path(folder))
+        images = found._replace(bad=bad, n_listed=found.n_listed + len(bad))
+        check_bad(bad, images.n_listed, config.generated.max_bad, "--config.generated.max_bad")
+        notes = tuple(manifest["notes"])
+        arms.append(Arm(name, "generated", images, manifest["config_hash"], notes))
+    elif config.generated.path:
+        arms.append(load_set(config, "generated"))
     return arms
+
+
+def load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
+    """The images that config.real or config.generated names."""
+    source = config[section]
+    name = REAL if section == "real" else generated_name(config)
+    if source.source != "folder":
+        images, identity = list_source(source.source, source.path, source.split, source.limit)
+        return Arm(name, section, images, hash_json(identity))
+    images = list_folder(source.path, source.limit)
+    check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")
+    if images.n_unlisted:
+        logging.info("%s: %d images are not in captions.csv", name, images.n_unlisted)
+    listing = []
+    for record in images.records:
+        stat = os.stat(record.path)
+        listing.append((record.key, record.caption, stat.st_size, stat.st_mtime_ns))
+    return Arm(name, section, images, hash_json([listing, [b.key for b in images.bad]]))
+
+
+def open_generator(config: ml_collections.ConfigDict) -> loading.Opened:
+    """The generator of the config, with a loud line if it is untrained."""
+    generator = config.generator
+    opened = loading.open_generator(
+        generator.name,
+        generator.variant,
+        {
+            "": generator.weights,
+            "unet": generator.unet_weights,
+            "prior": generator.prior_weights,
+        },
+        generator_settings(config),
+        generator.revision or None,
+    )
+    for note in generator_notes(config):
+        logging.warning("%s", note)
+    return opened
+
+
+def generator_settings(config: ml_collections.ConfigDict) -> Settings:
+    """How images are drawn."""
+    generator = config.generator
+    return Settings(**{name: generator[name] for name in Settings._fields})
+
+
+def generator_notes(config: ml_collections.ConfigDict) -> list[str]:
+    """Warnings about the generator that go into log, manifest and report."""
+    generator = config.generator
+    if not generator.weights.startswith(loading.RANDOM):
+        return []
+    return [
+        f"UNTRAINED GENERATOR: {generator.variant} has random weights ({generator.weights}). Its"
+        " images are noise; the numbers show how bsjax works, not what a model draws."
+    ]
+
+
+def images_a_step(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
+    """Images that are drawn at once."""
+    per_device = config.generator.batch_per_device
+    if per_device == -1:
+        per_device = 1 if mesh.devices.flat[0].platform == "cpu" else 8
+    return per_device * mesh.shape["data"]
 
 
 def load_encoder(config: ml_collections.ConfigDict) -> LoadedEncoder:

@@ -51,7 +51,7 @@ class Engine(NamedTuple):
 
 def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Measures every image set of the config that is not measured yet."""
-    arms = inputs.load_arms(config)
+    arms = inputs.load_arms(config, workdir)
     encoder = inputs.load_encoder(config)
     sae, threshold = inputs.load_sae(config, workdir, encoder)
     notes = inputs.encoder_notes(encoder)
@@ -87,7 +87,7 @@ def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             config=settings,
             parents=parents,
             counts=counts,
-            notes=notes,
+            notes=[*notes, *arm.notes],
             bad_images=[image._asdict() for image in bad],
         )
         store.clean()

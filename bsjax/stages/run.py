@@ -17,8 +17,11 @@ SHOWN = 5
 
 def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Runs the pipeline and prints where the report lies and what stands out."""
-    if not config.generated.path:
-        raise UserError("generated.path is empty; set --config.generated.path to the folder")
+    if config.generator.name == "none" and not config.generated.path:
+        raise UserError(
+            "generated.path is empty; set --config.generated.path to a folder of images, or use a"
+            " config with a generator (configs/sd15.py)"
+        )
     for stage in pipeline.STAGES:
         stage.load()(config, workdir)
     sys.stdout.write(summarise(workdir, generated_name(config)))

@@ -61,7 +61,7 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         return
     folder = workdir / "sae"
     encoder = inputs.load_encoder(config)
-    arms = inputs.load_arms(config)
+    arms = inputs.load_arms(config, workdir)
     settings = select(config, pipeline.BY_NAME["train_sae"].config_keys)
     parents = inputs.parents_of(encoder, arms)
     done = None

@@ -25,8 +25,8 @@ CASES = {
 
 
 def load(folder, settings=SETTINGS):
-    loaded = loading.load("stable_diffusion", "", {"": str(folder)}, settings)
-    return loaded.generator, jax.tree.map(jnp.asarray, loaded.params)
+    opened = loading.open_generator("stable_diffusion", "", {"": str(folder)}, settings)
+    return opened.generator, jax.tree.map(jnp.asarray, opened.read_params())
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,254 @@
+"""generate: captions -> images of a text-to-image model.
+
+Reads the captions of the real images (or a file of prompts) and the generator; writes
+images/<set>/. An image depends on the seed and its caption's index alone: not on the batch, the
+number of devices or an interruption. Hosts share nothing; each draws every n-th shard.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+import numpy as np
+from absl import logging
+from etils import epath
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from PIL import Image
+
+from bsjax import pipeline
+from bsjax.core import distributed
+from bsjax.core.artifacts import atomic_path, begin_stage, hash_json, write_manifest
+from bsjax.core.config import select
+from bsjax.core.errors import Preempted
+from bsjax.core.logs import progress
+from bsjax.core.mesh import DATA, make_mesh, over_data, put, replicated
+from bsjax.core.rng import item_key, stage_key
+from bsjax.data.image_shards import ImageShards, Outcome, Prompt
+from bsjax.generators import loading
+from bsjax.generators.protocol import Generator, Samples
+from bsjax.stages import inputs
+from bsjax.stages.measure import matmul_precision
+
+SHEET_COLUMNS, SHEET_ROWS, SHEET_PIXELS = 8, 4, 160
+PNG_THREADS = 8
+
+
+class Engine(NamedTuple):
+    """A jitted sampler with its parameters on the devices."""
+
+    step: Callable[..., Samples]
+    params: Any
+    mesh: Mesh
+    batch_size: int
+
+
+def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+    """Draws an image a caption; what is there already is not drawn again."""
+    if config.generator.name == "none":
+        logging.info("generator.name=none: images come from generated.path")
+        return
+    prompts = inputs.list_prompts(config)
+    opened = inputs.open_generator(config)
+    folder = workdir / "images" / inputs.generated_name(config)
+    settings = select(config, pipeline.BY_NAME["generate"].config_keys)
+    parents = {"captions": hash_json(prompts.usable), "generator": opened.digest}
+    done = None
+    if distributed.is_writer():
+        done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
+    if distributed.agree(done is not None):
+        return
+    shards = ImageShards(folder, prompts.usable, config.generator.images_per_shard, config.seed)
+    n_truncated = _draw_all(config, opened, shards)
+    distributed.wait_for_all("generate")
+    if not distributed.is_writer():
+        return
+    n_images, bad = shards.finish()
+    with atomic_path(folder / "contact_sheet.png") as temporary:
+        contact_sheet(shards.first_images(SHEET_COLUMNS * SHEET_ROWS)).save(temporary)
+    counts = {
+        "images": n_images,
+        "failed": len(bad),
+        "without_caption": prompts.n_without_caption,
+        "truncated": n_truncated,
+    }
+    logging.info("%s: %s", folder, counts)
+    write_manifest(
+        folder, stage="generate", config=settings, parents=parents, counts=counts,
+        notes=inputs.generator_notes(config), bad_images=[image._asdict() for image in bad],
+    )  # fmt: skip
+
+
+def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
+    """Draws what is missing of this host's shards; returns how many captions were too long."""
+    prompts = shards.prompts
+    tokens = opened.generator.prompts([prompt.caption for prompt in prompts])
+    if tokens.n_truncated:
+        logging.warning("%d captions are longer than the text encoder reads", tokens.n_truncated)
+    mine = range(jax.process_index(), shards.n_shards, distributed.n_hosts())
+    missing = [(shard, shards.missing(shard)) for shard in mine]
+    n_missing = sum(len(places) for _, places in missing)
+    if not n_missing:
+        return tokens.n_truncated
+    n_mine = sum(len(shards.places(shard)) for shard in mine)
+    params = opened.read_params()
+    drawing = Drawing(config, opened, params, prompts, tokens.arrays)
+    with (
+        progress("generate", n_mine, n_mine - n_missing) as bar,
+        ThreadPoolExecutor(PNG_THREADS) as pool,
+        distributed.StopSignal() as stop,
+    ):
+        for i, (shard, outcomes) in enumerate(_in_batches(drawing, missing, pool)):
+            shards.add(shard, outcomes)
+            bar.update(len(outcomes))
+            if distributed.n_hosts() == 1 and stop.is_set(i):
+                raise Preempted("stopped; all images drawn so far are kept")
+    return tokens.n_truncated
+
+
+def _in_batches(
+    drawing: "Drawing", missing: Sequence[tuple[int, list[int]]], pool: ThreadPoolExecutor
+) -> Iterator[tuple[int, list[tuple[int, Outcome]]]]:
+    """Outcomes batch by batch; devices draw the next batch while the host books the last one."""
+    pending = None
+    for shard, places in missing:
+        for start in range(0, len(places), drawing.batch_size):
+            part = places[start : start + drawing.batch_size]
+            launched = (shard, part, drawing.launch(part))
+            if pending is not None:
+                yield _book(drawing, *pending, pool)
+            pending = launched
+    if pending is not None:
+        yield _book(drawing, *pending, pool)
+
+
+def _book(
+    drawing: "Drawing", shard: int, places: list[int], samples: Samples, pool: ThreadPoolExecutor
+) -> tuple[int, list[tuple[int, Outcome]]]:
+    """Fetches a batch, draws again what is not finite, encodes."""
+    images, is_finite = map(np.array, jax.device_get(samples))
+    again = [row for row in range(len(places)) if not is_finite[row]]
+    if again:
+        retried = drawing.redraw([places[row] for row in again])
+        for row, (image, is_good) in zip(again, retried, strict=True):
+            images[row], is_finite[row] = image, is_good
+    encoded = pool.map(encode_png, images[: len(places)])
+    outcomes = []
+    for row, (place, png) in enumerate(zip(places, encoded, strict=True)):
+        prompt = drawing.prompts[place]
+        if is_finite[row]:
+            outcomes.append((place, Outcome(prompt, png)))
+            continue
+        reason = "the generator gave values that are not finite, in float32 too"
+        logging.warning("%s: %s (%r)", prompt.key, reason, prompt.caption[:60])
+        outcomes.append((place, Outcome(prompt, None, reason)))
+    return shard, outcomes
+
+
+class Drawing:
+    """The engines of a run: the configured one, and one in float32 for what came out as no numbers.
+
+    Args:
+      config: the experiment.
+      opened: the generator.
+      params: its parameters.
+      prompts: all prompts.
+      arrays: theirs, as the generator takes them.
+    """
+
+    def __init__(
+        self,
+        config: ml_collections.ConfigDict,
+        opened: loading.Opened,
+        params: Any,
+        prompts: Sequence[Prompt],
+        arrays: dict[str, np.ndarray],
+    ):
+        self.config, self.opened, self.params = config, opened, params
+        self.prompts, self.arrays = prompts, arrays
+        self.key = stage_key(config.seed, "generate")
+        self.engine = make_engine(config, opened.generator, params)
+        self._exact: Engine | None = None
+
+    @property
+    def batch_size(self) -> int:
+        return self.engine.batch_size
+
+    def launch(self, places: Sequence[int], engine: Engine | None = None) -> Samples:
+        """Starts a batch; rows behind the last place repeat the first."""
+        engine = engine or self.engine
+        padded = np.resize(np.asarray(places), engine.batch_size)
+        padded[len(places) :] = places[0]
+        batch = {name: array[padded] for name, array in self.arrays.items()}
+        indices = np.asarray([self.prompts[place].index for place in padded], np.int32)
+        divided = over_data(engine.mesh)
+        return engine.step(engine.params, self.key, put(batch, divided), put(indices, divided))
+
+    def redraw(self, places: Sequence[int]) -> list[tuple[Any, bool]]:
+        """The same images once more, in float32; nothing new where that was used already."""
+        generator = self.opened.generator
+        size = (generator.settings.height, generator.settings.width, 3)
+        if generator.settings.dtype == "float32":
+            return [(np.zeros(size, np.uint8), False)] * len(places)
+        if self._exact is None:
+            exact = self.opened.in_float32()
+            params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), self.params)
+            self._exact = make_engine(self.config, exact, params)
+        found = []
+        for start in range(0, len(places), self._exact.batch_size):
+            part = places[start : start + self._exact.batch_size]
+            samples = jax.device_get(self.launch(part, self._exact))
+            found += [(samples.images[i], bool(samples.is_finite[i])) for i in range(len(part))]
+        return found
+
+
+def make_engine(config: ml_collections.ConfigDict, generator: Generator, params: Any) -> Engine:
+    """Places the parameters on this host's devices and jits the sampler."""
+    mesh = make_mesh(-1, 1, jax.local_devices())
+    return Engine(
+        jit_sample(generator, mesh),
+        put(params, replicated(mesh)),
+        mesh,
+        inputs.images_a_step(config, mesh),
+    )
+
+
+def jit_sample(generator: Generator, mesh: Mesh) -> Callable[..., Samples]:
+    """The sampler that generating runs and `plan` compiles.
+
+    (params, key, prompt arrays, prompt indices) -> samples; each device draws its rows and sends
+    nothing to the others.
+    """
+
+    def local(params, key, batch, indices):
+        keys = jax.vmap(lambda index: item_key(key, index))(indices)
+        with jax.default_matmul_precision(matmul_precision(generator.settings.dtype)):
+            return generator.sample(params, batch, keys)
+
+    return jax.jit(
+        jax.shard_map(
+            local, mesh=mesh, in_specs=(P(), P(), P(DATA), P(DATA)), out_specs=P(DATA),
+            check_vma=False,
+        )
+    )  # fmt: skip
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """Lossless, and the same bytes for the same pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", compress_level=4)
+    return buffer.getvalue()
+
+
+def contact_sheet(images: Sequence[Image.Image]) -> Image.Image:
+    """The first images side by side, row by row."""
+    n_rows = max(-(-len(images) // SHEET_COLUMNS), 1)
+    sheet = Image.new("RGB", (SHEET_COLUMNS * SHEET_PIXELS, n_rows * SHEET_PIXELS), "white")
+    for i, image in enumerate(images):
+        image = image.resize((SHEET_PIXELS, SHEET_PIXELS), Image.Resampling.LANCZOS)
+        place = (i % SHEET_COLUMNS * SHEET_PIXELS, i // SHEET_COLUMNS * SHEET_PIXELS)
+        sheet.paste(image, place)
+    return sheet

@@ -1,0 +1,29 @@
+"""Stable Diffusion 1.5 after direct preference optimisation (arXiv:2311.12908).
+
+As configs/sd15.py, with another UNet: the paper finds fewer blindspots in it.
+
+    bsjax run --config=configs/sd15_dpo.py --config.sae.weights=matybohacek/RA-SAE-DINOv2-32k \
+        --config.real.path=REAL --workdir=runs/sd15_dpo
+
+Weights: the UNet of mhdang/dpo-sd1.5-text2image-v1, all else of stable-diffusion-v1-5.
+
+Options behind the colon:
+    :tiny   40 emoji captions, 64 x 64 pixels, a UNet of the same kind in small with
+            random weights: noise, to see that all of it runs. About two minutes on two CPU cores.
+"""
+
+from bsjax import presets
+from bsjax.core.config import parse_arg
+
+
+def get_config(arg: str = ""):
+    arg = parse_arg(arg, tiny=False)
+    cfg = presets.experiment()
+    cfg.generator = presets.stable_diffusion(
+        "sd15_dpo", "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    )
+    cfg.generator.unet_weights = "mhdang/dpo-sd1.5-text2image-v1"
+    if arg.tiny:
+        presets.on_emoji(cfg, is_tiny=True)
+        presets.in_small(cfg.generator)
+    return cfg

@@ -1,0 +1,29 @@
+"""Stable Diffusion 2.1, which predicts velocities: what does it show too rarely or too often?
+
+Draws an image for the caption of each real one, 768 x 768, 50 DDIM steps, guidance 7.5.
+
+    bsjax run --config=configs/sd21.py --config.sae.weights=matybohacek/RA-SAE-DINOv2-32k \
+        --config.real.path=REAL --workdir=runs/sd21
+
+Weights: stabilityai/stable-diffusion-2-1, or a mirror or a local copy of it in
+--config.generator.weights. For stable-diffusion-2-1-base add --config.generator.height=512
+--config.generator.width=512.
+
+Options behind the colon:
+    :tiny   40 emoji captions, 64 x 64 pixels, a UNet of the same kind in small with
+            random weights: noise, to see that all of it runs. About two minutes on two CPU cores.
+"""
+
+from bsjax import presets
+from bsjax.core.config import parse_arg
+
+
+def get_config(arg: str = ""):
+    arg = parse_arg(arg, tiny=False)
+    cfg = presets.experiment()
+    cfg.generator = presets.stable_diffusion("sd21", "sd21", "stabilityai/stable-diffusion-2-1")
+    cfg.generator.height = cfg.generator.width = 768
+    if arg.tiny:
+        presets.on_emoji(cfg, is_tiny=True)
+        presets.in_small(cfg.generator)
+    return cfg
