@@ -13,13 +13,6 @@ DIFFUSION_STEMS = ("diffusion_pytorch_model",)
 TRANSFORMERS_STEMS = ("model", "pytorch_model")
 # Positions that older checkpoints carry along.
 CLIP_IGNORED = (r"(text_model|vision_model)\.embeddings\.position_ids",)
-# The VAE's attention has its old names in Flax, and either in the file.
-VAE_RENAMES = (
-    (r"(attentions\.\d+)\.to_q\.", r"\1.query."),
-    (r"(attentions\.\d+)\.to_k\.", r"\1.key."),
-    (r"(attentions\.\d+)\.to_v\.", r"\1.value."),
-    (r"(attentions\.\d+)\.to_out\.0\.", r"\1.proj_attn."),
-)
 
 
 def module_of(module_class: Any, config: Mapping[str, Any], dtype: Any, **more: Any) -> Any:

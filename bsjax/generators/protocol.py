@@ -57,6 +57,8 @@ class Generator(Protocol):
     # Where the config files and tokenizers lie: name -> (repository, folder[, class]).
     CONFIGS: ClassVar[Mapping[str, tuple[str, str]]]
     TOKENIZERS: ClassVar[Mapping[str, tuple[str, str, str]]]
+    # Components of a first phase, `encode_text`, after which they leave memory; () for none.
+    TEXT_COMPONENTS: ClassVar[tuple[str, ...]]
     settings: Settings
     components: Mapping[str, Component]
 

@@ -99,11 +99,59 @@ SD21_TINY = SD21 | {
     "text_encoder": TINY_CLIP_TEXT | {"hidden_act": "gelu"},
 }
 
+PIXART_TRANSFORMER = {
+    "sample_size": 128,
+    "num_layers": 28,
+    "num_attention_heads": 16,
+    "attention_head_dim": 72,
+    "in_channels": 4,
+    "out_channels": 8,
+    "patch_size": 2,
+    "attention_bias": True,
+    "norm_type": "ada_norm_single",
+    "norm_elementwise_affine": False,
+    "norm_eps": 1e-6,
+    "caption_channels": 4096,
+}
+T5_XXL = {
+    "vocab_size": 32128,
+    "d_model": 4096,
+    "d_kv": 64,
+    "d_ff": 10240,
+    "num_layers": 24,
+    "num_heads": 64,
+    "feed_forward_proj": "gated-gelu",
+}
+PIXART_1024 = {
+    "transformer": PIXART_TRANSFORMER,
+    "vae": SD_VAE,
+    "text_encoder": T5_XXL,
+    "scheduler": {"_class_name": "DPMSolverMultistepScheduler"},
+}
+PIXART_512 = PIXART_1024 | {"transformer": PIXART_TRANSFORMER | {"sample_size": 64}}
+PIXART_TINY = PIXART_1024 | {
+    "transformer": PIXART_TRANSFORMER
+    | {
+        "num_layers": 2,
+        "num_attention_heads": 3,
+        "attention_head_dim": 8,
+        "caption_channels": 32,
+    },
+    "vae": TINY_VAE,
+    "text_encoder": T5_XXL
+    | {"vocab_size": 300, "d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4},
+}
+
 RELEASED = {
     "stable_diffusion": {
         "sd15": SD15,
         "sd21": SD21,
         "sd15_tiny": SD15_TINY,
         "sd21_tiny": SD21_TINY,
+    },
+    "pixart": {
+        "pixart_512": PIXART_512,
+        "pixart_1024": PIXART_1024,
+        "pixart_1024_tiny": PIXART_TINY,
     },
 }

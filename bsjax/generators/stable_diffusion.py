@@ -4,7 +4,6 @@ UNet and VAE are diffusers' Flax modules, the text encoder is transformers'. The
 schedule is a table, guidance keeps an image's two rows together, images are decoded one at a time.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,11 +17,11 @@ from transformers.models.clip.modeling_flax_clip import FlaxCLIPTextModule
 
 from bsjax.core.errors import UserError
 from bsjax.generators import schedules
+from bsjax.generators.latents import decode_latents, vae_component
 from bsjax.generators.modules import (
     CLIP_IGNORED,
     DIFFUSION_STEMS,
     TRANSFORMERS_STEMS,
-    VAE_RENAMES,
     module_of,
     require_settings,
     shapes_of,
@@ -85,6 +84,7 @@ class StableDiffusion:
         "scheduler": ("", "scheduler"),
     }
     TOKENIZERS = {"tokenizer": ("", "tokenizer", "CLIPTokenizerFast")}
+    TEXT_COMPONENTS = ()
 
     def __init__(
         self,
@@ -127,16 +127,12 @@ class StableDiffusion:
         time = jax.ShapeDtypeStruct((1,), jnp.float32)
         context = jax.ShapeDtypeStruct((1, self.length, text_width), jnp.float32)
         ids = jax.ShapeDtypeStruct((1, self.length), jnp.int32)
-        decode = functools.partial(self.vae.init, method=self.vae.decode)
         return {
             "unet": Component(
                 self.unet, shapes_of(self.unet.init, latents, time, context),
                 "unet", DIFFUSION_STEMS, repository="unet",
             ),
-            "vae": Component(
-                self.vae, shapes_of(decode, latents), "vae", DIFFUSION_STEMS,
-                renames=VAE_RENAMES, ignored=(r"encoder\..*", r"quant_conv\..*"),
-            ),
+            "vae": vae_component(self.vae, self.latent_shape),
             "text_encoder": Component(
                 self.text_encoder, shapes_of(self.text_encoder.init, ids, ids, ids),
                 "text_encoder", TRANSFORMERS_STEMS, ignored=CLIP_IGNORED,
@@ -186,12 +182,5 @@ class StableDiffusion:
         return schedules.run(self.schedule, predict, noise)
 
     def decode(self, params: Any, latents: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
-        """Pixels in about [-1, 1], an image at a time: a batch would take gigabytes."""
-
-        def one(latents):
-            x = jnp.moveaxis(latents[None] / self.scaling, -1, 1)
-            variables = {"params": params["vae"]}
-            output = self.vae.apply(variables, x, method=self.vae.decode).sample[0]
-            return jnp.moveaxis(output, 0, -1).astype(jnp.float32)
-
-        return jax.lax.map(one, latents)
+        """Pixels in about [-1, 1]."""
+        return decode_latents(self.vae, params["vae"], latents / self.scaling)

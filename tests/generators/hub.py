@@ -1,9 +1,11 @@
 """Tiny systems with random weights, written by torch's classes in the hub's layout."""
 
+import io
 import json
 import pathlib
 
 import diffusers
+import sentencepiece
 import torch
 import transformers
 
@@ -97,4 +99,55 @@ def stable_diffusion(folder, version="1.5", scheduler="pndm", **scheduler_settin
     )
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder, safe_serialization=True)
+    return pipeline
+
+
+def pieces(folder, name, **ids):
+    """A sentencepiece model of a few lines of text."""
+    text = ["a red panda on the beach", "two owls in the rain", "the quick brown fox jumps"] * 9
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(text), model_writer=model, vocab_size=60, model_type="unigram",
+        hard_vocab_limit=False, minloglevel=2, **ids,
+    )  # fmt: skip
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(model.getvalue())
+    return str(folder / name)
+
+
+def pixart(folder, sample_size=128, **scheduler_settings):
+    """A tiny pipeline of torch, saved; returns it. The text encoder is saved in shards."""
+    torch.manual_seed(0)
+    spm = pieces(
+        pathlib.Path(folder) / "tokenizer", "spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1
+    )
+    text = transformers.T5EncoderModel(
+        transformers.T5Config(
+            vocab_size=200, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4,
+            feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+        )
+    ).eval()  # fmt: skip
+    for parameter in text.parameters():  # T5 starts with features far below one
+        torch.nn.init.normal_(parameter, std=0.3)
+    transformer = diffusers.PixArtTransformer2DModel(
+        num_attention_heads=3, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2,
+        cross_attention_dim=24, sample_size=sample_size, patch_size=2, caption_channels=32,
+        attention_bias=True, activation_fn="gelu-approximate", num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6,
+    ).eval()  # fmt: skip
+    for parameter in transformer.parameters():  # else the last layer starts near zero
+        torch.nn.init.normal_(parameter, std=0.15)
+    pipeline = diffusers.PixArtAlphaPipeline(
+        tokenizer=transformers.T5Tokenizer(spm, legacy=True, extra_ids=0),
+        text_encoder=text,
+        vae=diffusers.AutoencoderKL(**VAE).eval(),
+        transformer=transformer,
+        scheduler=diffusers.DPMSolverMultistepScheduler(**scheduler_settings),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    for file in (pathlib.Path(folder) / "text_encoder").glob("model*.safetensors"):
+        file.unlink()
+    text.save_pretrained(pathlib.Path(folder) / "text_encoder", max_shard_size="20KB")
     return pipeline

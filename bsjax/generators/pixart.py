@@ -1,0 +1,205 @@
+"""PixArt-alpha at 512 and 1024 pixels (arXiv:2310.00426).
+
+T5-XXL is four times the rest: prompts are encoded in a phase of its own (`encode_text`), and the
+sampler reads features. Captions are lower-cased and stripped, as the pipeline does where its
+cleaning of web text is off.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from diffusers import FlaxAutoencoderKL
+from jaxtyping import Array, Float, Key
+
+from bsjax.core.errors import UserError
+from bsjax.generators import schedules
+from bsjax.generators.latents import decode_latents, vae_component
+from bsjax.generators.modules import (
+    DIFFUSION_STEMS,
+    TRANSFORMERS_STEMS,
+    module_of,
+    require_settings,
+    shapes_of,
+)
+from bsjax.generators.protocol import (
+    Component,
+    Prompts,
+    Samples,
+    Settings,
+    as_samples,
+    guided,
+    normal_rows,
+    pair,
+)
+from bsjax.generators.tokenizers import ByteTokenizer, Tokenizer
+from bsjax.models.pixart import PixArtConfig, PixArtTransformer
+from bsjax.models.t5_encoder import T5Config, T5Encoder
+
+MAX_TOKENS = 120
+# Shapes that the model was trained on: height and width in 64 pixels (1024) or 32 (512).
+SHAPES = (
+    (8, 32), (8, 29), (9, 28), (9, 27), (9, 26), (10, 25), (10, 24), (11, 23), (11, 22), (11, 21),
+    (12, 21), (12, 20), (13, 19), (13, 18), (14, 18), (14, 17), (15, 17), (15, 16), (16, 16),
+    (16, 15), (17, 15), (17, 14), (18, 14), (18, 13), (19, 13), (20, 12), (21, 12), (22, 11),
+    (23, 11), (24, 10), (25, 10), (27, 9), (32, 8),
+)  # fmt: skip
+TRANSFORMER_SETTINGS = {
+    "norm_type": "ada_norm_single",
+    "activation_fn": "gelu-approximate",
+    "norm_elementwise_affine": False,
+}
+T5_SETTINGS = {"feed_forward_proj": "gated-gelu"}
+
+
+class PixArt:
+    """The system that the configs describe; see `bsjax.generators.protocol.Generator`.
+
+    Args:
+      configs: of transformer, vae, text_encoder and scheduler, as their json files have them.
+      settings: how images are drawn.
+      tokenizers: "tokenizer"; empty: bytes.
+
+    Raises:
+      UserError: a config that these modules cannot be built from.
+    """
+
+    # Name -> (repository, folder[, class]).
+    CONFIGS = {
+        "transformer": ("", "transformer"),
+        "vae": ("", "vae"),
+        "text_encoder": ("", "text_encoder"),
+        "scheduler": ("", "scheduler"),
+    }
+    TOKENIZERS = {"tokenizer": ("", "tokenizer", "T5TokenizerFast")}
+    TEXT_COMPONENTS = ("text_encoder",)
+
+    def __init__(
+        self,
+        configs: Mapping[str, Mapping[str, Any]],
+        settings: Settings,
+        tokenizers: Mapping[str, Tokenizer] | None = None,
+    ):
+        self.settings = settings
+        self.tokenizer = (tokenizers or {}).get("tokenizer", ByteTokenizer())
+        dtype = jnp.dtype(settings.dtype)
+        require_settings("transformer", configs["transformer"], TRANSFORMER_SETTINGS)
+        require_settings("text_encoder", configs["text_encoder"], T5_SETTINGS)
+        self.config = PixArtConfig.of(configs["transformer"])
+        self.transformer = PixArtTransformer(self.config, dtype)
+        self.text_encoder = T5Encoder(T5Config.of(configs["text_encoder"]), dtype)
+        self.vae = module_of(FlaxAutoencoderKL, configs["vae"], dtype)
+        self.scaling = configs["vae"].get("scaling_factor", 0.18215)
+        self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
+        self.height, self.width = nearest_shape(
+            settings.height, settings.width, self.config.sample_size
+        )
+        down = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
+        self.latent_shape = (self.height // down, self.width // down, self.config.in_channels)
+        self.components = self._components()
+
+    def _components(self) -> dict[str, Component]:
+        def array(*shape, dtype=jnp.float32):
+            return jax.ShapeDtypeStruct((1, *shape), dtype)
+
+        context = array(MAX_TOKENS, self.config.caption_channels)
+        mask = array(MAX_TOKENS, dtype=bool)
+        transformer = shapes_of(
+            self.transformer.init, array(*self.latent_shape), array(), context, mask, array(2),
+            array(1),
+        )  # fmt: skip
+        text = shapes_of(self.text_encoder.init, array(MAX_TOKENS, dtype=jnp.int32), mask)
+        return {
+            "transformer": Component(
+                self.transformer, transformer, "transformer", DIFFUSION_STEMS,
+                ignored=(r"pos_embed\.pos_embed",),  # computed
+            ),
+            "vae": vae_component(self.vae, self.latent_shape),
+            "text_encoder": Component(
+                self.text_encoder, text, "text_encoder", TRANSFORMERS_STEMS,
+                ignored=(r"encoder\.embed_tokens\.weight",),  # the same as shared
+            ),
+        }  # fmt: skip
+
+    def prompts(self, captions: Sequence[str]) -> Prompts:
+        tokens = self.tokenizer([caption.lower().strip() for caption in captions], MAX_TOKENS)
+        arrays = {"ids": tokens.ids, "mask": tokens.mask.astype(bool)}
+        return Prompts(arrays, tokens.n_truncated)
+
+    def abstract_prompts(self, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+        shape = (n, MAX_TOKENS)
+        features = (*shape, self.config.caption_channels)
+        dtype = jnp.dtype(self.settings.dtype)
+        return {
+            "features": jax.ShapeDtypeStruct(features, dtype),
+            "mask": jax.ShapeDtypeStruct(shape, bool),
+            "empty_features": jax.ShapeDtypeStruct(features, dtype),
+            "empty_mask": jax.ShapeDtypeStruct(shape, bool),
+        }
+
+    def encode_text(self, params: Any, batch: dict[str, Array]) -> Float[Array, "B T E"]:
+        """T5 features of tokenised prompts."""
+        variables = {"params": params["text_encoder"]}
+        return self.text_encoder.apply(variables, batch["ids"], batch["mask"])
+
+    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, "B"]) -> Samples:
+        latents = self.denoise(params, batch, normal_rows(keys, self.latent_shape))
+        return as_samples(self.decode(params, latents))
+
+    def denoise(
+        self, params: Any, batch: dict[str, Array], noise: Float[Array, "B h w c"]
+    ) -> Float[Array, "B h w c"]:
+        """Latents from noise."""
+        context = pair(batch["empty_features"][:1], batch["features"])
+        mask = pair(batch["empty_mask"][:1], batch["mask"])
+        resolution = jnp.asarray([[self.height, self.width]], jnp.float32)
+        ratio = jnp.asarray([[self.height / self.width]], jnp.float32)
+
+        def predict(x, t):
+            def transformer(x, context, mask):
+                n = x.shape[0]
+                output = self.transformer.apply(
+                    {"params": params["transformer"]}, x, jnp.full(n, t, jnp.float32), context,
+                    mask, jnp.tile(resolution, (n, 1)), jnp.tile(ratio, (n, 1)),
+                )  # fmt: skip
+                return output[..., : self.config.in_channels]
+
+            return guided(transformer, x, self.settings.guidance, context, mask)
+
+        return schedules.run(self.schedule, predict, noise)
+
+    def decode(self, params: Any, latents: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
+        """Pixels in about [-1, 1], of the size that was asked for."""
+        pixels = decode_latents(self.vae, params["vae"], latents / self.scaling)
+        height, width = self.settings.height, self.settings.width
+        if (self.height, self.width) == (height, width):
+            return pixels
+        ratio = max(height / self.height, width / self.width)
+        resized = (int(self.height * ratio), int(self.width * ratio))
+        pixels = jax.image.resize(
+            pixels, (pixels.shape[0], *resized, 3), "bilinear", antialias=False
+        )
+        top, left = (resized[0] - height) // 2, (resized[1] - width) // 2
+        return pixels[:, top : top + height, left : left + width]
+
+
+def nearest_shape(height: int, width: int, sample_size: int) -> tuple[int, int]:
+    """The trained shape whose aspect ratio is nearest, in pixels.
+
+    Images far smaller than any of them are drawn as asked: for trials.
+
+    Raises:
+      UserError: a model that was trained on neither 512 nor 1024 pixels.
+    """
+    if sample_size not in (64, 128):
+        raise UserError(
+            f"transformer/config.json has sample_size={sample_size}: expected 64 (512 pixels) or"
+            " 128 (1024 pixels); set --config.generator.weights"
+        )
+    unit = sample_size // 2
+    if height * width < (SHAPES[0][0] * unit) ** 2:
+        return height, width
+    # Ratios were rounded when the table was made, which decides ties.
+    nearest = min(SHAPES, key=lambda shape: abs(round(shape[0] / shape[1], 2) - height / width))
+    return nearest[0] * unit, nearest[1] * unit

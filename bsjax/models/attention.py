@@ -1,0 +1,104 @@
+"""Attention and the small pieces that the diffusion models share."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# Scores held at a time; more are computed in parts, a stretch of queries after another.
+MAX_SCORES = 1 << 27
+
+
+def attention(
+    q: Float[Array, "B Q H D"],
+    k: Float[Array, "B S H D"],
+    v: Float[Array, "B S H D"],
+    mask: Bool[Array, "B S"] | None = None,
+    bias: Float[Array, "1 H Q S"] | None = None,
+    scale: float | None = None,
+    max_scores: int = MAX_SCORES,
+) -> Float[Array, "B Q H D"]:
+    """Softmax attention; scores and softmax in float32.
+
+    Args:
+      q: queries.
+      k: keys.
+      v: values.
+      mask: which keys may be seen; all, if None.
+      bias: added to the scores.
+      scale: of the scores; None: 1 / sqrt(D).
+      max_scores: above so many the queries are taken in equal stretches, so that the whole matrix
+        of scores never exists.
+    """
+    batch, n_queries, n_heads, width = q.shape
+    mask = None if mask is None else mask[:, None, None, :]
+    n_parts = _n_parts(n_queries, batch * n_heads * n_queries * k.shape[1], max_scores)
+    if n_parts == 1 or bias is not None:
+        return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask, scale=scale)
+
+    def part(q):
+        return jax.nn.dot_product_attention(q, k, v, mask=mask, scale=scale)
+
+    parts = q.reshape(batch, n_parts, n_queries // n_parts, n_heads, width)
+    found = jax.lax.map(part, jnp.moveaxis(parts, 1, 0))
+    return jnp.moveaxis(found, 0, 1).reshape(batch, n_queries, n_heads, width)
+
+
+def _n_parts(n_queries: int, n_scores: int, max_scores: int) -> int:
+    """The smallest divisor of the queries that brings the scores below the limit."""
+    least = math.ceil(n_scores / max_scores)
+    for n_parts in range(least, n_queries):
+        if n_queries % n_parts == 0:
+            return n_parts
+    return 1 if least <= 1 else n_queries
+
+
+def sinusoid(t: Float[Array, "B"], width: int) -> Float[Array, "B W"]:
+    """Timestep features, cosines first (arXiv:1706.03762, as diffusers' `flip_sin_to_cos`)."""
+    half = width // 2
+    frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)
+    angles = t.astype(jnp.float32)[:, None] * frequencies[None]
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=1)
+
+
+class TimestepEmbedding(nn.Module):
+    """Two linear layers over timestep features."""
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B W"]) -> Float[Array, "B D"]:
+        x = nn.Dense(self.width, dtype=self.dtype, name="linear_1")(x)
+        return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(nn.silu(x))
+
+
+class Attention(nn.Module):
+    """Multi-head attention with the projections' names of diffusers."""
+
+    n_heads: int
+    head_width: int
+    out_width: int
+    qkv_bias: bool = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B Q D"],
+        context: Float[Array, "B S E"] | None = None,
+        mask: Bool[Array, "B S"] | None = None,
+    ) -> Float[Array, "B Q D"]:
+        context = x if context is None else context
+        inner = self.n_heads * self.head_width
+
+        def heads(x, name):
+            x = nn.Dense(inner, use_bias=self.qkv_bias, dtype=self.dtype, name=name)(x)
+            return x.reshape(*x.shape[:2], self.n_heads, self.head_width)
+
+        x = attention(heads(x, "to_q"), heads(context, "to_k"), heads(context, "to_v"), mask)
+        x = x.reshape(*x.shape[:2], inner)
+        return nn.Dense(self.out_width, dtype=self.dtype, name="to_out_0")(x)
