@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from diffusers import FlaxAutoencoderKL
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from bsjax.core.errors import UserError
+from bsjax.core.mesh import MODEL
 from bsjax.generators import schedules
 from bsjax.generators.latents import decode_latents, vae_component
 from bsjax.generators.modules import (
@@ -142,6 +144,15 @@ class PixArt:
         """T5 features of tokenised prompts."""
         variables = {"params": params["text_encoder"]}
         return self.text_encoder.apply(variables, batch["ids"], batch["mask"])
+
+    @staticmethod
+    def text_partition(path: str) -> PartitionSpec:
+        """How T5's parameters are divided: heads and hidden units over `model`."""
+        if path.endswith(("q/kernel", "k/kernel", "v/kernel", "wi_0/kernel", "wi_1/kernel")):
+            return PartitionSpec(None, MODEL)
+        if path.endswith(("o/kernel", "wo/kernel")):
+            return PartitionSpec(MODEL)
+        return PartitionSpec()
 
     def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, "B"]) -> Samples:
         latents = self.denoise(params, batch, normal_rows(keys, self.latent_shape))

@@ -5,6 +5,7 @@ images/<set>/. An image depends on the seed and its caption's index alone: not o
 number of devices or an interruption. Hosts share nothing; each draws every n-th shard.
 """
 
+import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ from bsjax.generators import loading
 from bsjax.generators.protocol import Generator, Samples
 from bsjax.stages import inputs
 from bsjax.stages.measure import matmul_precision
+from bsjax.stages.text_phase import TextFeatures
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_PIXELS = 8, 4, 160
 PNG_THREADS = 8
@@ -62,7 +64,11 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     if distributed.agree(done is not None):
         return
     shards = ImageShards(folder, prompts.usable, config.generator.images_per_shard, config.seed)
-    n_truncated = _draw_all(config, opened, shards)
+    captions = [prompt.caption for prompt in prompts.usable]
+    host = f"features-of-host-{jax.process_index()}"
+    features = TextFeatures(folder / host, opened, captions)
+    n_truncated = _draw_all(config, opened, shards, features)
+    features.remove()
     distributed.wait_for_all("generate")
     if not distributed.is_writer():
         return
@@ -82,7 +88,11 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     )  # fmt: skip
 
 
-def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
+def _rows_of(arrays: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
+    return {name: array[places] for name, array in arrays.items()}
+
+
+def _draw_all(config, opened: loading.Opened, shards: ImageShards, features: TextFeatures) -> int:
     """Draws what is missing of this host's shards; returns how many captions were too long."""
     prompts = shards.prompts
     tokens = opened.generator.prompts([prompt.caption for prompt in prompts])
@@ -94,8 +104,13 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
     if not n_missing:
         return tokens.n_truncated
     n_mine = sum(len(shards.places(shard)) for shard in mine)
-    params = opened.read_params()
-    drawing = Drawing(config, opened, params, prompts, tokens.arrays)
+    generator = opened.generator
+    read_batch = functools.partial(_rows_of, tokens.arrays)
+    if generator.TEXT_COMPONENTS:
+        features.make()
+        read_batch = features.batch
+    names = [name for name in generator.components if name not in generator.TEXT_COMPONENTS]
+    drawing = Drawing(config, opened, opened.read_params(names), prompts, read_batch)
     with (
         progress("generate", n_mine, n_mine - n_missing) as bar,
         ThreadPoolExecutor(PNG_THREADS) as pool,
@@ -156,7 +171,7 @@ class Drawing:
       opened: the generator.
       params: its parameters.
       prompts: all prompts.
-      arrays: theirs, as the generator takes them.
+      read_batch: places of prompts -> their arrays, as the generator takes them.
     """
 
     def __init__(
@@ -165,10 +180,10 @@ class Drawing:
         opened: loading.Opened,
         params: Any,
         prompts: Sequence[Prompt],
-        arrays: dict[str, np.ndarray],
+        read_batch: Callable[[np.ndarray], dict[str, np.ndarray]],
     ):
         self.config, self.opened, self.params = config, opened, params
-        self.prompts, self.arrays = prompts, arrays
+        self.prompts, self.read_batch = prompts, read_batch
         self.key = stage_key(config.seed, "generate")
         self.engine = make_engine(config, opened.generator, params)
         self._exact: Engine | None = None
@@ -182,7 +197,7 @@ class Drawing:
         engine = engine or self.engine
         padded = np.resize(np.asarray(places), engine.batch_size)
         padded[len(places) :] = places[0]
-        batch = {name: array[padded] for name, array in self.arrays.items()}
+        batch = self.read_batch(padded)
         indices = np.asarray([self.prompts[place].index for place in padded], np.int32)
         divided = over_data(engine.mesh)
         return engine.step(engine.params, self.key, put(batch, divided), put(indices, divided))

@@ -1,0 +1,132 @@
+"""The first phase of `generate` where the text encoder is too large to stay: features on disk.
+
+Each different caption is encoded once, in chunks that survive a kill; the encoder's parameters lie
+divided over all devices, and leave memory before the sampler's come.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from bsjax.core.artifacts import atomic_path
+from bsjax.core.logs import progress
+from bsjax.core.mesh import make_mesh, put, replicated
+from bsjax.generators.loading import Opened
+from bsjax.generators.protocol import Generator
+from bsjax.stages.measure import matmul_precision
+
+CHUNK = 64  # captions a file
+BATCH = 16  # captions a call of the encoder
+
+
+class TextFeatures:
+    """Features of all captions: made where they are missing, then read batch by batch.
+
+    Args:
+      folder: where the chunks lie.
+      opened: a generator with a first phase.
+      captions: of all prompts, in their order.
+    """
+
+    def __init__(self, folder: epath.Path, opened: Opened, captions: Sequence[str]):
+        self.folder, self.opened = folder, opened
+        self.unique = list(dict.fromkeys(["", *captions]))  # the empty one guides
+        place = {caption: i for i, caption in enumerate(self.unique)}
+        self.rows = np.asarray([place[caption] for caption in captions])
+        tokens = opened.generator.prompts(self.unique)
+        self.arrays = tokens.arrays
+        self.dtype = jnp.dtype(opened.generator.settings.dtype)
+        self._chunks: dict[int, list[np.ndarray]] = {}
+
+    def make(self) -> None:
+        """Encodes what is not there yet."""
+        paths = {i: self._path(i) for i in range(-(-len(self.unique) // CHUNK))}
+        missing = [i for i, path in paths.items() if not path.exists()]
+        if not missing:
+            return
+        generator = self.opened.generator
+        mesh = make_mesh(1, -1, jax.local_devices())
+        params = self.opened.read_params(generator.TEXT_COMPONENTS)
+        params = jax.tree.map(put, params, text_shardings(generator, params, mesh))
+        encode = jit_encode(generator, mesh)
+        with progress("encode prompts", len(missing) * CHUNK, unit="prompt") as bar:
+            for i in missing:
+                rows = np.arange(i * CHUNK, min((i + 1) * CHUNK, len(self.unique)))
+                found = []
+                for start in range(0, len(rows), BATCH):
+                    part = np.resize(rows[start : start + BATCH], BATCH)
+                    batch = {name: array[part] for name, array in self.arrays.items()}
+                    found.append(np.asarray(encode(params, put(batch, replicated(mesh)))))
+                features = np.concatenate(found)[: len(rows)]
+                masks = self.arrays["mask"][rows]
+                with atomic_path(paths[i]) as temporary:
+                    # npz does not know bfloat16; padding is not kept.
+                    values = features[masks].view(np.uint8)
+                    np.savez(temporary, values=values, lengths=masks.sum(axis=1))
+                bar.update(CHUNK)
+
+    def batch(self, places: np.ndarray) -> dict[str, np.ndarray]:
+        """Arrays of the sampler for prompts at these places."""
+        rows = self.rows[places]
+        empty = np.zeros_like(rows)
+        return {
+            "features": self._features(rows),
+            "mask": self.arrays["mask"][rows],
+            "empty_features": self._features(empty),
+            "empty_mask": self.arrays["mask"][empty],
+        }
+
+    def remove(self) -> None:
+        """Deletes the files, once all images are there."""
+        if self.folder.exists():
+            self.folder.rmtree()
+
+    def _features(self, rows: np.ndarray) -> np.ndarray:
+        masks = self.arrays["mask"][rows]
+        found = [self._load(row // CHUNK)[row % CHUNK] for row in rows]
+        features = np.zeros((*masks.shape, found[0].shape[-1]), self.dtype)
+        for row, mask, values in zip(features, masks, found, strict=True):
+            row[mask] = values
+        return features
+
+    def _load(self, chunk: int) -> list[np.ndarray]:
+        if chunk not in self._chunks:
+            if len(self._chunks) > 16:
+                self._chunks.clear()
+            with self._path(chunk).open("rb") as file, np.load(file) as stored:
+                values = stored["values"].view(self.dtype)
+                ends = np.cumsum(stored["lengths"])[:-1]
+            self._chunks[chunk] = np.split(values, ends)
+        return self._chunks[chunk]
+
+    def _path(self, chunk: int) -> epath.Path:
+        return self.folder / f"features-{chunk:05d}.npz"
+
+
+def jit_encode(generator: Generator, mesh: Mesh) -> Callable[..., Any]:
+    """(params, token arrays) -> features; parameters as `text_shardings` places them."""
+
+    def encode(params, batch):
+        with jax.default_matmul_precision(matmul_precision(generator.settings.dtype)):
+            return generator.encode_text(params, batch)
+
+    return jax.jit(encode, out_shardings=replicated(mesh))
+
+
+def text_shardings(generator: Generator, params: Any, mesh: Mesh) -> Any:
+    """Where the encoder's parameters lie: over `model`, where their sizes allow."""
+    n_devices = mesh.shape["model"]
+
+    def place(path, leaf):
+        spec = generator.text_partition(jax.tree_util.keystr(path, simple=True, separator="/"))
+        sizes = zip(leaf.shape, spec, strict=False)
+        is_even = all(axis is None or size % n_devices == 0 for size, axis in sizes)
+        return NamedSharding(mesh, spec if is_even else P())
+
+    return jax.tree_util.tree_map_with_path(place, params)
