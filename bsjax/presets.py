@@ -62,6 +62,16 @@ def pixart(variant: str, weights: str, pixels: int) -> ml_collections.ConfigDict
     return generator
 
 
+def kandinsky(variant: str, weights: str, prior_weights: str) -> ml_collections.ConfigDict:
+    """Kandinsky with its pipelines' defaults: 25 prior steps, 100 DDIM steps, guidance 4."""
+    generator = no_generator()
+    generator.name, generator.set = "kandinsky", variant
+    generator.variant, generator.weights = variant, weights
+    generator.prior_weights = prior_weights
+    generator.steps, generator.guidance = 100, 4.0
+    return generator
+
+
 def on_emoji(cfg: ml_collections.ConfigDict, is_tiny: bool) -> None:
     """The experiment on the 200 emoji that come with bsjax, with untrained features; or on 40."""
     cfg.real.path = str(EMOJI / "real")

@@ -16,6 +16,7 @@ from bsjax.convert.hub import download_snapshot
 from bsjax.convert.tables import convert_by_name
 from bsjax.convert.tensors import TensorSource, open_folder
 from bsjax.core.errors import UserError
+from bsjax.generators.kandinsky import Kandinsky
 from bsjax.generators.pixart import PixArt
 from bsjax.generators.protocol import Generator, Settings
 from bsjax.generators.released import RELEASED
@@ -24,7 +25,11 @@ from bsjax.generators.tokenizers import HubTokenizer
 
 RANDOM = "random:"
 MAIN = ""  # the repository that cfg.generator.weights names
-FAMILIES: dict[str, Any] = {"stable_diffusion": StableDiffusion, "pixart": PixArt}
+FAMILIES: dict[str, Any] = {
+    "stable_diffusion": StableDiffusion,
+    "pixart": PixArt,
+    "kandinsky": Kandinsky,
+}
 
 
 class Opened(NamedTuple):

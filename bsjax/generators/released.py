@@ -142,6 +142,98 @@ PIXART_TINY = PIXART_1024 | {
     | {"vocab_size": 300, "d_model": 32, "d_kv": 8, "d_ff": 37, "num_layers": 2, "num_heads": 4},
 }
 
+KANDINSKY_UNET = {
+    "in_channels": 4,
+    "out_channels": 8,
+    "block_out_channels": [384, 768, 1152, 1536],
+    "layers_per_block": 3,
+    "attention_head_dim": 64,
+    "cross_attention_dim": 768,
+    "encoder_hid_dim": 1024,
+}
+MOVQ = {
+    "block_out_channels": [128, 256, 256, 512],
+    "layers_per_block": 2,
+    "up_block_types": ["AttnUpDecoderBlock2D"] + ["UpDecoderBlock2D"] * 3,
+    "latent_channels": 4,
+}
+CLIP_L_VISION = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+XLM_R_LARGE = {
+    "vocab_size": 250002,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+    "numDims": 768,
+}
+KANDINSKY21 = {
+    "prior": {},
+    "clip_text": CLIP_L_TEXT,
+    "clip_image": CLIP_L_VISION,
+    "prior_scheduler": {
+        "_class_name": "UnCLIPScheduler",
+        "prediction_type": "sample",
+        "clip_sample_range": 10.0,
+    },
+    "text_encoder": XLM_R_LARGE,
+    "unet": KANDINSKY_UNET,
+    "movq": MOVQ,
+    "scheduler": SD_SCHEDULE | {"_class_name": "DDIMScheduler", "beta_schedule": "linear"},
+}
+KANDINSKY21_TINY = KANDINSKY21 | {
+    "prior": {
+        "num_attention_heads": 2,
+        "attention_head_dim": 12,
+        "num_layers": 2,
+        "embedding_dim": 32,
+    },
+    "clip_text": TINY_CLIP_TEXT | {"projection_dim": 32},
+    "clip_image": CLIP_L_VISION
+    | {
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "image_size": 28,
+        "projection_dim": 32,
+    },
+    "text_encoder": XLM_R_LARGE
+    | {
+        "vocab_size": 300,
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "numDims": 32,
+    },
+    "unet": KANDINSKY_UNET
+    | {
+        "block_out_channels": [32, 64],
+        "layers_per_block": 1,
+        "attention_head_dim": 8,
+        "cross_attention_dim": 32,
+        "encoder_hid_dim": 32,
+    },
+    "movq": MOVQ
+    | {
+        "block_out_channels": [32, 64],
+        "layers_per_block": 1,
+        "up_block_types": ["AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
+    },
+}
+
 RELEASED = {
     "stable_diffusion": {
         "sd15": SD15,
@@ -154,4 +246,5 @@ RELEASED = {
         "pixart_1024": PIXART_1024,
         "pixart_1024_tiny": PIXART_TINY,
     },
+    "kandinsky": {"kandinsky21": KANDINSKY21, "kandinsky21_tiny": KANDINSKY21_TINY},
 }

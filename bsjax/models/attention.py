@@ -17,7 +17,7 @@ def attention(
     k: Float[Array, "B S H D"],
     v: Float[Array, "B S H D"],
     mask: Bool[Array, "B S"] | None = None,
-    bias: Float[Array, "1 H Q S"] | None = None,
+    bias: Float[Array, "1 #H Q S"] | None = None,
     scale: float | None = None,
     max_scores: int = MAX_SCORES,
 ) -> Float[Array, "B Q H D"]:

@@ -64,11 +64,7 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     if distributed.agree(done is not None):
         return
     shards = ImageShards(folder, prompts.usable, config.generator.images_per_shard, config.seed)
-    captions = [prompt.caption for prompt in prompts.usable]
-    host = f"features-of-host-{jax.process_index()}"
-    features = TextFeatures(folder / host, opened, captions)
-    n_truncated = _draw_all(config, opened, shards, features)
-    features.remove()
+    n_truncated = _draw_all(config, opened, shards)
     distributed.wait_for_all("generate")
     if not distributed.is_writer():
         return
@@ -92,10 +88,11 @@ def _rows_of(arrays: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.
     return {name: array[places] for name, array in arrays.items()}
 
 
-def _draw_all(config, opened: loading.Opened, shards: ImageShards, features: TextFeatures) -> int:
+def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
     """Draws what is missing of this host's shards; returns how many captions were too long."""
     prompts = shards.prompts
-    tokens = opened.generator.prompts([prompt.caption for prompt in prompts])
+    captions = [prompt.caption for prompt in prompts]
+    tokens = opened.generator.prompts(captions)
     if tokens.n_truncated:
         logging.warning("%d captions are longer than the text encoder reads", tokens.n_truncated)
     mine = range(jax.process_index(), shards.n_shards, distributed.n_hosts())
@@ -106,7 +103,10 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards, features: Tex
     n_mine = sum(len(shards.places(shard)) for shard in mine)
     generator = opened.generator
     read_batch = functools.partial(_rows_of, tokens.arrays)
+    features = None
     if generator.TEXT_COMPONENTS:
+        folder = shards.folder / f"features-of-host-{jax.process_index()}"
+        features = TextFeatures(folder, opened, captions)
         features.make()
         read_batch = features.batch
     names = [name for name in generator.components if name not in generator.TEXT_COMPONENTS]
@@ -121,6 +121,8 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards, features: Tex
             bar.update(len(outcomes))
             if distributed.n_hosts() == 1 and stop.is_set(i):
                 raise Preempted("stopped; all images drawn so far are kept")
+    if features is not None:
+        features.remove()
     return tokens.n_truncated
 
 

@@ -8,6 +8,7 @@ import diffusers
 import sentencepiece
 import torch
 import transformers
+from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 
 VAE = {
     "in_channels": 3,
@@ -151,3 +152,68 @@ def pixart(folder, sample_size=128, **scheduler_settings):
         file.unlink()
     text.save_pretrained(pathlib.Path(folder) / "text_encoder", max_shard_size="20KB")
     return pipeline
+
+
+def kandinsky(folder, prior_folder, n_prior_layers=2):
+    """Tiny pipelines of torch, prior and decoder, saved; returns both."""
+    torch.manual_seed(0)
+    text = clip_text("quick_gelu", projection=True, hidden_size=32, projection_dim=32)
+    vision = transformers.CLIPVisionModelWithProjection(
+        transformers.CLIPVisionConfig(
+            hidden_size=32, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4,
+            image_size=28, patch_size=14, projection_dim=32,
+        )
+    ).eval()  # fmt: skip
+    prior = diffusers.PriorTransformer(
+        num_attention_heads=2, attention_head_dim=12, num_layers=n_prior_layers, embedding_dim=32
+    ).eval()
+    for name, parameter in prior.named_parameters():
+        if "norm" not in name:  # tables start as zeros
+            torch.nn.init.normal_(parameter, std=0.2)
+    prior_pipeline = diffusers.KandinskyPriorPipeline(
+        prior=prior,
+        image_encoder=vision,
+        text_encoder=text,
+        tokenizer=clip_tokenizer(pathlib.Path(prior_folder) / "tokenizer"),
+        scheduler=diffusers.UnCLIPScheduler(
+            variance_type="fixed_small_log", prediction_type="sample", clip_sample_range=5.0
+        ),
+        image_processor=transformers.CLIPImageProcessor(size=28, crop_size=28),
+    )
+    spm = pieces(pathlib.Path(folder) / "tokenizer", "sentencepiece.bpe.model")
+    config = MCLIPConfig(
+        vocab_size=200, hidden_size=32, intermediate_size=37, num_hidden_layers=2,
+        num_attention_heads=4, max_position_embeddings=100, transformerDimSize=32,
+        imageDimSize=32, type_vocab_size=1,
+    )  # fmt: skip
+    attention, plain = "SimpleCrossAttn", "Resnet"
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=8, block_out_channels=(32, 64),
+        layers_per_block=1, cross_attention_dim=32, attention_head_dim=8, encoder_hid_dim=32,
+        encoder_hid_dim_type="text_image_proj", addition_embed_type="text_image",
+        down_block_types=(f"{plain}DownsampleBlock2D", f"{attention}DownBlock2D"),
+        up_block_types=(f"{attention}UpBlock2D", f"{plain}UpsampleBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift",
+    ).eval()  # fmt: skip
+    movq = diffusers.VQModel(
+        latent_channels=4, vq_embed_dim=4, num_vq_embeddings=16, norm_type="spatial",
+        block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+    ).eval()  # fmt: skip
+    pipeline = diffusers.KandinskyPipeline(
+        text_encoder=MultilingualCLIP(config).eval(),
+        tokenizer=transformers.XLMRobertaTokenizerFast(spm),
+        unet=unet,
+        # With the released beta_end=0.012 an untrained UNet ends at latents of 90, where torch's
+        # own images change by 2e-3 for 1e-6 of the noise.
+        scheduler=diffusers.DDIMScheduler(
+            beta_start=0.00085, beta_end=0.002, beta_schedule="linear", clip_sample=False,
+            set_alpha_to_one=False, steps_offset=1,
+        ),
+        movq=movq,
+    )  # fmt: skip
+    for each, place in ((prior_pipeline, prior_folder), (pipeline, folder)):
+        each.set_progress_bar_config(disable=True)
+        each.save_pretrained(place, safe_serialization=True)
+    return prior_pipeline, pipeline

@@ -1,0 +1,198 @@
+"""Kandinsky 2.1's UNet (arXiv:2310.03502): attention over the image and added tokens at once.
+
+Names follow diffusers' UNet2DConditionModel with SimpleCrossAttn blocks.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from bsjax.models.attention import TimestepEmbedding, attention, sinusoid
+from bsjax.models.resnet import GROUPS, ResnetBlock, conv3
+
+N_IMAGE_TOKENS = 10
+
+
+class KandinskyUNetConfig(NamedTuple):
+    """Sizes, named as in config.json."""
+
+    in_channels: int = 4
+    out_channels: int = 8
+    block_out_channels: tuple[int, ...] = (384, 768, 1152, 1536)
+    layers_per_block: int = 3
+    attention_head_dim: int = 64
+    cross_attention_dim: int = 768
+    encoder_hid_dim: int = 1024
+    norm_eps: float = 1e-5
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "KandinskyUNetConfig":
+        """From config.json; other keys are left alone."""
+        values = {key: config[key] for key in cls._fields if key in config}
+        values["block_out_channels"] = tuple(config["block_out_channels"])
+        return cls(**values)
+
+
+class AddedAttention(nn.Module):
+    """Self-attention whose keys and values begin with those of the added tokens."""
+
+    head_width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w c"], context: Float[Array, "B T E"]):
+        batch, height, width, channels = x.shape
+
+        def heads(x, name):
+            x = nn.Dense(channels, dtype=self.dtype, name=name)(x)
+            return x.reshape(batch, x.shape[1], channels // self.head_width, self.head_width)
+
+        norm = nn.GroupNorm(GROUPS, epsilon=1e-5, dtype=self.dtype, name="group_norm")
+        y = norm(x).reshape(batch, height * width, channels)
+        k = jnp.concatenate([heads(context, "add_k_proj"), heads(y, "to_k")], axis=1)
+        v = jnp.concatenate([heads(context, "add_v_proj"), heads(y, "to_v")], axis=1)
+        y = attention(heads(y, "to_q"), k, v).reshape(batch, height * width, channels)
+        y = nn.Dense(channels, dtype=self.dtype, name="to_out_0")(y)
+        return x + y.reshape(x.shape)
+
+
+class DownBlock(nn.Module):
+    """Residual blocks, with attention or without, then half the size."""
+
+    config: KandinskyUNetConfig
+    width: int
+    has_attention: bool
+    is_last: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, time, context):
+        config, kept = self.config, []
+        for i in range(config.layers_per_block):
+            x = ResnetBlock(self.width, "", config.norm_eps, self.dtype, name=f"resnets_{i}")(
+                x, time
+            )
+            if self.has_attention:
+                layer = AddedAttention(
+                    config.attention_head_dim, self.dtype, name=f"attentions_{i}"
+                )
+                x = layer(x, context)
+            kept.append(x)
+        if not self.is_last:
+            layer = ResnetBlock(
+                self.width, "down", config.norm_eps, self.dtype, name="downsamplers_0"
+            )
+            x = layer(x, time)
+            kept.append(x)
+        return x, kept
+
+
+class UpBlock(nn.Module):
+    """Residual blocks over what the way down kept, then twice the size."""
+
+    config: KandinskyUNetConfig
+    width: int
+    has_attention: bool
+    is_last: bool
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, kept, time, context):
+        config = self.config
+        for i in range(config.layers_per_block + 1):
+            x = jnp.concatenate([x, kept.pop()], axis=-1)
+            x = ResnetBlock(self.width, "", config.norm_eps, self.dtype, name=f"resnets_{i}")(
+                x, time
+            )
+            if self.has_attention:
+                layer = AddedAttention(
+                    config.attention_head_dim, self.dtype, name=f"attentions_{i}"
+                )
+                x = layer(x, context)
+        if not self.is_last:
+            layer = ResnetBlock(self.width, "up", config.norm_eps, self.dtype, name="upsamplers_0")
+            x = layer(x, time)
+        return x
+
+
+class MidBlock(nn.Module):
+    """Residual, attention, residual."""
+
+    config: KandinskyUNetConfig
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x, time, context):
+        config, width = self.config, x.shape[-1]
+        x = ResnetBlock(width, "", config.norm_eps, self.dtype, name="resnets_0")(x, time)
+        x = AddedAttention(config.attention_head_dim, self.dtype, name="attentions_0")(x, context)
+        return ResnetBlock(width, "", config.norm_eps, self.dtype, name="resnets_1")(x, time)
+
+
+class TextImageTime(nn.Module):
+    """What text and image embedding add to the timestep's."""
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, text, image):
+        text = nn.Dense(self.width, dtype=self.dtype, name="text_proj")(text)
+        text = nn.LayerNorm(1e-5, dtype=self.dtype, name="text_norm")(text)
+        return text + nn.Dense(self.width, dtype=self.dtype, name="image_proj")(image)
+
+
+class TextImageProjection(nn.Module):
+    """The added tokens: some of the image embedding, then the text's."""
+
+    width: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, text, image):
+        image = nn.Dense(N_IMAGE_TOKENS * self.width, dtype=self.dtype, name="image_embeds")(image)
+        image = image.reshape(image.shape[0], N_IMAGE_TOKENS, self.width)
+        text = nn.Dense(self.width, dtype=self.dtype, name="text_proj")(text)
+        return jnp.concatenate([image, text], axis=1)
+
+
+class KandinskyUNet(nn.Module):
+    """Latents, text and an image embedding -> noise and (unused here) its variance."""
+
+    config: KandinskyUNetConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B h w c"],
+        t: Float[Array, "B"],
+        text: Float[Array, "B T E"],
+        text_embedding: Float[Array, "B D"],
+        image_embedding: Float[Array, "B D"],
+    ) -> Float[Array, "B h w o"]:
+        config, widths = self.config, self.config.block_out_channels
+        features = sinusoid(t, widths[0]).astype(self.dtype)
+        time = TimestepEmbedding(4 * widths[0], self.dtype, name="time_embedding")(features)
+        added = TextImageTime(4 * widths[0], self.dtype, name="add_embedding")
+        time = time + added(text_embedding, image_embedding)
+        project = TextImageProjection(
+            config.cross_attention_dim, self.dtype, name="encoder_hid_proj"
+        )
+        context = project(text, image_embedding)
+
+        x = conv3(widths[0], self.dtype, "conv_in")(x)
+        kept, last = [x], len(widths) - 1
+        for i, width in enumerate(widths):
+            block = DownBlock(config, width, i > 0, i == last, self.dtype, name=f"down_blocks_{i}")
+            x, more = block(x, time, context)
+            kept += more
+        x = MidBlock(config, self.dtype, name="mid_block")(x, time, context)
+        for i, width in enumerate(reversed(widths)):
+            block = UpBlock(config, width, i < last, i == last, self.dtype, name=f"up_blocks_{i}")
+            x = block(x, kept, time, context)
+        norm = nn.GroupNorm(GROUPS, epsilon=config.norm_eps, dtype=self.dtype, name="conv_norm_out")
+        return conv3(config.out_channels, self.dtype, "conv_out")(nn.silu(norm(x)))
