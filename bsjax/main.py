@@ -18,7 +18,7 @@ config_flags.DEFINE_config_file("config", lock_config=True, help_string="file wi
 flags.DEFINE_string("workdir", None, "folder that holds every artifact of the experiment")
 flags.DEFINE_bool("overwrite", False, "make anew what another config made")
 flags.DEFINE_string("topology", None, "plan: TPU topologies to compile for, with commas")
-flags.DEFINE_string("stage", None, "plan: the stage to compile, train_sae or measure")
+flags.DEFINE_string("stage", None, "plan: the stage to compile: train_sae, generate, measure")
 flags.DEFINE_integer("mesh.data", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_integer("mesh.model", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_bool("debug", False, "show the traceback of an error")

@@ -31,7 +31,7 @@ def experiment() -> ml_collections.ConfigDict:
     cfg.train = rasae_training()
 
     cfg.plan = ml_collections.ConfigDict()
-    cfg.plan.stage = "train_sae"  # train_sae | measure
+    cfg.plan.stage = "train_sae"  # train_sae | generate | measure
     cfg.plan.topology = ""  # TPU topologies, with commas: v5e:2x4,v5e:4x4
     cfg.plan.epoch_tokens = 0  # tokens that an epoch will have, where train.steps is -1
     cfg.plan.local = True  # compile for this machine's devices too

@@ -141,10 +141,10 @@ def _read_params(
     return params
 
 
-def abstract_params(generator: Generator) -> dict[str, Any]:
-    """Shapes of all parameters in the dtype that they are used in."""
+def abstract_params(generator: Generator, names: Sequence[str]) -> dict[str, Any]:
+    """Shapes of components' parameters in the dtype that they are used in."""
     dtype = jnp.dtype(generator.settings.dtype)
-    return {key: _cast(each.shapes, dtype) for key, each in generator.components.items()}
+    return {name: _cast(generator.components[name].shapes, dtype) for name in names}
 
 
 def quick_digest(source: TensorSource, n_blocks: int = 64, block: int = 1 << 16) -> str:

@@ -140,6 +140,13 @@ class PixArt:
             "empty_mask": jax.ShapeDtypeStruct(shape, bool),
         }
 
+    def abstract_tokens(self, n: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of `n` captions' arrays before the first phase."""
+        return {
+            "ids": jax.ShapeDtypeStruct((n, MAX_TOKENS), jnp.int32),
+            "mask": jax.ShapeDtypeStruct((n, MAX_TOKENS), bool),
+        }
+
     def encode_text(self, params: Any, batch: dict[str, Array]) -> Float[Array, "B T E"]:
         """T5 features of tokenised prompts."""
         variables = {"params": params["text_encoder"]}

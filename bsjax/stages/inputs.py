@@ -136,6 +136,12 @@ def open_generator(config: ml_collections.ConfigDict) -> loading.Opened:
     return opened
 
 
+def generator_to_plan(config: ml_collections.ConfigDict) -> loading.Generator:
+    """The generator of the config by its released shape; no weights are looked for."""
+    generator = config.generator
+    return loading.build(generator.name, generator.variant, generator_settings(config))
+
+
 def generator_settings(config: ml_collections.ConfigDict) -> Settings:
     """How images are drawn."""
     generator = config.generator

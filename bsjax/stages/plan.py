@@ -25,20 +25,27 @@ from bsjax.core.chips import Chip, devices_of, roofline, share_of_chip
 from bsjax.core.compiled import cost_of
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
+from bsjax.generators.loading import abstract_params as abstract_generator
+from bsjax.generators.protocol import Generator
 from bsjax.models.dinov2 import VARIANTS, DinoV2, token_grid
 from bsjax.sae.train_step import CANDIDATES, TOKENS, shardings
 from bsjax.stages import inputs
+from bsjax.stages.generate import jit_sample
 from bsjax.stages.measure import FIRST_KEPT, jit_measure, matmul_precision
 from bsjax.stages.recipe import check_mesh, fresh_state, jit_step, make_recipe
+from bsjax.stages.text_phase import BATCH as TEXT_BATCH
+from bsjax.stages.text_phase import jit_encode, text_shardings
 from bsjax.stats import streaming
 
-STAGES = ("train_sae", "measure")
+STAGES = ("train_sae", "generate", "measure")
+DATA_PARALLEL = ("generate", "measure")  # stages without a choice of mesh
 
 
 @dataclasses.dataclass
 class Row:
     """One mesh shape on one topology; bytes and seconds are those of one device and one step."""
 
+    part: str  # of the stage: "text" or "images" of generate, else ""
     topology: str
     n_chips: int
     data: int
@@ -58,6 +65,12 @@ class Row:
     roofline_ms: float
     full_precision_ms: float  # roofline of the last steps (train_sae), else nan
     hours: float  # of the whole run, nan where its length is not known
+    images: int = 0  # a step of all devices (generate, measure)
+
+    @property
+    def images_per_second(self) -> float:
+        """Of one chip, by roofline."""
+        return self.images / self.n_chips / self.roofline_ms * 1e3 if self.images else np.nan
 
 
 def plan(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
@@ -69,9 +82,11 @@ def plan(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     stage = config.plan.stage
     if stage not in STAGES:
         raise UserError(
-            f"--stage={stage}: expected one of {', '.join(STAGES)} (generate follows with the"
-            " generators)"
+            f"--stage={stage}: expected one of {', '.join(STAGES)}; set --stage or"
+            " --config.plan.stage"
         )
+    if stage == "generate" and config.generator.name == "none":
+        raise UserError("generator.name=none: nothing to compile; use a config with a generator")
     rows = []
     for topology in filter(None, config.plan.topology.split(",")):
         rows += _rows_of(config, topology, devices_of(topology))
@@ -91,27 +106,54 @@ def _rows_of(config, topology: str, devices: Sequence[jax.Device]) -> list[Row]:
     if devices[0].platform == "tpu":
         chip, n_chips = share_of_chip(devices)
     rows, refused = [], []
-    for mesh in _meshes(config, devices):
+    for part, mesh in _parts(config, devices):
         try:
-            lower = _lowering(config, mesh)
+            attempts = _attempts(config, part, mesh)
         except UserError as error:
             refused.append(str(error))
             continue
-        logging.info("compiling for %s, mesh %s", topology, dict(mesh.shape))
-        rows.append(_row(config, topology, n_chips, chip, mesh, lower))
+        for images, lower in attempts:
+            logging.info("compiling %s for %s, mesh %s, %d images", part or config.plan.stage,
+                         topology, dict(mesh.shape), images)  # fmt: skip
+            rows.append(_row(config, part, topology, n_chips, chip, mesh, images, lower))
+            if rows[-1].fits:
+                break
     if not rows:
         raise UserError(f"{topology}: no mesh shape divides the problem: {refused[0]}")
-    return sorted(rows, key=lambda row: (not row.fits, row.hours, row.roofline_ms))
+    return sorted(rows, key=lambda row: (row.part, not row.fits, row.hours, row.roofline_ms))
 
 
-def _meshes(config, devices) -> list[Mesh]:
-    """The shape that the config fixes, or all that use every device."""
+def _parts(config, devices) -> list[tuple[str, Mesh]]:
+    """What is compiled on which mesh: all shapes of it, unless the config fixes one."""
     n, (data, model) = len(devices), (config.mesh.data, config.mesh.model)
     if config.plan.stage == "measure":
-        return [make_mesh(-1, 1, devices)]
+        return [("", make_mesh(-1, 1, devices))]
+    if config.plan.stage == "generate":
+        parts = [("images", make_mesh(-1, 1, devices))]
+        if inputs.generator_to_plan(config).TEXT_COMPONENTS:
+            parts.append(("text", make_mesh(1, -1, devices)))
+        return parts
     if config.plan.fixed_mesh:
-        return [make_mesh(data, model, devices)]
-    return [make_mesh(n // size, size, devices) for size in range(1, n + 1) if n % size == 0]
+        return [("", make_mesh(data, model, devices))]
+    return [("", make_mesh(n // size, size, devices)) for size in range(1, n + 1) if n % size == 0]
+
+
+def _attempts(config, part: str, mesh: Mesh) -> list[tuple[int, dict[str, Callable[[], Any]]]]:
+    """(images a step, what lowers each kind of step), to be tried until one fits."""
+    if config.plan.stage != "generate":
+        images = inputs.batch_size(config, mesh) if config.plan.stage == "measure" else 0
+        return [(images, _lowering(config, mesh))]
+    generator = inputs.generator_to_plan(config)
+    if part == "text":
+        return [(0, {"usual": functools.partial(_lower_text, generator, mesh)})]
+    images = inputs.images_a_step(config, mesh)
+    sizes = [images]
+    while config.generator.batch_per_device == -1 and sizes[-1] > mesh.shape["data"]:
+        sizes.append(sizes[-1] // 2)
+    return [
+        (size, {"usual": functools.partial(_lower_generate, generator, mesh, size)})
+        for size in sizes
+    ]
 
 
 def _lowering(config, mesh: Mesh) -> dict[str, Callable[[], Any]]:
@@ -144,6 +186,28 @@ def _lower_train(config, mesh: Mesh, made, objective) -> Any:
     return step.lower(state, tokens, C)
 
 
+def _lower_generate(generator: Generator, mesh: Mesh, n_images: int) -> Any:
+    everywhere, divided = replicated(mesh), over_data(mesh)
+    names = [name for name in generator.components if name not in generator.TEXT_COMPONENTS]
+    params = abstract_generator(generator, names)
+    params = place_shapes(params, jax.tree.map(lambda _: everywhere, params))
+    batch = generator.abstract_prompts(n_images)
+    batch = place_shapes(batch, jax.tree.map(lambda _: divided, batch))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
+    indices = jax.ShapeDtypeStruct((n_images,), jnp.int32, sharding=divided)
+    return jit_sample(generator, mesh).lower(params, key, batch, indices)
+
+
+def _lower_text(generator: Generator, mesh: Mesh) -> Any:
+    everywhere = replicated(mesh)
+    params = abstract_generator(generator, generator.TEXT_COMPONENTS)
+    params = place_shapes(params, text_shardings(generator, params, mesh))
+    batch = generator.abstract_tokens(TEXT_BATCH)
+    batch = place_shapes(batch, jax.tree.map(lambda _: everywhere, batch))
+    return jit_encode(generator, mesh).lower(params, batch)
+
+
 def _lower_measure(config, mesh: Mesh) -> Any:
     model = DinoV2(VARIANTS[config.encoder.variant], jnp.dtype(config.encoder.dtype))
     crop, n_concepts = config.encoder.crop, config.train.n_concepts
@@ -170,8 +234,14 @@ def _lower_measure(config, mesh: Mesh) -> Any:
     )  # fmt: skip
 
 
-def _row(config, topology, n_chips, chip: Chip | None, mesh: Mesh, lower) -> Row:
-    compiled = lower["usual"]().compile()
+def _row(config, part, topology, n_chips, chip: Chip | None, mesh: Mesh, images, lower) -> Row:
+    try:
+        compiled = lower["usual"]().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
+            raise
+        logging.warning("does not compile: %s", str(error).splitlines()[0][:300])
+        return _row_that_does_not_compile(part, topology, n_chips, chip, mesh, images)
     cost, memory = cost_of(compiled.as_text()), compiled.memory_analysis()
     peak = memory.peak_memory_in_bytes
     times = (
@@ -184,6 +254,7 @@ def _row(config, topology, n_chips, chip: Chip | None, mesh: Mesh, lower) -> Row
         full = max(roofline(cost_of(last.as_text()), chip).values())
         peak = max(peak, last.memory_analysis().peak_memory_in_bytes)
     return Row(
+        part=part,
         topology=topology,
         n_chips=n_chips,
         data=mesh.shape["data"],
@@ -202,16 +273,28 @@ def _row(config, topology, n_chips, chip: Chip | None, mesh: Mesh, lower) -> Row
         exchange_ms=1e3 * times["exchange"],
         roofline_ms=1e3 * seconds,
         full_precision_ms=1e3 * full,
-        hours=_hours(config, mesh, seconds, full),
+        hours=_hours(config, part, mesh, images, seconds, full),
+        images=images,
     )
 
 
-def _hours(config, mesh: Mesh, seconds: float, full: float) -> float:
-    """Of the whole run: images for measure (both arms' limit), steps for train_sae."""
-    if config.plan.stage == "measure":
-        n_images = 2 * config.real.limit
-        batch = inputs.batch_size(config, mesh)
-        return n_images / batch * seconds / 3600 if n_images > 0 else np.nan
+def _row_that_does_not_compile(part, topology, n_chips, chip: Chip | None, mesh, images) -> Row:
+    """The compiler found no room for it."""
+    unknown = dict.fromkeys((field.name for field in dataclasses.fields(Row)), np.nan)
+    known = {
+        "part": part, "topology": topology, "n_chips": n_chips, "data": mesh.shape["data"],
+        "model": mesh.shape["model"], "exchange": {}, "fits": False, "images": images,
+        "memory_gb": chip.memory / 1e9 if chip else np.nan,
+    }  # fmt: skip
+    return Row(**unknown | known)
+
+
+def _hours(config, part: str, mesh: Mesh, images: int, seconds: float, full: float) -> float:
+    """Of the whole run: its images for generate and measure (both arms), else its steps."""
+    if config.plan.stage in DATA_PARALLEL:
+        n_images = config.real.limit * (2 if config.plan.stage == "measure" else 1)
+        n_steps = n_images / (TEXT_BATCH if part == "text" else images)
+        return n_steps * seconds / 3600 if n_images > 0 else np.nan
     if config.train.steps < 1 and not config.plan.epoch_tokens:
         return np.nan
     made = make_recipe(config, mesh, config.plan.epoch_tokens)
@@ -222,17 +305,29 @@ def _hours(config, mesh: Mesh, seconds: float, full: float) -> float:
 def render(rows: Sequence[Row], stage: str) -> str:
     """The table as text."""
     title = [
-        *("topology", "chips", "data x model", "arguments", "temporaries", "peak", "of"),
+        *(
+            "part",
+            "topology",
+            "chips",
+            "data x model",
+            "images",
+            "arguments",
+            "temporaries",
+            "peak",
+            "of",
+        ),
         *("Tflop", "traffic", "exchange", "ms: compute", "memory", "exchange", "roofline", "last"),
-        *("hours", ""),
+        *("hours", "images/s/chip", ""),
     ]
     lines = [title]
     for row in rows:
         exchange = [f"{kind} {gb:.2f} GB" for kind, gb in row.exchange.items() if gb >= 0.005]
         cells = (
+            row.part,
             row.topology,
             f"{row.n_chips}",
             f"{row.data} x {row.model}",
+            f"{row.images}" if row.images else "-",
             *(_number(gb, "GB", 2) for gb in (row.argument_gb, row.temporary_gb, row.peak_gb)),
             _number(row.memory_gb, "GB", 0),
             _number(row.teraflops, digits=2),
@@ -241,6 +336,7 @@ def render(rows: Sequence[Row], stage: str) -> str:
             *map(_number, (row.compute_ms, row.memory_ms, row.exchange_ms)),
             *map(_number, (row.roofline_ms, row.full_precision_ms)),
             _number(row.hours, digits=2),
+            _number(row.images_per_second, digits=2),
             "" if row.fits else "DOES NOT FIT",
         )
         lines.append(cells)
@@ -266,7 +362,7 @@ def _number(value: float, unit: str = "", digits: int = 1) -> str:
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    values = dataclasses.asdict(row)
+    values = dataclasses.asdict(row) | {"images_per_second": row.images_per_second}
     return {
         key: None if isinstance(value, float) and not np.isfinite(value) else value
         for key, value in values.items()
