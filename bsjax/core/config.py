@@ -109,7 +109,8 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
     _require_choice(config, "train.supply", SUPPLIES)
     _require_choice(config, "train.compute_dtype", DTYPES)
     _require_choice(config, "train.full_precision", PRECISIONS)
-    _require_choice(config, "generator.name", GENERATORS)
+    if ":" not in config.generator.name:
+        _require_choice(config, "generator.name", GENERATORS)
     if config.generator.name != "none":
         _validate_generator(config)
     for key in ("real.path", "encoder.weights"):

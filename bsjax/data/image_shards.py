@@ -64,7 +64,10 @@ class ImageShards:
             return []
         if shard not in self._open:
             self._open[shard] = dict(self._read_journal(shard))
-        return [place for place in self.places(shard) if place not in self._open[shard]]
+        places = [place for place in self.places(shard) if place not in self._open[shard]]
+        if not places:  # killed between the last image and the shard
+            self._close(shard)
+        return places
 
     def add(self, shard: int, outcomes: Iterable[tuple[int, Outcome]]) -> None:
         """Adds (place, outcome) pairs; they survive from here on.
@@ -80,8 +83,7 @@ class ImageShards:
                     file.write(msgpack.packb((place, outcome.png, outcome.reason)))
                 file.flush()
                 os.fsync(file.fileno())
-        if not self.missing(shard):
-            self._close(shard)
+        self.missing(shard)  # writes the shard, if this was all of it
 
     def finish(self) -> tuple[int, list[BadImage]]:
         """Writes the table of all images; returns their number and the prompts without one."""

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib
 import json
 import pathlib
 import zlib
@@ -53,23 +54,40 @@ def flag_of(repository: str) -> str:
     )
 
 
+def family_of(name: str) -> Any:
+    """The class of a family, or of a plug-in named module:Class.
+
+    Raises:
+      UserError: neither.
+    """
+    if name in FAMILIES:
+        return FAMILIES[name]
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise UserError(
+            f"generator.name={name!r}: expected one of {', '.join(FAMILIES)}, or module:Class; set"
+            " --config.generator.name"
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"generator.name={name!r} cannot be imported ({error})") from error
+
+
 def build(name: str, variant: str, settings: Settings) -> Generator:
     """A generator of a released shape, without weights and with bytes for tokens.
 
     Raises:
       UserError: no such family or variant.
     """
-    if name not in FAMILIES:
+    family = family_of(name)
+    released = RELEASED.get(name, {})
+    if family.CONFIGS and variant not in released:
         raise UserError(
-            f"generator.name={name!r}: expected one of {', '.join(FAMILIES)}; set"
-            " --config.generator.name"
-        )
-    if variant not in RELEASED[name]:
-        raise UserError(
-            f"generator.variant={variant!r}: expected one of {', '.join(RELEASED[name])}; set"
+            f"generator.variant={variant!r}: expected one of {', '.join(released)}; set"
             " --config.generator.variant"
         )
-    return FAMILIES[name](RELEASED[name][variant], settings)
+    return family(released.get(variant, {}), settings)
 
 
 def open_generator(
@@ -82,7 +100,7 @@ def open_generator(
     """Finds all components and checks that they are there; reads no tensor.
 
     Args:
-      name: a key of `FAMILIES`.
+      name: a key of `FAMILIES`, or module:Class.
       variant: a key of `RELEASED[name]`; only for random weights.
       weights: repository ("" is the main one) -> hub id or folder, or random:SEED for the main one.
         One that is absent or empty is the main one.
@@ -100,9 +118,7 @@ def open_generator(
             functools.partial(_random_params, generator, main),
             functools.partial(build, name, variant),
         )  # fmt: skip
-    if name not in FAMILIES:
-        build(name, variant, settings)  # raises
-    family = FAMILIES[name]
+    family = family_of(name)
     roots = _fetch(family, weights, revision)
     configs = {
         key: _read_config(roots[repository] / folder, flag_of(repository))

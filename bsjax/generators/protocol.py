@@ -1,7 +1,8 @@
 """What every generator is: components with parameters, prompts as arrays, one pure sampler.
 
-To plug in another system, write a class with the four methods of `Generator`, and name it in
-`bsjax.generators.loading.FAMILIES`; tests/generators/test_plugin.py is an example of thirty lines.
+To plug in another system, write a class with the methods of `Generator` anywhere that Python can
+import, and name it: --config.generator.name=my_module:MyClass. tests/generators/stripes.py is an
+example.
 """
 
 from collections.abc import Mapping, Sequence
