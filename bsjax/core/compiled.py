@@ -11,6 +11,8 @@ import dataclasses
 import math
 import re
 
+import numpy as np
+
 ITEM_BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
     "u32": 4, "f64": 8, "s64": 8, "u64": 8, "c64": 8,
@@ -213,12 +215,7 @@ class _Walker:
         left = _dims(types[each.operands[0]])
         n = 2.0 * math.prod(_dims(each.type))
         if each.opcode == "convolution":
-            labels = re.search(r"dim_labels=(\w+?)_", each.rest)[1]
-            n *= left[labels.index("f")]
-            right = _dims(types[each.operands[1]])
-            kernel = re.search(r"dim_labels=\w+?_(\w+)->", each.rest)[1]
-            for label, size in zip(kernel, right, strict=True):
-                n *= size if label not in "io" else 1
+            n *= _taps_an_output(each, left, _dims(types[each.operands[1]]))
         else:
             for place in re.search(r"lhs_contracting_dims=\{([\d,]*)\}", each.rest)[1].split(","):
                 n *= left[int(place)]
@@ -237,6 +234,38 @@ class _Walker:
             if limit is not None and limit.opcode == "constant":
                 return int(limit.literal)
         raise ValueError(f"the text does not tell how often {each.name} runs")
+
+
+def _taps_an_output(each: _Instruction, left: list[int], right: list[int]) -> float:
+    """Products that an output of a convolution is the sum of, on average.
+
+    Places in padding, and between the values of a dilated input, are none: compilers write batches
+    of matrix products as convolutions with little else.
+    """
+    inputs, kernel, outputs = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", each.rest).groups()
+    window = re.search(r"window=\{([^}]*)\}", each.rest)
+    settings = dict(part.split("=") for part in window[1].split()) if window else {}
+    output_dims, taps = _dims(each.type), float(right[kernel.index("i")])
+    n_spatial = sum(label.isdigit() for label in kernel)
+
+    def numbers(name, default):
+        return settings.get(name, "x".join([default] * n_spatial)).split("x")
+
+    strides, pads = numbers("stride", "1"), numbers("pad", "0_0")
+    left_dilations, right_dilations = numbers("lhs_dilate", "1"), numbers("rhs_dilate", "1")
+    for i in range(n_spatial):
+        n_out = output_dims[outputs.index(str(i))]
+        n_in, size = left[inputs.index(str(i))], right[kernel.index(str(i))]
+        left_dilation = int(left_dilations[i])
+        places = (
+            np.arange(n_out)[:, None] * int(strides[i])
+            + np.arange(size)[None] * int(right_dilations[i])
+            - int(pads[i].split("_")[0])
+        )
+        is_value = (places >= 0) & (places <= (n_in - 1) * left_dilation)
+        is_value &= places % left_dilation == 0
+        taps *= is_value.sum() / n_out
+    return taps
 
 
 def _parts(kind: str) -> list[str]:

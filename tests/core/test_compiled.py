@@ -47,6 +47,32 @@ def test_of_a_condition_the_cheaper_branch_counts_and_the_other_is_told():
     assert found.fallback_bytes > 4 * 64 * 32
 
 
+def convolution(window, left, right, out):
+    """A program of one convolution, as the TPU compiler writes it."""
+    labels = "dim_labels=b01f_01io->b01f"
+    return cost_of(
+        f"""HloModule m
+ENTRY %main (a: f32[{left}], b: f32[{right}]) -> f32[{out}] {{
+  %a = f32[{left}]{{3,2,1,0}} parameter(0)
+  %b = f32[{right}]{{3,2,1,0}} parameter(1)
+  ROOT %c = f32[{out}]{{3,2,1,0}} convolution(%a, %b), window={{{window}}}, {labels}
+}}
+"""
+    ).flops
+
+
+def test_a_convolution_counts_what_it_multiplies():
+    # A 3x3 window on 8x8 pixels with a border: 22 * 22 places inside, of 24 * 24.
+    inside = convolution("size=3x3 pad=1_1x1_1", "1,8,8,4", "3,3,4,6", "1,8,8,6")
+    assert inside == 2 * 4 * 6 * 22 * 22
+    assert convolution("size=3x3", "1,8,8,4", "3,3,4,6", "1,6,6,6") == 2 * 6 * 6 * 6 * 4 * 9
+    # Five products of matrices 7 x 4 and 4 x 6: a window of 5 of which one place counts.
+    batched = convolution(
+        "size=5x1 stride=4x1 pad=0_0x0_0 lhs_dilate=5x1", "1,5,7,4", "5,1,4,6", "1,5,7,6"
+    )
+    assert batched == 2 * 5 * 7 * 4 * 6
+
+
 def test_exchange_between_devices():
     mesh = make_mesh(8, 1)
     total = jax.shard_map(
