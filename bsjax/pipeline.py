@@ -68,7 +68,13 @@ STAGES = (
 )
 RUN = Stage("run", "captioned images", "all of the above", (), "bsjax.stages.run")
 PLAN = Stage("plan", "the config alone", "plan.json", (), "bsjax.stages.plan")
-CONVERT = Stage("convert", "sae/", "sae/overcomplete.safetensors", (), "bsjax.stages.convert")
+CONVERT = Stage(
+    "convert",
+    "generator, sae/",
+    "weights/<set>/, sae/overcomplete.safetensors",
+    (),
+    "bsjax.stages.convert",
+)
 BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT)}
 
 FLOW = " -> ".join(

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import importlib
 import json
+import os
 import pathlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +13,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import SingleDeviceSharding
 
 from bsjax.convert.hub import download_snapshot
 from bsjax.convert.tables import convert_by_name
 from bsjax.convert.tensors import TensorSource, open_folder
+from bsjax.core.artifacts import is_remote, read_json, write_json
 from bsjax.core.errors import UserError
+from bsjax.core.mesh import place_shapes, put
 from bsjax.generators.kandinsky import Kandinsky
 from bsjax.generators.pixart import PixArt
 from bsjax.generators.protocol import Generator, Settings
@@ -25,6 +31,7 @@ from bsjax.generators.stable_diffusion import StableDiffusion
 from bsjax.generators.tokenizers import HubTokenizer
 
 RANDOM = "random:"
+CACHE = "generator.json"
 MAIN = ""  # the repository that cfg.generator.weights names
 FAMILIES: dict[str, Any] = {
     "stable_diffusion": StableDiffusion,
@@ -39,8 +46,12 @@ class Opened(NamedTuple):
     generator: Generator
     digest: str  # tells its weights and configs from others
     is_random: bool
-    read_params: Callable[..., dict[str, Any]]  # names of components (default: all) -> host arrays
+    read_params: Callable[..., dict[str, Any]]  # names of components -> host arrays
+    # (names of components, shardings of their parameters) -> arrays on the devices
+    place_params: Callable[[Sequence[str], Any], dict[str, Any]]
     rebuild: Callable[[Settings], Generator]  # the same system, drawn otherwise
+    roots: Mapping[str, pathlib.Path] = {}  # where the repositories lie
+    configs: Mapping[str, Mapping[str, Any]] = {}
 
     def in_float32(self) -> Generator:
         """The same generator, computing in float32."""
@@ -113,9 +124,9 @@ def open_generator(
     main = weights[MAIN]
     if main.startswith(RANDOM):
         generator = build(name, variant, settings)
+        read = functools.partial(_random_params, generator, main)
         return Opened(
-            generator, f"{variant} {main}", True,
-            functools.partial(_random_params, generator, main),
+            generator, f"{variant} {main}", True, read, functools.partial(_place, read),
             functools.partial(build, name, variant),
         )  # fmt: skip
     family = family_of(name)
@@ -140,7 +151,78 @@ def open_generator(
     identity = [configs, {key: quick_digest(source) for key, source in sources.items()}]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     read = functools.partial(_read_params, generator, sources)
-    return Opened(generator, digest, False, read, rebuild)
+    place = functools.partial(_place, read)
+    return Opened(generator, digest, False, read, place, rebuild, roots, configs)
+
+
+def save_cache(opened: Opened, folder: epath.Path, weights: Mapping[str, str]) -> None:
+    """Writes the converted generator: configs, tokenizers, parameters, a component at a time."""
+    for key, (repository, place, _) in opened.generator.TOKENIZERS.items():
+        for source in (opened.roots[repository] / place).iterdir():
+            target = folder / "tokenizers" / key / source.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(source.read_bytes())
+    with ocp.StandardCheckpointer() as checkpointer:
+        for name in opened.generator.components:
+            checkpointer.save(_cached(folder, name), opened.read_params([name])[name], force=True)
+            checkpointer.wait_until_finished()
+    content = {"digest": opened.digest, "weights": weights, "configs": opened.configs}
+    write_json(folder / CACHE, content)
+
+
+def open_cache(
+    name: str, folder: epath.Path, settings: Settings, weights: Mapping[str, str]
+) -> Opened:
+    """A generator that `save_cache` wrote; needs none of its repositories.
+
+    Parameters are read where they are to lie: a device's part of a divided array, no more.
+
+    Raises:
+      UserError: it was made from other weights.
+    """
+    content, family = read_json(folder / CACHE), family_of(name)
+    if content["weights"] != dict(weights):
+        raise UserError(
+            f"{folder} was converted from {content['weights']}, the config names {dict(weights)}:"
+            " run `bsjax convert --overwrite`, or choose another --config.generator.set"
+        )
+    tokenizers = {
+        key: HubTokenizer(pathlib.Path(folder / "tokenizers" / key), class_name)
+        for key, (_, _, class_name) in family.TOKENIZERS.items()
+    }
+
+    def rebuild(settings):
+        return family(content["configs"], settings, tokenizers)
+
+    generator = rebuild(settings)
+
+    def restore(names, shapes):
+        with ocp.StandardCheckpointer() as checkpointer:
+            return {
+                name: checkpointer.restore(_cached(folder, name), shapes[name]) for name in names
+            }
+
+    def place(names, shardings):
+        return restore(names, place_shapes(abstract_params(generator, names), shardings))
+
+    def read(names=None):
+        names = names or list(generator.components)
+        here = SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+        shapes = abstract_params(generator, names)
+        placed = place(names, jax.tree.map(lambda _: here, shapes))
+        return jax.tree.map(np.asarray, placed)
+
+    return Opened(generator, content["digest"], False, read, place, rebuild)
+
+
+def _cached(folder: epath.Path, name: str) -> str:
+    path = folder / "params" / name
+    return os.fspath(path) if is_remote(path) else os.path.abspath(path)
+
+
+def _place(read: Callable[..., dict[str, Any]], names: Sequence[str], shardings: Any) -> Any:
+    """A component at a time: the host never holds all."""
+    return {name: jax.tree.map(put, read([name])[name], shardings[name]) for name in names}
 
 
 def _read_params(

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
@@ -54,7 +55,7 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         logging.info("generator.name=none: images come from generated.path")
         return
     prompts = inputs.list_prompts(config)
-    opened = inputs.open_generator(config)
+    opened = inputs.open_generator(config, workdir)
     folder = workdir / "images" / inputs.generated_name(config)
     settings = select(config, pipeline.BY_NAME["generate"].config_keys)
     parents = {"captions": hash_json(prompts.usable), "generator": opened.digest}
@@ -110,7 +111,7 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
         features.make()
         read_batch = features.batch
     names = [name for name in generator.components if name not in generator.TEXT_COMPONENTS]
-    drawing = Drawing(config, opened, opened.read_params(names), prompts, read_batch)
+    drawing = Drawing(config, opened, names, prompts, read_batch)
     with (
         progress("generate", n_mine, n_mine - n_missing) as bar,
         ThreadPoolExecutor(PNG_THREADS) as pool,
@@ -171,7 +172,7 @@ class Drawing:
     Args:
       config: the experiment.
       opened: the generator.
-      params: its parameters.
+      names: of the components that the sampler takes.
       prompts: all prompts.
       read_batch: places of prompts -> their arrays, as the generator takes them.
     """
@@ -180,14 +181,14 @@ class Drawing:
         self,
         config: ml_collections.ConfigDict,
         opened: loading.Opened,
-        params: Any,
+        names: Sequence[str],
         prompts: Sequence[Prompt],
         read_batch: Callable[[np.ndarray], dict[str, np.ndarray]],
     ):
-        self.config, self.opened, self.params = config, opened, params
+        self.config, self.opened, self.names = config, opened, names
         self.prompts, self.read_batch = prompts, read_batch
         self.key = stage_key(config.seed, "generate")
-        self.engine = make_engine(config, opened.generator, params)
+        self.engine = make_engine(config, opened.generator, opened, names)
         self._exact: Engine | None = None
 
     @property
@@ -212,8 +213,7 @@ class Drawing:
             return [(np.zeros(size, np.uint8), False)] * len(places)
         if self._exact is None:
             exact = self.opened.in_float32()
-            params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), self.params)
-            self._exact = make_engine(self.config, exact, params)
+            self._exact = make_engine(self.config, exact, self.opened, self.names)
         found = []
         for start in range(0, len(places), self._exact.batch_size):
             part = places[start : start + self._exact.batch_size]
@@ -222,15 +222,19 @@ class Drawing:
         return found
 
 
-def make_engine(config: ml_collections.ConfigDict, generator: Generator, params: Any) -> Engine:
+def make_engine(
+    config: ml_collections.ConfigDict,
+    generator: Generator,
+    opened: loading.Opened,
+    names: Sequence[str],
+) -> Engine:
     """Places the parameters on this host's devices and jits the sampler."""
     mesh = make_mesh(-1, 1, jax.local_devices())
-    return Engine(
-        jit_sample(generator, mesh),
-        put(params, replicated(mesh)),
-        mesh,
-        inputs.images_a_step(config, mesh),
-    )
+    shapes = loading.abstract_params(generator, names)
+    params = opened.place_params(names, jax.tree.map(lambda _: replicated(mesh), shapes))
+    if generator.settings.dtype == "float32":
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)
+    return Engine(jit_sample(generator, mesh), params, mesh, inputs.images_a_step(config, mesh))
 
 
 def jit_sample(generator: Generator, mesh: Mesh) -> Callable[..., Samples]:

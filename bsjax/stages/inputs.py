@@ -117,17 +117,43 @@ def load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
     return Arm(name, section, images, hash_json([listing, [b.key for b in images.bad]]))
 
 
-def open_generator(config: ml_collections.ConfigDict) -> loading.Opened:
-    """The generator of the config, with a loud line if it is untrained."""
+def weights_folder(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> epath.Path:
+    """Where `convert` puts the converted generator."""
+    return epath.Path(workdir) / "weights" / config.generator.set
+
+
+def open_generator(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> loading.Opened:
+    """The generator of the config: as `convert` left it in the workdir, else from its weights.
+
+    A loud line tells if it is untrained.
+    """
+    generator = config.generator
+    cached = weights_folder(config, workdir)
+    if (cached / loading.CACHE).exists():
+        logging.info("generator: converted before, in %s", cached)
+        return loading.open_cache(
+            generator.name, cached, generator_settings(config), weights_of(config)
+        )
+    return open_original(config)
+
+
+def weights_of(config: ml_collections.ConfigDict) -> dict[str, str]:
+    """Repository -> hub id or folder."""
+    generator = config.generator
+    return {
+        "": generator.weights,
+        "unet": generator.unet_weights,
+        "prior": generator.prior_weights,
+    }
+
+
+def open_original(config: ml_collections.ConfigDict) -> loading.Opened:
+    """The generator of the config from its weights."""
     generator = config.generator
     opened = loading.open_generator(
         generator.name,
         generator.variant,
-        {
-            "": generator.weights,
-            "unet": generator.unet_weights,
-            "prior": generator.prior_weights,
-        },
+        weights_of(config),
         generator_settings(config),
         generator.revision or None,
     )

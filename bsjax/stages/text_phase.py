@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from bsjax.core.artifacts import atomic_path
 from bsjax.core.logs import progress
 from bsjax.core.mesh import make_mesh, put, replicated
-from bsjax.generators.loading import Opened
+from bsjax.generators.loading import Opened, abstract_params
 from bsjax.generators.protocol import Generator
 from bsjax.stages.measure import matmul_precision
 
@@ -52,8 +52,9 @@ class TextFeatures:
             return
         generator = self.opened.generator
         mesh = make_mesh(1, -1, jax.local_devices())
-        params = self.opened.read_params(generator.TEXT_COMPONENTS)
-        params = jax.tree.map(put, params, text_shardings(generator, params, mesh))
+        names = generator.TEXT_COMPONENTS
+        shapes = abstract_params(generator, names)
+        params = self.opened.place_params(names, text_shardings(generator, shapes, mesh))
         encode = jit_encode(generator, mesh)
         with progress("encode prompts", len(missing) * CHUNK, unit="prompt") as bar:
             for i in missing:

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,8 +29,10 @@ from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
 from bsjax.generators.released import RELEASED
 from bsjax.stages import text_phase
+from bsjax.stages.convert import convert
 from bsjax.stages.generate import generate, jit_sample
 from bsjax.stages.measure import measure
+from tests.generators import hub
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CAPTIONS = ["a red panda", "two owls", "", "a red panda", "日本語 🎉 مرحبا", "x " * 5_000, "d", "e"]
@@ -274,3 +277,22 @@ def test_mistakes_are_one_line(changes, message, tmp_path):
         validate(config)
         generate(config, epath.Path(tmp_path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["sd15", "pixart"])
+def test_converted_weights_draw_the_same_images(name, tmp_path, monkeypatch):
+    """`convert` once; then the repository may be gone."""
+    make = {"sd15": hub.stable_diffusion, "pixart": hub.pixart}[name]
+    make(tmp_path / "hub")
+    config = get_config(name, CAPTIONS, tmp_path / "real", weights=str(tmp_path / "hub"))
+    generate(config, epath.Path(tmp_path / "plain"))
+    convert(config, epath.Path(tmp_path / "cached"))
+    shutil.rmtree(tmp_path / "hub")
+    generate(config, epath.Path(tmp_path / "cached"))
+    plain, cached = read(tmp_path / "plain", name), read(tmp_path / "cached", name)
+    assert set(plain) == set(cached) and len(plain) == 7
+    for key in plain:
+        np.testing.assert_array_equal(plain[key][0], cached[key][0])
+    config.generator.weights = "owner/another"
+    with pytest.raises(UserError, match="was converted from"):
+        generate(config, epath.Path(tmp_path / "cached"))

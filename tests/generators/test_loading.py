@@ -1,0 +1,142 @@
+"""Checkpoints in all the shapes that the hub has them in, and in the shapes it should not."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from bsjax.core.errors import UserError
+from bsjax.generators import loading
+from bsjax.generators.protocol import Settings
+from tests.generators import hub
+
+SETTINGS = Settings(steps=4, guidance=7.5, height=32, width=32, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sd")
+    return hub.stable_diffusion(folder), folder
+
+
+@pytest.fixture
+def copy(saved, tmp_path):
+    return shutil.copytree(saved[1], tmp_path / "copy")
+
+
+def read(folder, **weights):
+    opened = loading.open_generator("stable_diffusion", "", {"": str(folder)} | weights, SETTINGS)
+    return opened.read_params(), opened.digest
+
+
+def assert_same(got, expected, **tolerance):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), got, expected)
+
+
+def test_shards_bin_and_half_precision(saved, tmp_path):
+    pipeline, folder = saved
+    expected, digest = read(folder)
+    for name, more in {
+        "shards": {"max_shard_size": "300KB"},
+        "bin": {"safe_serialization": False},
+        "bin shards": {"safe_serialization": False, "max_shard_size": "300KB"},
+    }.items():
+        pipeline.save_pretrained(tmp_path / name, **more)
+        files = {path.name for path in (tmp_path / name / "unet").iterdir()}
+        assert any("index" in file for file in files) == ("shards" in name)
+        got, other = read(tmp_path / name)
+        assert_same(got, expected)
+        assert other != digest
+    unet = pipeline.unet.half()
+    unet.save_pretrained(tmp_path / "shards" / "unet", variant="fp16")
+    pipeline.unet.float()
+    for file in (tmp_path / "shards" / "unet").glob("*pytorch_model-0*"):
+        file.unlink()
+    (tmp_path / "shards" / "unet" / "diffusion_pytorch_model.safetensors.index.json").unlink()
+    got, _ = read(tmp_path / "shards")
+    assert_same(got["unet"], expected["unet"], atol=1e-3)
+
+
+def test_old_names_of_the_vae(saved, copy):
+    """The hub's Stable Diffusion 1.5 has query, key, value and proj_attn, some as convolutions."""
+    from safetensors.numpy import load_file, save_file
+
+    expected, _ = read(saved[1])
+    path = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    tensors = {}
+    renames = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for name, tensor in load_file(path).items():
+        for new, old in renames.items():
+            if f"attentions.0.{new}." in name:
+                name = name.replace(new, old)
+                tensor = tensor[:, :, None, None] if tensor.ndim == 2 else tensor
+        tensors[name] = tensor
+    save_file(tensors, path)
+    assert_same(read(copy)[0], expected)
+
+
+def test_another_unet(saved, copy, tmp_path):
+    other = tmp_path / "dpo" / "unet"
+    shutil.copytree(copy / "unet", other)
+    path = next(other.glob("*.safetensors"))
+    from safetensors.numpy import load_file, save_file
+
+    save_file({name: tensor + 1 for name, tensor in load_file(path).items()}, path)
+    plain, digest = read(copy)
+    changed, other_digest = read(copy, unet=str(tmp_path / "dpo"))
+    assert digest != other_digest
+    assert_same(changed["vae"], plain["vae"])
+    bias = changed["unet"]["conv_in"]["bias"] - plain["unet"]["conv_in"]["bias"]
+    np.testing.assert_allclose(bias, 1, atol=1e-5)
+
+
+def edit(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: shutil.rmtree(f / "vae"), "vae has no config.json"),
+        (lambda f: next((f / "unet").glob("*.safetensors")).unlink(), "has no diffusion_pytorch"),
+        (lambda f: shutil.rmtree(f / "tokenizer"), "no usable CLIPTokenizerFast"),
+        (lambda f: edit(f / "unet" / "config.json", cross_attention_dim=64), "has shape"),
+        (lambda f: edit(f / "unet" / "config.json", layers_per_block=2), "is missing"),
+        (lambda f: edit(f / "unet" / "config.json", act_fn="gelu"), "asks for act_fn='gelu'"),
+        (lambda f: edit(f / "scheduler" / "scheduler_config.json", _class_name="X"), "scheduler"),
+        (lambda f: (f / "unet" / "config.json").write_text("{"), "is no JSON"),
+        (
+            lambda f: next((f / "unet").glob("*.safetensors")).write_bytes(b"x" * 100),
+            "damaged or no safetensors",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_told(copy, break_it, message):
+    break_it(copy)
+    with pytest.raises(UserError, match=message) as caught:
+        read(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_another_systems_weights(copy, tmp_path):
+    hub.pixart(tmp_path / "pixart")
+    with pytest.raises(UserError, match="unet has no config.json"):
+        loading.open_generator(
+            "stable_diffusion", "", {"": str(tmp_path / "pixart")}, SETTINGS
+        ).read_params()
+
+
+def test_offline(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="could not be fetched from the Hugging Face hub"):
+        read("nobody/no-such-repository")
+
+
+def test_every_released_shape_builds():
+    """Abstractly: no parameter is made."""
+    for name, variants in loading.RELEASED.items():
+        for variant in variants:
+            size = 64 if variant.endswith("_tiny") else 512
+            loading.build(name, variant, SETTINGS._replace(height=size, width=size))
