@@ -39,6 +39,7 @@ def experiment() -> ml_collections.ConfigDict:
 
     cfg.measure = ml_collections.ConfigDict()
     cfg.measure.top_images = 12  # images kept a concept
+    cfg.measure.rank_concept = -1  # rank captions by this concept; -1: do not
     cfg.measure.images_per_shard = 256  # an interrupted run repeats at most so many images
 
     cfg.compare = ml_collections.ConfigDict()

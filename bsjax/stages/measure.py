@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
+from etils import epath
 from jax.sharding import Mesh
 
 from bsjax import pipeline
@@ -29,6 +30,7 @@ from bsjax.data.images import Batch, iterate_batches
 from bsjax.models.dinov2 import DinoV2, normalise_images, token_grid
 from bsjax.sae.encoder import pre_codes, threshold_codes
 from bsjax.stages import inputs
+from bsjax.stages.rank import rank
 from bsjax.stages.shards import ShardStore
 from bsjax.stats import sparse_codes, streaming
 
@@ -50,6 +52,14 @@ class Engine(NamedTuple):
 
 
 def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Measures every image set of the config that is not measured yet; ranks if asked to."""
+    measure_sets(config, workdir)
+    if config.measure.rank_concept >= 0:
+        for arm in inputs.load_arms(config, workdir):
+            rank(epath.Path(workdir) / "measures" / arm.name, config.measure.rank_concept)
+
+
+def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Measures every image set of the config that is not measured yet."""
     arms = inputs.load_arms(config, workdir)
     encoder = inputs.load_encoder(config)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 from etils import epath
 from PIL import Image
 
@@ -216,6 +217,37 @@ def test_measured_as_any_other_set(tmp_path):
     assert any("UNTRAINED GENERATOR" in note for note in notes)
 
 
+def test_prompts_ranked_by_a_concept(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red panda\ntwo owls\nrain\n")
+    config = stripes(None, None, samples=4)
+    config.generator.prompts, config.real.path = str(tmp_path / "prompts.txt"), ""
+    config.sae.weights = make_sae(tmp_path)
+    generate(config, epath.Path(tmp_path))
+    measure(config, epath.Path(tmp_path))
+    folder = tmp_path / "measures" / "sd15"
+    codes = sp.load_npz(folder / "image_codes.npz").toarray().astype(np.float64)
+    concept = int(codes.var(axis=0).argmax())
+    config.measure.rank_concept = concept
+    measure(config, epath.Path(tmp_path))
+    with (folder / f"ranking-{concept}.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    captions = pq.read_table(folder / "images.parquet")["caption"].to_pylist()
+    expected = {}
+    for caption, energy in zip(captions, codes[:, concept], strict=True):
+        expected.setdefault(caption, []).append(energy)
+    means = sorted((-np.mean(energies), caption) for caption, energies in expected.items())
+    assert means[0][0] < 0
+    assert [row["caption"] for row in rows] == [caption for _, caption in means]
+    for row, (mean, caption) in zip(rows, means, strict=True):
+        assert int(row["images"]) == 4
+        assert float(row["mean_energy"]) == pytest.approx(-mean, rel=1e-6)
+        assert float(row["sd_energy"]) == pytest.approx(np.std(expected[caption], ddof=1), rel=1e-6)
+        assert float(row["share_shown"]) == np.mean(np.array(expected[caption]) > 0)
+    config.measure.rank_concept = 32
+    with pytest.raises(UserError, match="expected 0 to 31"):
+        measure(config, epath.Path(tmp_path))
+
+
 def make_sae(folder):
     from bsjax.convert.rasae import save_trained
 
@@ -296,3 +328,29 @@ def test_converted_weights_draw_the_same_images(name, tmp_path, monkeypatch):
     config.generator.weights = "owner/another"
     with pytest.raises(UserError, match="was converted from"):
         generate(config, epath.Path(tmp_path / "cached"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sd15", "sd15_dpo", "sd21", "pixart", "kandinsky21"])
+def test_whole_experiment_from_a_saved_repository(name, tmp_path):
+    """`bsjax run` on :tiny, with checkpoints that torch saved in the hub's layout."""
+    more = {}
+    if name == "kandinsky21":
+        hub.kandinsky(tmp_path / "hub", tmp_path / "prior")
+        more["prior_weights"] = tmp_path / "prior"
+    elif name == "pixart":
+        hub.pixart(tmp_path / "hub")
+    else:
+        hub.stable_diffusion(tmp_path / "hub", "2.1" if name == "sd21" else "1.5")
+    if name == "sd15_dpo":
+        hub.stable_diffusion(tmp_path / "dpo")
+        more["unet_weights"] = tmp_path / "dpo"
+    command = [sys.executable, "-m", "bsjax.main", "run", f"--config=configs/{name}.py:tiny"]
+    command += [f"--config.generator.{key}={path}" for key, path in more.items()]
+    command += [f"--config.generator.weights={tmp_path / 'hub'}", f"--workdir={tmp_path / 'w'}"]
+    done = subprocess.run(command, cwd=REPO, env=os.environ | {"XLA_FLAGS": ""}, text=True,
+                          capture_output=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "40 pairs" in done.stdout
+    assert "UNTRAINED GENERATOR" not in done.stdout
+    assert (tmp_path / "w" / "report" / "index.html").stat().st_size > 100_000

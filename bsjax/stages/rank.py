@@ -1,0 +1,52 @@
+"""Captions ranked by a concept: which prompts bring it out, and how reliably.
+
+Reads measures/<set>/; writes measures/<set>/ranking-<concept>.csv, a row a caption. With several
+images a caption (`generator.samples`) this is the paper's stress test.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+from absl import logging
+from etils import epath
+
+from bsjax.core.artifacts import atomic_path
+from bsjax.core.errors import UserError
+
+
+def rank(folder: epath.Path, concept: int) -> None:
+    """Writes the ranking of one measured set.
+
+    Columns: caption, images, mean_energy (of the concept, over its images), sd_energy, share_shown
+    (of its images that show the concept at all); highest mean first.
+
+    Raises:
+      UserError: no such concept.
+    """
+    with (folder / "image_codes.npz").open("rb") as file:
+        codes = sp.load_npz(file).tocsc()
+    if not 0 <= concept < codes.shape[1]:
+        raise UserError(
+            f"measure.rank_concept={concept}: expected 0 to {codes.shape[1] - 1}; set"
+            " --config.measure.rank_concept"
+        )
+    captions = np.asarray(pq.read_table(str(folder / "images.parquet"))["caption"].to_pylist())
+    energy = codes[:, [concept]].toarray()[:, 0].astype(np.float64)
+    names, group = np.unique(captions, return_inverse=True)
+    n = np.bincount(group)
+    mean = np.bincount(group, energy) / n
+    variance = np.bincount(group, np.square(energy - mean[group])) / np.maximum(n - 1, 1)
+    shown = np.bincount(group, energy > 0) / n
+    order = np.lexsort((names, -mean))
+    columns = {
+        "caption": names, "images": n, "mean_energy": mean, "sd_energy": np.sqrt(variance),
+        "share_shown": shown,
+    }  # fmt: skip
+    path = folder / f"ranking-{concept}.csv"
+    with atomic_path(path) as temporary:
+        table = {name: values[order].tolist() for name, values in columns.items()}
+        pa_csv.write_csv(pa.table(table), temporary)
+    best = ", ".join(repr(str(names[i])) for i in order[:3])
+    logging.info("concept %d is strongest for %s; all in %s", concept, best, path)
