@@ -9,7 +9,8 @@ import pytest
 from bsjax.core.chips import CHIPS, devices_of, roofline, share_of_chip
 from bsjax.core.compiled import Cost, cost_of
 from bsjax.core.errors import UserError
-from bsjax.core.mesh import make_mesh
+from bsjax.core.mesh import make_mesh, replicated
+from bsjax.models.attention import flash_attention
 
 ONE = 2 * 64 * 32 * 16  # operations of a product of 64 x 32 and 32 x 16
 A, B = jnp.ones((64, 32)), jnp.ones((32, 16))
@@ -71,6 +72,14 @@ def test_a_convolution_counts_what_it_multiplies():
         "size=5x1 stride=4x1 pad=0_0x0_0 lhs_dilate=5x1", "1,5,7,4", "5,1,4,6", "1,5,7,6"
     )
     assert batched == 2 * 5 * 7 * 4 * 6
+
+
+def test_a_kernel_tells_what_it_computes():
+    pytest.importorskip("libtpu")
+    sharding = replicated(make_mesh(1, 1, devices_of("v5e:2x2")[:1]))
+    x = jax.ShapeDtypeStruct((1, 512, 2, 128), jnp.bfloat16, sharding=sharding)
+    text = jax.jit(flash_attention).lower(x, x, x).compile().as_text()
+    assert cost_of(text).flops == pytest.approx(2 * 2 * 2 * 512 * 512 * 128, rel=0.05)
 
 
 def test_exchange_between_devices():

@@ -1,10 +1,12 @@
 """Attention in parts equals attention in one, and softmax written out."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
-from bsjax.models.attention import _n_parts, attention
+from bsjax.models.attention import _n_parts, attention, flash_attention, suits_flash
 
 
 def plain(q, k, v, mask):
@@ -24,6 +26,29 @@ def test_parts_do_not_show(n_queries, max_scores):
     mask = rng.random((2, 17)) < 0.7
     found = attention(*map(jnp.asarray, (q, k, v, mask)), max_scores=max_scores)
     np.testing.assert_allclose(found, plain(q, k, v, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [72, 128])
+def test_the_tpu_kernel_is_equal(width):
+    """Interpreted here; compiled for TPUs by `bsjax plan`."""
+    rng = np.random.default_rng(0)
+    q, k, v = rng.normal(size=(3, 1, 1024, 2, width)).astype(np.float32)
+    with pltpu.force_tpu_interpret_mode():
+        found = jax.jit(flash_attention)(*map(jnp.asarray, (q, k, v)))
+    np.testing.assert_allclose(found, plain(q, k, v, np.ones((1, 1024), bool)), atol=1e-4)
+
+
+def test_when_the_kernel_is_taken():
+    def suits(n_queries, n_keys, dtype):
+        q, k = (jax.ShapeDtypeStruct((1, n, 2, 8), dtype) for n in (n_queries, n_keys))
+        return suits_flash(*(jnp.zeros(each.shape, each.dtype) for each in (q, k)))
+
+    assert suits(1024, 512, jnp.bfloat16)
+    assert not suits(1024, 512, jnp.float32)  # it would round to half precision
+    assert not suits(1000, 512, jnp.bfloat16)
+    assert not suits(1024, 77, jnp.bfloat16)
+    x = jnp.ones((1, 512, 2, 8), jnp.bfloat16)  # on a CPU: the plain form
+    np.testing.assert_allclose(attention(x, x, x).astype(jnp.float32), 1)
 
 
 def test_number_of_parts():
