@@ -21,6 +21,7 @@ flags.DEFINE_string("topology", None, "plan: TPU topologies to compile for, with
 flags.DEFINE_string("stage", None, "plan: the stage to compile: train_sae, generate, measure")
 flags.DEFINE_integer("mesh.data", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_integer("mesh.model", None, "plan: this mesh shape instead of all that fit")
+flags.DEFINE_integer("limit", None, "only the first so many real images or their captions")
 flags.DEFINE_bool("debug", False, "show the traceback of an error")
 
 USAGE = "usage: bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     parse_flags([argv[0], *argv[2:]], stage_name)
     config = FLAGS.config
     config.overwrite = config.overwrite or FLAGS.overwrite
-    apply_plan_flags(config)
+    apply_short_flags(config)
     validate(config, needs_images=stage_name not in ("plan", "convert"))
 
     from bsjax.core import distributed
@@ -47,7 +48,7 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     distributed.initialize()
 
-    if stage_name != "train_sae" and distributed.n_hosts() > 1:
+    if stage_name not in ("train_sae", "generate") and distributed.n_hosts() > 1:
         raise UserError(
             f"{stage_name} runs on one host; unset BSJAX_DISTRIBUTED and start it there"
         )
@@ -56,8 +57,10 @@ def main(argv: list[str]) -> None:
     pipeline.BY_NAME[stage_name].load()(config, workdir)
 
 
-def apply_plan_flags(config: ml_collections.ConfigDict) -> None:
-    """The short flags of `plan` stand for keys of the config."""
+def apply_short_flags(config: ml_collections.ConfigDict) -> None:
+    """Short flags stand for keys of the config."""
+    if FLAGS.limit is not None:
+        config.real.limit = FLAGS.limit
     config.plan.topology = FLAGS.topology or config.plan.topology
     config.plan.stage = FLAGS.stage or config.plan.stage
     data, model = FLAGS["mesh.data"].value, FLAGS["mesh.model"].value

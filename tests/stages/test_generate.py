@@ -9,6 +9,7 @@ import pathlib
 import runpy
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -153,6 +154,36 @@ def test_killed_run_ends_with_the_same_bytes(name, tmp_path):
     for file in files:
         whole = (tmp_path / "whole" / "images" / name / file).read_bytes()
         assert (journal.parent / file).read_bytes() == whole, file
+
+
+def test_two_hosts_draw_what_one_does(tmp_path):
+    command = [sys.executable, "-m", "bsjax.main", "generate", "--config=configs/sd15.py:tiny"]
+    command += ["--config.generator.height=32", "--config.generator.width=32", "--limit=20"]
+    command += ["--config.generator.images_per_shard=8"]
+    environment = os.environ | {"XLA_FLAGS": ""}
+    one = [*command, f"--workdir={tmp_path / 'one'}"]
+    assert subprocess.run(one, cwd=REPO, env=environment, capture_output=True).returncode == 0
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    hosts = []
+    for i in range(2):
+        more = {
+            "BSJAX_COORDINATOR": address,
+            "BSJAX_NUM_PROCESSES": "2",
+            "BSJAX_PROCESS_ID": f"{i}",
+        }
+        hosts.append(
+            subprocess.Popen([*command, f"--workdir={tmp_path / 'two'}"], cwd=REPO,
+                             env=environment | more, stderr=subprocess.PIPE, text=True)
+        )  # fmt: skip
+    outputs = [host.communicate(timeout=240)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [0, 0], "\n".join(outputs)
+    files = {path.name for path in (tmp_path / "one" / "images" / "sd15").iterdir()}
+    assert files == {path.name for path in (tmp_path / "two" / "images" / "sd15").iterdir()}
+    for file in files:
+        contents = [(tmp_path / n / "images" / "sd15" / file).read_bytes() for n in ("one", "two")]
+        assert contents[0] == contents[1], file
 
 
 def test_what_is_not_finite_is_drawn_again_in_float32(tmp_path):
