@@ -22,13 +22,9 @@ Options behind the colon:
     :tiny   64 concepts on 40 emoji that come with bsjax, untrained features; under a minute.
 """
 
-import pathlib
-
-import bsjax
 from bsjax import presets
 from bsjax.core.config import parse_arg
 
-EMOJI = pathlib.Path(bsjax.__file__).parent / "assets" / "emoji"
 N_IMAGES, TOKENS_PER_IMAGE, EPOCHS = 1_281_167, 261, 50.0
 
 
@@ -63,7 +59,7 @@ def get_config(arg: str = ""):
     cfg.plan.epoch_tokens = N_IMAGES * TOKENS_PER_IMAGE
 
     if arg.tiny:
-        cfg.real.source, cfg.real.path, cfg.real.limit = "folder", str(EMOJI / "real"), 40
+        cfg.real.source, cfg.real.path, cfg.real.limit = "folder", str(presets.EMOJI / "real"), 40
         cfg.encoder = presets.dinov2("vits14_reg", "random:0")
         cfg.encoder.resize = cfg.encoder.crop = 112
         train.supply = "memory"

@@ -36,7 +36,7 @@ from bsjax.stages import inputs
 from bsjax.stages.measure import matmul_precision
 from bsjax.stages.text_phase import TextFeatures
 
-SHEET_COLUMNS, SHEET_ROWS, SHEET_PIXELS = 8, 4, 160
+SHEET_COLUMNS, SHEET_ROWS, SHEET_PIXELS, SHEET_GAP = 8, 4, 160, 4
 PNG_THREADS = 8
 
 
@@ -266,10 +266,10 @@ def encode_png(image: np.ndarray) -> bytes:
 
 def contact_sheet(images: Sequence[Image.Image]) -> Image.Image:
     """The first images side by side, row by row."""
-    n_rows = max(-(-len(images) // SHEET_COLUMNS), 1)
-    sheet = Image.new("RGB", (SHEET_COLUMNS * SHEET_PIXELS, n_rows * SHEET_PIXELS), "white")
+    n_rows, step = max(-(-len(images) // SHEET_COLUMNS), 1), SHEET_PIXELS + SHEET_GAP
+    size = (SHEET_COLUMNS * step - SHEET_GAP, n_rows * step - SHEET_GAP)
+    sheet = Image.new("RGB", size, "white")
     for i, image in enumerate(images):
         image = image.resize((SHEET_PIXELS, SHEET_PIXELS), Image.Resampling.LANCZOS)
-        place = (i % SHEET_COLUMNS * SHEET_PIXELS, i // SHEET_COLUMNS * SHEET_PIXELS)
-        sheet.paste(image, place)
+        sheet.paste(image, (i % SHEET_COLUMNS * step, i // SHEET_COLUMNS * step))
     return sheet

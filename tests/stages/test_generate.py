@@ -110,7 +110,7 @@ def test_awkward_captions(tmp_path):
     counts = manifest(tmp_path)["counts"]
     assert counts == {"images": 7, "failed": 0, "without_caption": 1, "truncated": 1}
     with Image.open(tmp_path / "images" / "sd15" / "contact_sheet.png") as sheet:
-        assert sheet.size == (8 * 160, 160)
+        assert sheet.size == (8 * 160 + 7 * 4, 160)
 
 
 def test_a_finished_set_is_left_alone_and_another_config_refused(tmp_path):
