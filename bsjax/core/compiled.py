@@ -77,7 +77,8 @@ def cost_of(text: str) -> Cost:
       ValueError: a loop whose number of rounds the text does not tell.
     """
     computations, entry = _parse(text)
-    return _Walker(computations).cost(entry)
+    devices = re.search(r"num_partitions=(\d+)", text[: text.find("\n")])
+    return _Walker(computations, int(devices[1]) if devices else 1).cost(entry)
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
@@ -126,8 +127,8 @@ def _bytes_of(kind: str, with_fast_memory: bool = False) -> int:
 class _Walker:
     """Costs of computations, each worked out once."""
 
-    def __init__(self, computations: dict[str, list[_Instruction]]):
-        self.computations = computations
+    def __init__(self, computations: dict[str, list[_Instruction]], n_devices: int):
+        self.computations, self.n_devices = computations, n_devices
         self.known: dict[str, Cost] = {}
 
     def cost(self, name: str) -> Cost:
@@ -162,7 +163,7 @@ class _Walker:
         if base in COLLECTIVES:
             if not opcode.endswith("-done"):
                 size = sum(_bytes_of(types.get(name, ""), True) for name in each.operands)
-                total.collectives[base, _group_size(each.rest)] += size
+                total.collectives[base, _group_size(each.rest, self.n_devices)] += size
             return
         if opcode.endswith("-done"):
             return
@@ -287,10 +288,11 @@ def _branches(rest: str) -> list[str]:
     return [_named(rest, "true_computation"), _named(rest, "false_computation")]
 
 
-def _group_size(rest: str) -> int:
-    """Devices that exchange with one another."""
+def _group_size(rest: str, n_devices: int) -> int:
+    """Devices that exchange with one another; all, where no groups are told."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return len(listed[1].split(","))
     if grid := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
         return int(grid[2])
-    return 2
+    pairs = "source_target_pairs" in rest
+    return 2 if pairs else n_devices

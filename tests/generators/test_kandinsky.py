@@ -85,7 +85,7 @@ def test_prior_is_torchs(system):
             torch.tensor(x), 321, torch.tensor(text_embedding), torch.tensor(text),
             torch.tensor(mask),
         ).predicted_image_embedding  # fmt: skip
-    ours = generator.prior.apply(
+    ours = jax.jit(generator.prior.apply)(
         {"params": params["prior"]}, *map(jnp.asarray, (x, np.full(2, 321.0, np.float32))),
         *map(jnp.asarray, (text_embedding, text, mask)),
     )  # fmt: skip
@@ -106,7 +106,7 @@ def test_unet_is_torchs(system):
                 "image_embeds": torch.tensor(image_embedding),
             },
         ).sample  # fmt: skip
-    ours = generator.unet.apply(
+    ours = jax.jit(generator.unet.apply)(
         {"params": params["unet"]}, jnp.asarray(x), jnp.full(2, 321.0),
         *map(jnp.asarray, (text, text_embedding, image_embedding)),
     )  # fmt: skip
@@ -134,7 +134,7 @@ def test_texts_are_torchs(system):
     ours = generator._clip(params, batch["clip_ids"], batch["clip_mask"])
     agree("CLIP text, projected", ours[0], embedding, 1e-4)
     agree("CLIP text, tokens", ours[1], text, 1e-4)
-    ours = generator.text_encoder.apply(
+    ours = jax.jit(generator.text_encoder.apply)(
         {"params": params["text_encoder"]}, batch["text_ids"], batch["text_mask"]
     )
     agree("MultilingualCLIP, projected", ours[0], multilingual[0], 1e-4)

@@ -132,11 +132,3 @@ def test_offline(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="could not be fetched from the Hugging Face hub"):
         read("nobody/no-such-repository")
-
-
-def test_every_released_shape_builds():
-    """Abstractly: no parameter is made."""
-    for name, variants in loading.RELEASED.items():
-        for variant in variants:
-            size = 64 if variant.endswith("_tiny") else 512
-            loading.build(name, variant, SETTINGS._replace(height=size, width=size))
