@@ -1,6 +1,6 @@
 """Text-to-image systems: caption -> image."""
 
-from diffusers.utils import logging
+import os
 
 # Each Flax class of diffusers says at every turn that 0.40 drops it; pyproject.toml pins 0.39.
-logging.set_verbosity_error()
+os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -23,20 +23,18 @@ from bsjax.convert.tensors import TensorSource, open_folder
 from bsjax.core.artifacts import is_remote, read_json, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import place_shapes, put
-from bsjax.generators.kandinsky import Kandinsky
-from bsjax.generators.pixart import PixArt
 from bsjax.generators.protocol import Generator, Settings
 from bsjax.generators.released import RELEASED
-from bsjax.generators.stable_diffusion import StableDiffusion
 from bsjax.generators.tokenizers import HubTokenizer
 
 RANDOM = "random:"
 CACHE = "generator.json"
 MAIN = ""  # the repository that cfg.generator.weights names
-FAMILIES: dict[str, Any] = {
-    "stable_diffusion": StableDiffusion,
-    "pixart": PixArt,
-    "kandinsky": Kandinsky,
+# Imported when asked for: other stages need neither diffusers nor transformers.
+FAMILIES = {
+    "stable_diffusion": "bsjax.generators.stable_diffusion:StableDiffusion",
+    "pixart": "bsjax.generators.pixart:PixArt",
+    "kandinsky": "bsjax.generators.kandinsky:Kandinsky",
 }
 
 
@@ -71,9 +69,7 @@ def family_of(name: str) -> Any:
     Raises:
       UserError: neither.
     """
-    if name in FAMILIES:
-        return FAMILIES[name]
-    module, _, attribute = name.partition(":")
+    module, _, attribute = FAMILIES.get(name, name).partition(":")
     if not attribute:
         raise UserError(
             f"generator.name={name!r}: expected one of {', '.join(FAMILIES)}, or module:Class; set"

@@ -38,6 +38,7 @@ from bsjax.stages.text_phase import TextFeatures
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_PIXELS, SHEET_GAP = 8, 4, 160, 4
 PNG_THREADS = 8
+FEATURES = "features-of-host"  # folders of the first phase, gone in the end
 
 
 class Engine(NamedTuple):
@@ -70,6 +71,8 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     if not distributed.is_writer():
         return
     n_images, bad = shards.finish()
+    for features in folder.glob(f"{FEATURES}-*"):
+        features.rmtree()
     with atomic_path(folder / "contact_sheet.png") as temporary:
         contact_sheet(shards.first_images(SHEET_COLUMNS * SHEET_ROWS)).save(temporary)
     counts = {
@@ -104,9 +107,8 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
     n_mine = sum(len(shards.places(shard)) for shard in mine)
     generator = opened.generator
     read_batch = functools.partial(_rows_of, tokens.arrays)
-    features = None
     if generator.TEXT_COMPONENTS:
-        folder = shards.folder / f"features-of-host-{jax.process_index()}"
+        folder = shards.folder / f"{FEATURES}-{jax.process_index()}"
         features = TextFeatures(folder, opened, captions)
         features.make()
         read_batch = features.batch
@@ -122,8 +124,6 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
             bar.update(len(outcomes))
             if distributed.n_hosts() == 1 and stop.is_set(i):
                 raise Preempted("stopped; all images drawn so far are kept")
-    if features is not None:
-        features.remove()
     return tokens.n_truncated
 
 

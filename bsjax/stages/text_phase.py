@@ -83,11 +83,6 @@ class TextFeatures:
             "empty_mask": self.arrays["mask"][empty],
         }
 
-    def remove(self) -> None:
-        """Deletes the files, once all images are there."""
-        if self.folder.exists():
-            self.folder.rmtree()
-
     def _features(self, rows: np.ndarray) -> np.ndarray:
         masks = self.arrays["mask"][rows]
         found = [self._load(row // CHUNK)[row % CHUNK] for row in rows]
