@@ -11,7 +11,7 @@ Weights: kandinsky-community/kandinsky-2-1 and kandinsky-2-1-prior, or local cop
 
 Options behind the colon:
     :tiny   40 emoji captions, 64 x 64 pixels, networks of the same kind in small with random
-            weights: noise, to see that all of it runs. About two minutes on two CPU cores.
+            weights: noise, to see that all of it runs. About a minute on two CPU cores.
 """
 
 from bsjax import presets

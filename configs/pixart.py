@@ -12,7 +12,7 @@ PixArt-XL-2-512x512 add --config.generator.height=512 --config.generator.width=5
 
 Options behind the colon:
     :tiny   40 emoji captions, 64 x 64 pixels, a transformer of the same kind in small with random
-            weights: noise, to see that all of it runs. About two minutes on two CPU cores.
+            weights: noise, to see that all of it runs. About a minute on two CPU cores.
 """
 
 from bsjax import presets

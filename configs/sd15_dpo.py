@@ -9,7 +9,7 @@ Weights: the UNet of mhdang/dpo-sd1.5-text2image-v1, all else of stable-diffusio
 
 Options behind the colon:
     :tiny   40 emoji captions, 64 x 64 pixels, a UNet of the same kind in small with
-            random weights: noise, to see that all of it runs. About two minutes on two CPU cores.
+            random weights: noise, to see that all of it runs. About a minute on two CPU cores.
 """
 
 from bsjax import presets

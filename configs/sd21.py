@@ -11,7 +11,7 @@ Weights: stabilityai/stable-diffusion-2-1, or a mirror or a local copy of it in
 
 Options behind the colon:
     :tiny   40 emoji captions, 64 x 64 pixels, a UNet of the same kind in small with
-            random weights: noise, to see that all of it runs. About two minutes on two CPU cores.
+            random weights: noise, to see that all of it runs. About a minute on two CPU cores.
 """
 
 from bsjax import presets

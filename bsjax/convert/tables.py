@@ -101,11 +101,33 @@ def convert_by_name(
 ) -> dict[str, Any]:
     """Converts tensors whose dotted torch names are the flax paths, but for known habits.
 
+    Kernels of linear layers and of convolutions are transposed. See `match_names`.
+    """
+    wanted = traverse_util.flatten_dict(dict(expected), sep="/")
+    params = {}
+    for path, name in match_names(source.shapes, expected, what, renames, ignored).items():
+        tensor = source.read(name)
+        if path.endswith("/kernel"):
+            tensor = np.moveaxis(tensor, (0, 1), (-1, -2))
+        # A 1x1 convolution may stand for a linear layer.
+        params[path] = np.asarray(tensor.reshape(wanted[path].shape), wanted[path].dtype)
+    return traverse_util.unflatten_dict(params, sep="/")
+
+
+def match_names(
+    shapes: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, Any],
+    what: str,
+    renames: Sequence[tuple[str, str]] = (),
+    ignored: Sequence[str] = (),
+) -> dict[str, str]:
+    """Which tensor each parameter is made of: flax path -> torch name.
+
     flax writes ``resnets_0`` or ``layers/0`` for torch's ``resnets.0``, and kernel, scale or
-    embedding for a layer's weight. Kernels of linear layers and of convolutions are transposed.
+    embedding for a layer's weight.
 
     Args:
-      source: the tensors.
+      shapes: of the tensors.
       expected: nested tree of things with `.shape` and `.dtype`.
       what: what the weights are called in an error.
       renames: (regular expression, replacement) for torch names, each tried in turn.
@@ -117,7 +139,7 @@ def convert_by_name(
     wanted = traverse_util.flatten_dict(dict(expected), sep="/")
     names: dict[str, str] = {}  # as the flax path has it -> as the file has it
     faults = []
-    for name in source.shapes:
+    for name in shapes:
         if any(re.fullmatch(pattern, name) for pattern in ignored):
             continue
         renamed = name
@@ -126,29 +148,21 @@ def convert_by_name(
         if renamed in names:
             faults.append(f"{name} and {names[renamed]} are the same parameter")
         names[renamed] = name
-    plan = {}
+    matches = {}
     for path in wanted:
         found = [name for name in _torch_names(path) if name in names]
         if len(found) == 1:
-            plan[path] = names.pop(found[0])
+            matches[path] = names.pop(found[0])
         else:
             faults.append(f"{path} is {'missing' if not found else 'set twice'}")
     faults += [f"{name} is unexpected" for name in names.values()]
     _raise_faults(faults, what)
-
-    params = {}
-    for path, name in plan.items():
+    for path, name in matches.items():
         shape = tuple(wanted[path].shape)
-        if _flax_shape(path, source.shapes[name], shape) != shape:
-            faults.append(f"{path} has shape {source.shapes[name]} in the file, expected {shape}")
+        if _flax_shape(path, shapes[name], shape) != shape:
+            faults.append(f"{path} has shape {shapes[name]} in the file, expected {shape}")
     _raise_faults(faults, what)
-    for path, name in plan.items():
-        tensor = source.read(name)
-        if path.endswith("/kernel"):
-            # A 1x1 convolution may stand for a linear layer.
-            tensor = np.moveaxis(tensor, (0, 1), (-1, -2))
-        params[path] = np.asarray(tensor.reshape(wanted[path].shape), wanted[path].dtype)
-    return traverse_util.unflatten_dict(params, sep="/")
+    return matches
 
 
 def _flax_shape(path: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> tuple[int, ...]:

@@ -189,7 +189,7 @@ def compare(name, rounds):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=list(CASES), choices=[*CASES, []])
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(CASES)}; default: all")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     for name in args.names or CASES:

@@ -1,21 +1,18 @@
 """The released sizes: parameter counts, and every tensor that torch's class names is consumed.
 
-torch's modules are built on the meta device, where they take no memory; the tensors of the
-synthetic checkpoint are views of a single number.
+torch's modules are built on the meta device, where they take no memory.
 """
 
 import functools
 
 import diffusers
 import jax
-import numpy as np
 import pytest
 import torch
 import transformers
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig, MultilingualCLIP
 
-from bsjax.convert.tables import convert_by_name
-from bsjax.convert.tensors import TensorSource
+from bsjax.convert.tables import match_names
 from bsjax.generators import loading, released
 from bsjax.generators.protocol import Settings
 
@@ -105,14 +102,7 @@ def build(system, variant):
     return loading.build(system, variant, SETTINGS)
 
 
-# T5-XXL takes 5 GB and half a minute.
-CASES = [
-    pytest.param(key, marks=pytest.mark.slow if COMPONENTS[key][1] > 4e9 else [], id="/".join(key))
-    for key in COMPONENTS
-]
-
-
-@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("key", COMPONENTS, ids="/".join)
 def test_every_released_parameter_is_consumed(key):
     system, variant, name = key
     make, n_released, n_used = COMPONENTS[key]
@@ -121,13 +111,8 @@ def test_every_released_parameter_is_consumed(key):
         model = make(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == n_released
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    source = TensorSource(
-        shapes, lambda name: np.broadcast_to(np.float32(1), shapes[name]), files=()
-    )
     component = build(system, variant).components[name]
-    expected = component.shapes
-    assert sum(leaf.size for leaf in jax.tree.leaves(expected)) == n_used
-    # Converted in int8, the largest would take 19 GB in float32.
-    expected = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.int8), expected)
-    params = convert_by_name(source, expected, name, component.renames, component.ignored)
-    assert all((leaf.ravel()[:9] == 1).all() for leaf in jax.tree.leaves(params))
+    leaves = jax.tree.leaves(component.shapes)
+    assert sum(leaf.size for leaf in leaves) == n_used
+    found = match_names(shapes, component.shapes, name, component.renames, component.ignored)
+    assert len(found) == len(set(found.values())) == len(leaves)

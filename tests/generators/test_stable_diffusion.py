@@ -31,13 +31,7 @@ def load(folder, settings=SETTINGS):
     return opened.generator, jax.tree.map(jnp.asarray, opened.read_params())
 
 
-# The others run in test-slow: the schedules have tests of their own.
-FAST = ("1.5 pndm", "1.5 dpm zero", "2.1 ddim")
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(c, marks=[] if c in FAST else pytest.mark.slow) for c in CASES]
-)
+@pytest.mark.parametrize("case", CASES)
 def test_images_are_those_of_torch(case, tmp_path):
     version, scheduler, more = CASES[case]
     pipeline = hub.stable_diffusion(tmp_path, version, scheduler, **more)
