@@ -1,6 +1,6 @@
 """Stable Diffusion 1.5 and 2.1 (arXiv:2112.10752), with any UNet of that shape.
 
-UNet and VAE are diffusers' Flax modules, the text encoder is transformers'. The loop is ours: the
+The VAE is diffusers' Flax module, the text encoder transformers'. UNet and loop are ours: the
 schedule is a table, guidance keeps an image's two rows together, images are decoded one at a time.
 """
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import transformers
-from diffusers import FlaxAutoencoderKL, FlaxUNet2DConditionModel
+from diffusers import FlaxAutoencoderKL
 from jaxtyping import Array, Float, Int, Key
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPTextModule
 
@@ -37,11 +37,9 @@ from bsjax.generators.protocol import (
     pair,
 )
 from bsjax.generators.tokenizers import ByteTokenizer, Tokenizer
+from bsjax.models.sd_unet import SDUNet, SDUNetConfig
 
-# Above so many positions the scores of attention are computed in parts.
-MANY_POSITIONS = 64 * 64
-
-# What diffusers' Flax UNet has built in.
+# What the UNet has built in.
 UNET_SETTINGS = {
     "act_fn": "silu",
     "center_input_sample": False,
@@ -59,6 +57,11 @@ UNET_SETTINGS = {
     "conv_out_kernel": 3,
     "num_attention_heads": None,
     "addition_embed_type": None,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "only_cross_attention": False,
+    "transformer_layers_per_block": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
 }
 VAE_SETTINGS = {"act_fn": "silu", "norm_num_groups": 32, "use_post_quant_conv": True,
                 "mid_block_add_attention": True, "latents_mean": None}  # fmt: skip
@@ -102,10 +105,7 @@ class StableDiffusion:
         self.scaling = vae.get("scaling_factor", 0.18215)
         self.length = text.get("max_position_embeddings", 77)
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
-        is_large = self.latent_shape[0] * self.latent_shape[1] > MANY_POSITIONS
-        self.unet = module_of(
-            FlaxUNet2DConditionModel, unet, dtype, use_memory_efficient_attention=is_large
-        )
+        self.unet = SDUNet(SDUNetConfig.of(unet), dtype)
         self.vae = module_of(FlaxAutoencoderKL, vae, dtype)
         self.text_encoder = FlaxCLIPTextModule(transformers.CLIPTextConfig(**text), dtype)
         self.components = self._components(unet["cross_attention_dim"])
@@ -123,7 +123,7 @@ class StableDiffusion:
 
     def _components(self, text_width: int) -> dict[str, Component]:
         height, width, channels = self.latent_shape
-        latents = jax.ShapeDtypeStruct((1, channels, height, width), jnp.float32)
+        latents = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
         time = jax.ShapeDtypeStruct((1,), jnp.float32)
         context = jax.ShapeDtypeStruct((1, self.length, text_width), jnp.float32)
         ids = jax.ShapeDtypeStruct((1, self.length), jnp.int32)
@@ -172,10 +172,8 @@ class StableDiffusion:
 
         def predict(x, t):
             def unet(x, context):
-                x = jnp.moveaxis(x, -1, 1)  # the module takes torch's order and turns it back
-                time = jnp.full(x.shape[:1], t, jnp.float32)
-                output = self.unet.apply({"params": params["unet"]}, x, time, context).sample
-                return jnp.moveaxis(output, 1, -1)
+                time = jnp.full(x.shape[0], t, jnp.float32)
+                return self.unet.apply({"params": params["unet"]}, x, time, context)
 
             return guided(unet, x, self.settings.guidance, context)
 

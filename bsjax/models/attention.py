@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 # Scores held at a time; more are computed in parts, a stretch of queries after another.
 MAX_SCORES = 1 << 27
+CPU_SCORES = 1 << 22  # what a CPU's caches hold
 # The TPU kernel works on blocks of so many queries and keys, and on whole registers of features.
 FLASH_BLOCK, LANES = 512, 128
 
@@ -37,9 +38,12 @@ def attention(
       max_scores: above so many the queries are taken in equal stretches, so that the whole matrix
         of scores never exists. On a TPU a kernel does better, where it can.
     """
-    if mask is None and bias is None and scale is None and suits_flash(q, k):
+    if mask is None and bias is None and scale is None:
         in_parts = functools.partial(_attention_in_parts, max_scores=max_scores)
-        return jax.lax.platform_dependent(q, k, v, tpu=flash_attention, default=in_parts)
+        on_tpu = flash_attention if suits_flash(q, k) else in_parts
+        return jax.lax.platform_dependent(
+            q, k, v, cpu=attention_by_heads, tpu=on_tpu, default=in_parts
+        )
     return _attention_in_parts(q, k, v, mask, bias, scale, max_scores)
 
 
@@ -61,6 +65,32 @@ def flash_attention(
     )
     out = pallas_flash.flash_attention(q, k, v, sm_scale=width**-0.5, block_sizes=blocks)
     return jnp.moveaxis(out[..., :width], 1, 2)
+
+
+def attention_by_heads(
+    q: Float[Array, "B Q H D"],
+    k: Float[Array, "B S H D"],
+    v: Float[Array, "B S H D"],
+    max_scores: int = CPU_SCORES,
+) -> Float[Array, "B Q H D"]:
+    """Attention as a CPU likes it: one head after another, in stretches that its caches hold."""
+    batch, n_queries, n_heads, width = q.shape
+    n_parts = _n_parts(n_queries, n_queries * k.shape[1], max_scores)
+
+    def one_head(qkv):
+        q, k, v = qkv
+
+        def part(q):
+            scores = jnp.dot(q, k.T, preferred_element_type=jnp.float32) * width**-0.5
+            weights = jnp.exp(scores - jnp.max(scores, axis=1, keepdims=True))
+            out = jnp.dot(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+            return (out / jnp.sum(weights, axis=1, keepdims=True)).astype(q.dtype)
+
+        return jax.lax.map(part, q.reshape(n_parts, -1, width)).reshape(n_queries, width)
+
+    flat = [jnp.moveaxis(x, 2, 1).reshape(-1, x.shape[1], width) for x in (q, k, v)]
+    out = jax.lax.map(one_head, tuple(flat))
+    return jnp.moveaxis(out.reshape(batch, n_heads, n_queries, width), 1, 2)
 
 
 def _attention_in_parts(q, k, v, mask=None, bias=None, scale=None, max_scores=MAX_SCORES):

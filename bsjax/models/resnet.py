@@ -32,12 +32,13 @@ def halve(x: Float[Array, "B h w c"]) -> Float[Array, "B H W c"]:
 class ResnetBlock(nn.Module):
     """Two convolutions; the timestep scales and shifts the second's input; may halve or double.
 
-    diffusers' ResnetBlock2D with `time_embedding_norm="scale_shift"`.
+    diffusers' ResnetBlock2D with `time_embedding_norm="scale_shift"`, or "default".
     """
 
     width: int
     resample: str = ""  # "" | down | up
     epsilon: float = 1e-5
+    is_scaled: bool = True  # False: the timestep shifts alone, before the norm
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -50,9 +51,15 @@ class ResnetBlock(nn.Module):
             resize = enlarge if self.resample == "up" else halve
             x, y = resize(x), resize(y)
         y = conv3(self.width, self.dtype, "conv1")(y)
-        time = nn.Dense(2 * self.width, dtype=self.dtype, name="time_emb_proj")(nn.silu(time))
-        scale, shift = jnp.split(time[:, None, None, :], 2, axis=-1)
-        y = nn.silu(norm("norm2")(y) * (1 + scale) + shift)
+        n_values = (1 + self.is_scaled) * self.width
+        time = nn.Dense(n_values, dtype=self.dtype, name="time_emb_proj")(nn.silu(time))
+        time = time[:, None, None, :]
+        if self.is_scaled:
+            scale, shift = jnp.split(time, 2, axis=-1)
+            y = norm("norm2")(y) * (1 + scale) + shift
+        else:
+            y = norm("norm2")(y + time)
+        y = nn.silu(y)
         y = conv3(self.width, self.dtype, "conv2")(y)
         if x.shape[-1] != self.width:
             x = conv1(self.width, self.dtype, "conv_shortcut")(x)

@@ -69,7 +69,9 @@ def test_pieces_are_those_of_torch(tmp_path):
             text = pipeline.text_encoder(torch.tensor(ids)).last_hidden_state
         time = jnp.full(2, 321.0)
         unet = jax.jit(functools.partial(generator.unet.apply, {"params": params["unet"]}))
-        ours = unet(x, time, context).sample
+        ours = np.moveaxis(
+            unet(jnp.asarray(x.transpose(0, 2, 3, 1)), time, jnp.asarray(context)), -1, 1
+        )
         agree(f"SD {version} UNet", ours, noise, 1e-4)
         latents = x.transpose(0, 2, 3, 1) * generator.scaling
         ours = np.moveaxis(np.asarray(generator.decode(params, latents)), -1, 1)

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 from jax.experimental.pallas import tpu as pltpu
 
-from bsjax.models.attention import _n_parts, attention, flash_attention, suits_flash
+from bsjax.models.attention import (
+    _n_parts,
+    attention,
+    attention_by_heads,
+    flash_attention,
+    suits_flash,
+)
 
 
 def plain(q, k, v, mask):
@@ -26,6 +32,15 @@ def test_parts_do_not_show(n_queries, max_scores):
     mask = rng.random((2, 17)) < 0.7
     found = attention(*map(jnp.asarray, (q, k, v, mask)), max_scores=max_scores)
     np.testing.assert_allclose(found, plain(q, k, v, mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("max_scores", [1 << 22, 100])
+def test_by_heads(max_scores):
+    rng = np.random.default_rng(0)
+    q = rng.normal(size=(2, 24, 3, 8)).astype(np.float32)
+    k, v = rng.normal(size=(2, 2, 17, 3, 8)).astype(np.float32)
+    found = attention_by_heads(*map(jnp.asarray, (q, k, v)), max_scores=max_scores)
+    np.testing.assert_allclose(found, plain(q, k, v, np.ones((2, 17), bool)), atol=1e-5)
 
 
 @pytest.mark.parametrize("width", [72, 128])
