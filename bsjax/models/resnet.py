@@ -38,8 +38,8 @@ class ResnetBlock(nn.Module):
     width: int
     resample: str = ""  # "" | down | up
     epsilon: float = 1e-5
-    is_scaled: bool = True  # False: the timestep shifts alone, before the norm
     dtype: Any = jnp.float32
+    is_scaled: bool = True  # False: the timestep shifts alone, before the norm
 
     @nn.compact
     def __call__(self, x: Float[Array, "B h w c"], time: Float[Array, "B e"]):
