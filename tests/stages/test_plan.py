@@ -71,7 +71,8 @@ def test_measure(config, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"plan.stage": "generate"}, "expected one of train_sae, generate, measure"),
+        ({"plan.stage": "nonsense"}, "expected one of train_sae, generate, measure"),
+        ({"plan.stage": "generate"}, "nothing to compile"),
         ({"plan.local": False}, "nothing to plan for"),
         ({"train.n_concepts": 63, "mesh.model": 8, "plan.fixed_mesh": True, "mesh.data": 1},
          "no mesh shape divides the problem: train.n_concepts=63 is not divisible by mesh.model=8"),
