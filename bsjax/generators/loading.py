@@ -278,11 +278,12 @@ def _fetch(family, weights: Mapping[str, str], revision: str | None) -> dict[str
             )
         files = ("*.json", "*.txt", "*.model", "*.safetensors")
         patterns = tuple(f"{folder}/{pattern}" for folder in sorted(folders) for pattern in files)
-        root = download_snapshot(name, flag, patterns, revision if name == weights[MAIN] else None)
+        at = revision if name == weights[MAIN] else None
+        root = download_snapshot(name, flag, patterns, at)
         bare = [folder for folder in folders if _has_no_weights(root / folder)]
         if bare:
             patterns = tuple(f"{folder}/*.bin" for folder in bare)
-            root = download_snapshot(name, flag, patterns)
+            root = download_snapshot(name, flag, patterns, at)
         roots[repository] = root
     return roots
 
