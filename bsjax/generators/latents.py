@@ -1,6 +1,7 @@
 """The autoencoder that Stable Diffusion and PixArt share: latents to pixels."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -8,7 +9,12 @@ import jax.numpy as jnp
 from diffusers import FlaxAutoencoderKL
 from jaxtyping import Array, Float
 
-from bsjax.generators.modules import DIFFUSION_STEMS, shapes_of
+from bsjax.generators.modules import (
+    DIFFUSION_STEMS,
+    module_of,
+    require_settings,
+    shapes_of,
+)
 from bsjax.generators.protocol import Component
 
 # Attention has its old names in Flax, and either in the file.
@@ -18,6 +24,21 @@ RENAMES = (
     (r"(attentions\.\d+)\.to_v\.", r"\1.value."),
     (r"(attentions\.\d+)\.to_out\.0\.", r"\1.proj_attn."),
 )
+
+
+# What the module has built in.
+SETTINGS = {"act_fn": "silu", "norm_num_groups": 32, "use_post_quant_conv": True,
+            "mid_block_add_attention": True, "latents_mean": None}  # fmt: skip
+
+
+def make_vae(config: Mapping[str, Any], dtype: Any) -> FlaxAutoencoderKL:
+    """The autoencoder of a config file.
+
+    Raises:
+      UserError: a config that the module cannot be built from.
+    """
+    require_settings("vae", config, SETTINGS)
+    return module_of(FlaxAutoencoderKL, config, dtype)
 
 
 def vae_component(vae: FlaxAutoencoderKL, latent_shape: tuple[int, int, int]) -> Component:

@@ -43,7 +43,6 @@ class Opened(NamedTuple):
 
     generator: Generator
     digest: str  # tells its weights and configs from others
-    is_random: bool
     read_params: Callable[..., dict[str, Any]]  # names of components -> host arrays
     # (names of components, shardings of their parameters) -> arrays on the devices
     place_params: Callable[[Sequence[str], Any], dict[str, Any]]
@@ -81,6 +80,7 @@ def family_of(name: str) -> Any:
         raise UserError(f"generator.name={name!r} cannot be imported ({error})") from error
 
 
+@functools.cache
 def build(name: str, variant: str, settings: Settings) -> Generator:
     """A generator of a released shape, without weights and with bytes for tokens.
 
@@ -122,7 +122,7 @@ def open_generator(
         generator = build(name, variant, settings)
         read = functools.partial(_random_params, generator, main)
         return Opened(
-            generator, f"{variant} {main}", True, read, functools.partial(_place, read),
+            generator, f"{variant} {main}", read, functools.partial(_place, read),
             functools.partial(build, name, variant),
         )  # fmt: skip
     family = family_of(name)
@@ -148,7 +148,7 @@ def open_generator(
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     read = functools.partial(_read_params, generator, sources)
     place = functools.partial(_place, read)
-    return Opened(generator, digest, False, read, place, rebuild, roots, configs)
+    return Opened(generator, digest, read, place, rebuild, roots, configs)
 
 
 def save_cache(opened: Opened, folder: epath.Path, weights: Mapping[str, str]) -> None:
@@ -208,7 +208,7 @@ def open_cache(
         placed = place(names, jax.tree.map(lambda _: here, shapes))
         return jax.tree.map(np.asarray, placed)
 
-    return Opened(generator, content["digest"], False, read, place, rebuild)
+    return Opened(generator, content["digest"], read, place, rebuild)
 
 
 def _cached(folder: epath.Path, name: str) -> str:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bsjax.core.errors import UserError
+from bsjax.models.from_json import pick
 
 DIFFUSION_STEMS = ("diffusion_pytorch_model",)
 TRANSFORMERS_STEMS = ("model", "pytorch_model")
@@ -15,15 +16,10 @@ TRANSFORMERS_STEMS = ("model", "pytorch_model")
 CLIP_IGNORED = (r"(text_model|vision_model)\.embeddings\.position_ids",)
 
 
-def module_of(module_class: Any, config: Mapping[str, Any], dtype: Any, **more: Any) -> Any:
+def module_of(module_class: Any, config: Mapping[str, Any], dtype: Any) -> Any:
     """A Flax module from the keys of a config file that are its fields."""
     names = {field.name for field in dataclasses.fields(module_class)} - {"parent", "name", "dtype"}
-    values = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in config.items()
-        if key in names
-    }
-    return module_class(**values, dtype=dtype, **more)
+    return module_class(**pick(config, names), dtype=dtype)
 
 
 def require_settings(name: str, config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

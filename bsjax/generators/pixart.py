@@ -10,18 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from diffusers import FlaxAutoencoderKL
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Key
 
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import MODEL
 from bsjax.generators import schedules
-from bsjax.generators.latents import decode_latents, vae_component
+from bsjax.generators.latents import decode_latents, make_vae, vae_component
 from bsjax.generators.modules import (
     DIFFUSION_STEMS,
     TRANSFORMERS_STEMS,
-    module_of,
     require_settings,
     shapes_of,
 )
@@ -91,7 +89,7 @@ class PixArt:
         self.config = PixArtConfig.of(configs["transformer"])
         self.transformer = PixArtTransformer(self.config, dtype)
         self.text_encoder = T5Encoder(T5Config.of(configs["text_encoder"]), dtype)
-        self.vae = module_of(FlaxAutoencoderKL, configs["vae"], dtype)
+        self.vae = make_vae(configs["vae"], dtype)
         self.scaling = configs["vae"].get("scaling_factor", 0.18215)
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
         self.height, self.width = nearest_shape(

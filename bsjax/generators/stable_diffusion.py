@@ -11,18 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import transformers
-from diffusers import FlaxAutoencoderKL
 from jaxtyping import Array, Float, Int, Key
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPTextModule
 
 from bsjax.core.errors import UserError
 from bsjax.generators import schedules
-from bsjax.generators.latents import decode_latents, vae_component
+from bsjax.generators.latents import decode_latents, make_vae, vae_component
 from bsjax.generators.modules import (
     CLIP_IGNORED,
     DIFFUSION_STEMS,
     TRANSFORMERS_STEMS,
-    module_of,
     require_settings,
     shapes_of,
 )
@@ -63,8 +61,6 @@ UNET_SETTINGS = {
     "flip_sin_to_cos": True,
     "freq_shift": 0,
 }
-VAE_SETTINGS = {"act_fn": "silu", "norm_num_groups": 32, "use_post_quant_conv": True,
-                "mid_block_add_attention": True, "latents_mean": None}  # fmt: skip
 
 
 class StableDiffusion:
@@ -100,13 +96,12 @@ class StableDiffusion:
         dtype = jnp.dtype(settings.dtype)
         unet, vae, text = (configs[name] for name in ("unet", "vae", "text_encoder"))
         require_settings("unet", unet, UNET_SETTINGS)
-        require_settings("vae", vae, VAE_SETTINGS)
         self.latent_shape = self._latent_shape(unet, vae)
         self.scaling = vae.get("scaling_factor", 0.18215)
         self.length = text.get("max_position_embeddings", 77)
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
         self.unet = SDUNet(SDUNetConfig.of(unet), dtype)
-        self.vae = module_of(FlaxAutoencoderKL, vae, dtype)
+        self.vae = make_vae(vae, dtype)
         self.text_encoder = FlaxCLIPTextModule(transformers.CLIPTextConfig(**text), dtype)
         self.components = self._components(unet["cross_attention_dim"])
 

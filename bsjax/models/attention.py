@@ -137,6 +137,35 @@ class TimestepEmbedding(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(nn.silu(x))
 
 
+class Projection(nn.Module):
+    """First layer of a transformer's MLP; see `FeedForward`."""
+
+    width: int
+    activation: str
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T H"]:
+        if self.activation == "geglu":  # arXiv:2002.05202
+            x = nn.Dense(2 * self.width, dtype=self.dtype, name="proj")(x)
+            x, gate = jnp.split(x, 2, axis=-1)
+            return x * nn.gelu(gate, approximate=False)
+        x = nn.Dense(self.width, dtype=self.dtype, name="proj")(x)
+        return nn.gelu(x, approximate=self.activation == "gelu_tanh")
+
+
+class FeedForward(nn.Module):
+    """A transformer's MLP of four times the width, with the names of diffusers."""
+
+    activation: str  # gelu | gelu_tanh | geglu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        y = Projection(4 * x.shape[-1], self.activation, self.dtype, name="net_0")(x)
+        return nn.Dense(x.shape[-1], dtype=self.dtype, name="net_2")(y)
+
+
 class Attention(nn.Module):
     """Multi-head attention with the projections' names of diffusers."""
 

@@ -16,7 +16,8 @@ from transformers.models.xlm_roberta.modeling_flax_xlm_roberta import (
     create_position_ids_from_input_ids,
 )
 
-from bsjax.models.attention import TimestepEmbedding, attention, sinusoid
+from bsjax.models.attention import FeedForward, TimestepEmbedding, attention, sinusoid
+from bsjax.models.from_json import pick
 
 MASKED = -10_000.0
 
@@ -33,8 +34,8 @@ class PriorConfig(NamedTuple):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "PriorConfig":
-        """From config.json; other keys are left alone."""
-        return cls(**{key: config[key] for key in cls._fields if key in config})
+        """From config.json."""
+        return cls(**pick(config, cls._fields))
 
     @property
     def width(self) -> int:
@@ -64,28 +65,6 @@ class CausalAttention(nn.Module):
         return nn.Dense(width, dtype=self.dtype, name="to_out_0")(y.reshape(batch, n, width))
 
 
-class Projection(nn.Module):
-    """First layer of the MLP."""
-
-    width: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.gelu(nn.Dense(self.width, dtype=self.dtype, name="proj")(x), approximate=False)
-
-
-class FeedForward(nn.Module):
-    """MLP of four times the width."""
-
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        y = Projection(4 * x.shape[-1], self.dtype, name="net_0")(x)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="net_2")(y)
-
-
 class Block(nn.Module):
     """Attention and MLP, each behind a norm."""
 
@@ -98,7 +77,7 @@ class Block(nn.Module):
             return nn.LayerNorm(1e-5, dtype=self.dtype, name=name)
 
         x = x + CausalAttention(self.config, self.dtype, name="attn1")(norm("norm1")(x), mask)
-        return x + FeedForward(self.dtype, name="ff")(norm("norm3")(x))
+        return x + FeedForward("gelu", self.dtype, name="ff")(norm("norm3")(x))
 
 
 class PriorTransformer(nn.Module):

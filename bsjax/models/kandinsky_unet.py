@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bsjax.models.attention import TimestepEmbedding, attention, sinusoid
+from bsjax.models.from_json import pick
 from bsjax.models.resnet import GROUPS, ResnetBlock, conv3
 
 N_IMAGE_TOKENS = 10
@@ -30,10 +31,8 @@ class KandinskyUNetConfig(NamedTuple):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "KandinskyUNetConfig":
-        """From config.json; other keys are left alone."""
-        values = {key: config[key] for key in cls._fields if key in config}
-        values["block_out_channels"] = tuple(config["block_out_channels"])
-        return cls(**values)
+        """From config.json."""
+        return cls(**pick(config, cls._fields))
 
 
 class AddedAttention(nn.Module):

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from bsjax.models.attention import attention
-from bsjax.models.resnet import GROUPS, conv1, conv3, enlarge
+from bsjax.models.from_json import pick
+from bsjax.models.resnet import GROUPS, Upsampler, conv1, conv3, enlarge
 
 
 class MoVQConfig(NamedTuple):
@@ -25,9 +26,8 @@ class MoVQConfig(NamedTuple):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "MoVQConfig":
-        """From config.json; other keys are left alone."""
-        values = {key: config[key] for key in cls._fields if key in config}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """From config.json."""
+        return cls(**pick(config, cls._fields))
 
 
 class SpatialNorm(nn.Module):
@@ -78,16 +78,6 @@ class AttentionBlock(nn.Module):
         q, k, v = (dense(name)(y)[:, :, None] for name in ("to_q", "to_k", "to_v"))
         y = dense("to_out_0")(attention(q, k, v)[:, :, 0])
         return x + y.reshape(x.shape)
-
-
-class Upsampler(nn.Module):
-    """Twice the size, then a convolution."""
-
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        return conv3(x.shape[-1], self.dtype, "conv")(enlarge(x))
 
 
 class MidBlock(nn.Module):

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from bsjax.models.attention import Attention, TimestepEmbedding, sinusoid
+from bsjax.models.attention import Attention, FeedForward, TimestepEmbedding, sinusoid
+from bsjax.models.from_json import pick
 
 TIME_WIDTH = 256
 
@@ -34,8 +35,8 @@ class PixArtConfig(NamedTuple):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "PixArtConfig":
-        """From config.json; other keys are left alone."""
-        return cls(**{key: config[key] for key in cls._fields if key in config})
+        """From config.json."""
+        return cls(**pick(config, cls._fields))
 
     @property
     def width(self) -> int:
@@ -118,29 +119,6 @@ class TextProjection(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(nn.gelu(x, approximate=True))
 
 
-class Projection(nn.Module):
-    """First layer of the MLP."""
-
-    width: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.gelu(nn.Dense(self.width, dtype=self.dtype, name="proj")(x), approximate=True)
-
-
-class FeedForward(nn.Module):
-    """MLP of four times the width."""
-
-    width: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        x = Projection(4 * self.width, self.dtype, name="net_0")(x)
-        return nn.Dense(self.width, dtype=self.dtype, name="net_2")(x)
-
-
 class Block(nn.Module):
     """Self-attention, cross-attention to the caption, MLP."""
 
@@ -165,7 +143,7 @@ class Block(nn.Module):
 
         x = x + gate1 * attend("attn1")(norm(x) * (1 + scale1) + shift1)
         x = x + attend("attn2")(x, context, mask)
-        return x + gate2 * FeedForward(width, self.dtype, name="ff")(
+        return x + gate2 * FeedForward("gelu_tanh", self.dtype, name="ff")(
             norm(x) * (1 + scale2) + shift2
         )
 

@@ -29,6 +29,16 @@ def halve(x: Float[Array, "B h w c"]) -> Float[Array, "B H W c"]:
     return nn.avg_pool(x, (2, 2), (2, 2))
 
 
+class Upsampler(nn.Module):
+    """Twice the size, then a convolution."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B H W c"]:
+        return conv3(x.shape[-1], self.dtype, "conv")(enlarge(x))
+
+
 class ResnetBlock(nn.Module):
     """Two convolutions; the timestep scales and shifts the second's input; may halve or double.
 

@@ -11,8 +11,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bsjax.models.attention import Attention, TimestepEmbedding, sinusoid
-from bsjax.models.resnet import GROUPS, ResnetBlock, conv3, enlarge
+from bsjax.models.attention import Attention, FeedForward, TimestepEmbedding, sinusoid
+from bsjax.models.from_json import pick
+from bsjax.models.resnet import GROUPS, ResnetBlock, Upsampler, conv3
 
 
 class SDUNetConfig(NamedTuple):
@@ -29,36 +30,12 @@ class SDUNetConfig(NamedTuple):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "SDUNetConfig":
-        """From config.json; other keys are left alone."""
-        values = {key: config[key] for key in cls._fields if key in config}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """From config.json."""
+        return cls(**pick(config, cls._fields))
 
     def n_heads(self, level: int) -> int:
         heads = self.attention_head_dim
         return heads if isinstance(heads, int) else heads[level]
-
-
-class GatedGELU(nn.Module):
-    """First layer of the MLP."""
-
-    width: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        x, gate = jnp.split(nn.Dense(2 * self.width, dtype=self.dtype, name="proj")(x), 2, axis=-1)
-        return x * nn.gelu(gate, approximate=False)
-
-
-class FeedForward(nn.Module):
-    """MLP of four times the width."""
-
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        y = GatedGELU(4 * x.shape[-1], self.dtype, name="net_0")(x)
-        return nn.Dense(x.shape[-1], dtype=self.dtype, name="net_2")(y)
 
 
 class TransformerBlock(nn.Module):
@@ -81,7 +58,7 @@ class TransformerBlock(nn.Module):
 
         x = x + attend("attn1")(norm("norm1"))
         x = x + attend("attn2")(norm("norm2"), context)
-        return x + FeedForward(self.dtype, name="ff")(norm("norm3"))
+        return x + FeedForward("geglu", self.dtype, name="ff")(norm("norm3"))
 
 
 class SpatialTransformer(nn.Module):
@@ -113,16 +90,6 @@ class Downsampler(nn.Module):
         return nn.Conv(
             x.shape[-1], (3, 3), (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype, name="conv"
         )(x)
-
-
-class Upsampler(nn.Module):
-    """Twice the size, then a convolution."""
-
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        return conv3(x.shape[-1], self.dtype, "conv")(enlarge(x))
 
 
 class DownBlock(nn.Module):

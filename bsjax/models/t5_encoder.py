@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from bsjax.models.attention import attention
+from bsjax.models.from_json import pick
 
 
 class T5Config(NamedTuple):
@@ -30,8 +31,8 @@ class T5Config(NamedTuple):
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "T5Config":
-        """From config.json; other keys are left alone."""
-        return cls(**{key: config[key] for key in cls._fields if key in config})
+        """From config.json."""
+        return cls(**pick(config, cls._fields))
 
 
 def relative_buckets(n: int, n_buckets: int, max_distance: int) -> Int[np.ndarray, "T T"]:

@@ -53,14 +53,14 @@ class Engine(NamedTuple):
 
 def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Measures every image set of the config that is not measured yet; ranks if asked to."""
-    measure_sets(config, workdir)
+    arms = measure_sets(config, workdir)
     if config.measure.rank_concept >= 0:
-        for arm in inputs.load_arms(config, workdir):
+        for arm in arms:
             rank(epath.Path(workdir) / "measures" / arm.name, config.measure.rank_concept)
 
 
-def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Measures every image set of the config that is not measured yet."""
+def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[inputs.Arm]:
+    """Measures every image set of the config that is not measured yet; returns all sets."""
     arms = inputs.load_arms(config, workdir)
     encoder = inputs.load_encoder(config)
     sae, threshold = inputs.load_sae(config, workdir, encoder)
@@ -101,6 +101,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> No
             bad_images=[image._asdict() for image in bad],
         )
         store.clean()
+    return arms
 
 
 def build_engine(

@@ -3,8 +3,6 @@
 torch's modules are built on the meta device, where they take no memory.
 """
 
-import functools
-
 import diffusers
 import jax
 import pytest
@@ -97,11 +95,6 @@ COMPONENTS = {
 }  # fmt: skip
 
 
-@functools.cache
-def build(system, variant):
-    return loading.build(system, variant, SETTINGS)
-
-
 @pytest.mark.parametrize("key", COMPONENTS, ids="/".join)
 def test_every_released_parameter_is_consumed(key):
     system, variant, name = key
@@ -111,7 +104,7 @@ def test_every_released_parameter_is_consumed(key):
         model = make(config)
     assert sum(parameter.numel() for parameter in model.parameters()) == n_released
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    component = build(system, variant).components[name]
+    component = loading.build(system, variant, SETTINGS).components[name]
     leaves = jax.tree.leaves(component.shapes)
     assert sum(leaf.size for leaf in leaves) == n_used
     found = match_names(shapes, component.shapes, name, component.renames, component.ignored)
