@@ -125,7 +125,7 @@ def test_a_finished_set_is_left_alone_and_another_config_refused(tmp_path):
         generate(config, epath.Path(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["sd15", "pixart"])
+@pytest.mark.parametrize("name", ["sd15", pytest.param("pixart", marks=pytest.mark.slow)])
 def test_killed_run_ends_with_the_same_bytes(name, tmp_path):
     command = [sys.executable, "-m", "bsjax.main", "generate", f"--config=configs/{name}.py:tiny"]
     command += ["--config.generator.batch_per_device=1", "--config.generator.height=32"]
