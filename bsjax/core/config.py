@@ -7,10 +7,13 @@ import ml_collections
 
 from bsjax.core.errors import UserError
 
-ENCODER_VARIANTS = tuple(f"vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg"))
-PATCH_SIZE = 14
+SCENES_VARIANT = "vitxs8_reg"
+ENCODER_VARIANTS = (
+    *(f"vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg")),
+    SCENES_VARIANT,
+)
 FORMS = ("relative", "difference")
-SOURCES = ("folder", "arrayrecord", "parquet", "tfds")
+SOURCES = ("folder", "arrayrecord", "parquet", "tfds", "scenes")
 SUPPLIES = ("memory", "store", "images")
 DTYPES = ("float32", "bfloat16")
 LOSSES = ("mse", "aux")
@@ -121,7 +124,8 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
     for key in ("encoder.resize", "encoder.crop"):
         _require(config, key, _get(config, key) > 0, "a positive number of pixels")
     crop, resize = config.encoder.crop, config.encoder.resize
-    _require(config, "encoder.crop", crop % PATCH_SIZE == 0, f"a multiple of {PATCH_SIZE}")
+    patch = patch_size(config.encoder.variant)
+    _require(config, "encoder.crop", crop % patch == 0, f"a multiple of {patch}")
     _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
     for arm in ("real", "generated"):
         _require(config, f"{arm}.max_bad", 0 <= config[arm].max_bad <= 1, "a share from 0 to 1")
@@ -160,6 +164,11 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
         1 <= train.n_active <= train.n_concepts,
         f"from 1 to train.n_concepts={train.n_concepts}",
     )
+
+
+def patch_size(variant: str) -> int:
+    """Pixels of a patch's side, as the variant's name says: vitb14_reg."""
+    return int("".join(filter(str.isdigit, variant)))
 
 
 def _validate_generator(config: ml_collections.ConfigDict) -> None:

@@ -1,4 +1,4 @@
-"""Images from elsewhere than a folder: ArrayRecord shards, parquet tables, tensorflow-datasets.
+"""Images from elsewhere than a folder: ArrayRecord, parquet, tensorflow-datasets, drawn scenes.
 
 Each is a sequence of records that are read one by one, in any order, from several threads or
 processes; only what a step needs is ever in memory. Captions are there where the source has them.
@@ -20,10 +20,12 @@ import pyarrow.parquet as pq
 from array_record.python import array_record_data_source
 
 from bsjax.core.errors import UserError
+from bsjax.data import scenes
 from bsjax.data.captions import ImageSet
 
 FLAG = "--config.real.path"
 LOCATION = "::"  # between kind and place in the path of a record
+SCENES = 1_000_000  # that a seed stands for; real.limit takes the first
 MSGPACK_MAPS = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE) if first != 0x89)
 
 
@@ -142,8 +144,10 @@ def list_source(
     Args:
       source: "arrayrecord" (records are encoded images, or msgpack maps with image and caption),
         "parquet" (a column image of encoded bytes, bare or as Hugging Face has it, and perhaps
-        caption or text), "tfds" (a prepared dataset in ArrayRecord format).
-      path: files, with wildcards; the name of a tfds dataset ("imagenet2012"), or its folder.
+        caption or text), "tfds" (a prepared dataset in ArrayRecord format), "scenes" (drawn as
+        they are read, see `bsjax.data.scenes`).
+      path: files, with wildcards; the name of a tfds dataset ("imagenet2012"), or its folder; the
+        seed of scenes.
       split: of a tfds dataset.
       limit: keep only the first so many; -1 keeps all.
 
@@ -284,4 +288,29 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-OPENERS = {"arrayrecord": _open_arrayrecord, "parquet": _open_parquet, "tfds": _open_tfds}
+def _open_scenes(path: str, split: str) -> Opened:
+    try:
+        seed = int(path)
+        if seed < 0:
+            raise ValueError
+    except ValueError as error:
+        raise UserError(
+            f"scenes of seed {path!r}: expected a whole number, 0 or more; set {FLAG}"
+        ) from error
+    return Opened(SCENES, functools.partial(_reader_of_scenes, seed), [scenes.VERSION, seed])
+
+
+def _reader_of_scenes(seed):
+    def read(row):
+        scene = scenes.scene(seed, row)
+        return {"image": scenes.encode(scene.image), "caption": scene.caption}
+
+    return read
+
+
+OPENERS = {
+    "arrayrecord": _open_arrayrecord,
+    "parquet": _open_parquet,
+    "tfds": _open_tfds,
+    "scenes": _open_scenes,
+}

@@ -151,10 +151,11 @@ class StableDiffusion:
 
     def encode(self, params: Any, batch: dict[str, Array]) -> Float[Array, "B 2 T D"]:
         """Text features without and with the caption."""
-        without = self._encode(params, batch["empty_ids"][:1])
-        return pair(without, self._encode(params, batch["ids"]))
+        without = self.encode_ids(params, batch["empty_ids"][:1])
+        return pair(without, self.encode_ids(params, batch["ids"]))
 
-    def _encode(self, params, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    def encode_ids(self, params: Any, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+        """Text features of tokens."""
         mask = jnp.ones_like(ids)
         positions = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
         variables = {"params": params["text_encoder"]}

@@ -54,6 +54,10 @@ _SIZES = {
 VARIANTS = _SIZES | {
     f"{name}_reg": dataclasses.replace(config, n_registers=4) for name, config in _SIZES.items()
 }
+# Of the scenes world (bsjax.scenes), whose pictures have 64 pixels.
+VARIANTS["vitxs8_reg"] = DinoV2Config(
+    width=192, depth=6, n_heads=3, n_registers=4, patch_size=8, pretrain_grid=8
+)
 
 
 def token_grid(config: DinoV2Config, height: int, width: int) -> Grid:
@@ -87,7 +91,7 @@ class DinoV2(nn.Module):
         cfg = self.config
         batch, height, width, _ = images.shape
         grid = token_grid(cfg, height, width)
-        patches = _to_patches(images, cfg.patch_size)  # [B, P, 14 * 14 * 3]
+        patches = _to_patches(images, cfg.patch_size)  # [B, P, size * size * 3]
         x = nn.Dense(cfg.width, dtype=self.compute_dtype, name="patch_embed")(patches)  # [B, P, D]
 
         normal = nn.initializers.normal(0.02)

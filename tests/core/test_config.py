@@ -12,7 +12,8 @@ from bsjax.stats import divergences
 
 def test_choices_are_those_of_the_modules():
     assert set(config.ENCODER_VARIANTS) == set(VARIANTS)
-    assert {variant.patch_size for variant in VARIANTS.values()} == {config.PATCH_SIZE}
+    for name, variant in VARIANTS.items():
+        assert config.patch_size(name) == variant.patch_size
     assert set(config.LOSSES) == set(LOSSES)
     assert set(config.ACTIVATIONS) == set(ACTIVATIONS)
     assert set(config.FORMS) == set(divergences.FORMS)

@@ -1,0 +1,74 @@
+"""Trains the scenes world's autoencoder, Stable Diffusion's in small: 8 x 8 latents."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from diffusers import FlaxAutoencoderKL
+from jaxtyping import Array, Float
+
+from bsjax.data import scenes
+from bsjax.generators.latents import make_vae
+
+STREAM = 11
+BATCH = 8
+KL_WEIGHT = 1e-5
+CONFIG = {
+    "_class_name": "AutoencoderKL",
+    "in_channels": 3,
+    "out_channels": 3,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "block_out_channels": [32, 32, 64, 64],
+    "layers_per_block": 1,
+    "latent_channels": 8,
+    "norm_num_groups": 32,
+    "act_fn": "silu",
+    "sample_size": scenes.SIZE,
+}
+
+
+def module() -> FlaxAutoencoderKL:
+    """The autoencoder."""
+    return make_vae(CONFIG, jnp.float32)
+
+
+def init(seed: int) -> Any:
+    """Parameters to begin with."""
+    images = jnp.zeros((1, 3, scenes.SIZE, scenes.SIZE))
+    return jax.jit(module().init)(jax.random.key(seed), images)["params"]
+
+
+def make_batch(step: int) -> np.ndarray:
+    """Images [B, 64, 64, 3]."""
+    rng = scenes.generator(STREAM, step)
+    return np.stack([scenes.plain(rng).image for _ in range(BATCH)])
+
+
+def encode(params: Any, images: Array) -> tuple[Float[Array, "B 8 8 c"], Float[Array, "B 8 8 c"]]:
+    """Mean and log variance of the latents, not scaled.
+
+    Args:
+      params: of the autoencoder.
+      images: [B, 64, 64, 3], whole levels.
+    """
+    pixels = jnp.moveaxis(images.astype(jnp.float32) / 127.5 - 1, -1, 1)
+    vae = module()
+    found = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
+    return found.mean, found.logvar
+
+
+def loss(params: Any, batch: Array, key: Any) -> tuple[Array, dict[str, Array]]:
+    """Absolute and squared error of the pixels, and a little of the latents' divergence."""
+    mean, log_variance = encode(params, batch)
+    latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    vae = module()
+    output = vae.apply({"params": params}, latents, method=vae.decode).sample  # [B, 3, 64, 64]
+    target = jnp.moveaxis(batch.astype(jnp.float32) / 127.5 - 1, -1, 1)
+    squared = jnp.mean((output - target) ** 2)
+    absolute = jnp.mean(jnp.abs(output - target))
+    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+    psnr = -10 * jnp.log10(squared / 4)
+    metrics = {"psnr": psnr, "divergence": divergence}
+    return absolute + 2 * squared + KL_WEIGHT * divergence, metrics

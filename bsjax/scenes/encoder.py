@@ -1,0 +1,90 @@
+"""Trains the scenes world's DINOv2: every token learns to tell the factors, linearly.
+
+Supervised, because it has to be done in an hour on two cores: from each token linear heads read
+the background and the count of the whole image, and shape and colour of what the patch shows (of
+the image, for class and register tokens). The heads are thrown away.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from bsjax.data import scenes
+from bsjax.models.dinov2 import VARIANTS, DinoV2, normalise_images, token_grid
+from bsjax.scenes.fit import stack
+
+VARIANT = "vitxs8_reg"
+STREAM = 10  # of random numbers
+BATCH = 32
+# A token may show no object: a further value of shape and colour.
+SIZES = {
+    "shape": len(scenes.SHAPES) + 1,
+    "colour": len(scenes.COLOURS) + 1,
+    "background": len(scenes.BACKGROUNDS),
+    "count": len(scenes.NUMBERS),
+}
+
+
+class Taught(nn.Module):
+    """DINOv2 with a linear head on every token."""
+
+    @nn.compact
+    def __call__(self, images: Float[Array, "B H W 3"]) -> dict[str, Float[Array, "B T C"]]:
+        tokens = DinoV2(VARIANTS[VARIANT], name="encoder")(images)
+        return {name: nn.Dense(size, name=name)(tokens) for name, size in SIZES.items()}
+
+
+def init(seed: int) -> Any:
+    """Parameters to begin with."""
+    images = jnp.zeros((1, scenes.SIZE, scenes.SIZE, 3))
+    return jax.jit(Taught().init)(jax.random.key(seed), images)["params"]
+
+
+def make_batch(step: int) -> dict[str, np.ndarray]:
+    """Images and what each token should say."""
+    rng = scenes.generator(STREAM, step)
+    batch = stack([scenes.plain(rng) for _ in range(BATCH)])
+    return {"image": batch["image"], **targets(batch["mask"], batch["factors"])}
+
+
+def targets(mask: np.ndarray, factors: np.ndarray) -> dict[str, np.ndarray]:
+    """Shares of the values that each token should tell: name -> [B, T, C].
+
+    Args:
+      mask: [B, 64, 64], where objects lie.
+      factors: [B, 4].
+    """
+    config = VARIANTS[VARIANT]
+    grid = token_grid(config, scenes.SIZE, scenes.SIZE)
+    size = config.patch_size
+    patches = mask.reshape(len(mask), grid.h, size, grid.w, size).mean(axis=(2, 4))
+    # Half a patch of an object is as good as a whole one.
+    share = np.minimum(patches.reshape(len(mask), -1) * 2, 1).astype(np.float32)
+    share = np.concatenate([np.ones((len(mask), grid.n_special), np.float32), share], axis=1)
+    found = {}
+    for column, (name, n_values) in enumerate(SIZES.items()):
+        value = np.eye(n_values, dtype=np.float32)[factors[:, column]][:, None]  # [B, 1, C]
+        if name in ("shape", "colour"):
+            nothing = np.eye(n_values, dtype=np.float32)[-1][None, None]
+            found[name] = share[:, :, None] * value + (1 - share[:, :, None]) * nothing
+        else:
+            found[name] = np.repeat(value, share.shape[1], axis=1)
+    return found
+
+
+def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
+    """Mean cross-entropy over tokens, summed over the factors."""
+    said = Taught().apply({"params": params}, normalise_images(batch["image"]))
+    losses = {
+        name: jnp.mean(optax.softmax_cross_entropy(said[name], batch[name])) for name in SIZES
+    }
+    right = {
+        f"{name}_right": jnp.mean(said[name][:, 0].argmax(-1) == batch[name][:, 0].argmax(-1))
+        for name in SIZES
+    }
+    return sum(losses.values()), losses | right

@@ -1,0 +1,138 @@
+"""The loop that trains each of the small networks: batches made beside, checkpoints, curves."""
+
+import concurrent.futures
+import json
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from bsjax.core.checkpoint import Checkpoints
+from bsjax.core.logs import progress
+from bsjax.data import scenes
+
+CURVES = "curves.jsonl"
+
+# (params, batch, random key) -> loss, metrics
+Loss = Callable[[Any, Any, jax.Array], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
+
+
+class FitState(struct.PyTreeNode):
+    """All that a training goes on from."""
+
+    params: Any
+    average: Any  # exponential moving average of the parameters, which is what is kept
+    opt_state: Any
+    step: Int[Array, ""]
+
+
+def fit(
+    folder: pathlib.Path,
+    params: Any,
+    loss: Loss,
+    make_batch: Callable[[int], Any],
+    *,
+    steps: int,
+    peak_learning_rate: float,
+    batch: int,
+    decay: float = 0.999,
+    weight_decay: float = 0.01,
+    checkpoint_every: int = 250,
+    look_every: int = 50,
+) -> tuple[Any, float]:
+    """Trains with AdamW, linear warm-up over 3 % of the steps and a cosine to zero.
+
+    Step s takes `make_batch(s)` and a key that follows from s: a training that was killed goes on
+    from its newest checkpoint to the same end.
+
+    Args:
+      folder: of checkpoints and curves.
+      params: to begin with.
+      loss: what falls.
+      make_batch: step -> host arrays; runs in a thread of its own, one step ahead.
+      steps: in all.
+      peak_learning_rate: reached after the warm-up.
+      batch: images a step, for the rate shown.
+      decay: of the average; it starts lower.
+      weight_decay: of matrices and kernels alone.
+      checkpoint_every: steps.
+      look_every: steps between two lines of curves.jsonl.
+
+    Returns:
+      The averaged parameters, and the seconds that it took, interruptions left out.
+    """
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, peak_learning_rate, max(steps * 3 // 100, 1), steps
+    )
+    is_matrix = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, b2=0.99, weight_decay=weight_decay, mask=is_matrix),
+    )
+
+    @jax.jit
+    def advance(state: FitState, batch: Any) -> tuple[FitState, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.key(0), state.step)
+        grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda a, p: a + (1 - keep) * (p - a), state.average, params)
+        return FitState(params, average, opt_state, state.step + 1), metrics
+
+    params = jax.tree.map(jnp.asarray, params)
+    state = FitState(params, params, optimizer.init(params), jnp.zeros((), jnp.int32))
+    checkpoints = Checkpoints(folder / "checkpoints", keep=2)
+    seconds, found = 0.0, checkpoints.restore(jax.tree.map(ocp_shape, state))
+    if found:
+        state, seconds = found[0], found[1]["seconds"]
+    first, started = int(state.step), time.perf_counter() - seconds
+    with (
+        concurrent.futures.ThreadPoolExecutor(1) as beside,
+        progress(folder.name, steps * batch, first * batch) as bar,
+        (folder / CURVES).open("a") as curves,
+    ):
+        ahead = beside.submit(make_batch, first)
+        for step in range(first, steps):
+            now = ahead.result()
+            ahead = beside.submit(make_batch, step + 1)
+            state, metrics = advance(state, now)
+            bar.update(batch)
+            if (step + 1) % look_every == 0 or step + 1 == steps:
+                values = {name: round(float(value), 5) for name, value in metrics.items()}
+                bar.set_postfix(values)
+                curves.write(json.dumps({"step": step + 1, **values}) + "\n")
+                curves.flush()
+            if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+                seconds = time.perf_counter() - started
+                checkpoints.save(step + 1, state, {"seconds": seconds})
+        ahead.cancel()
+    checkpoints.close()
+    return jax.tree.map(np.asarray, state.average), seconds
+
+
+def ocp_shape(leaf: Array) -> jax.ShapeDtypeStruct:
+    """What a checkpoint is restored into."""
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+
+
+def read_curves(folder: pathlib.Path) -> list[dict[str, Any]]:
+    """The rows that `fit` wrote; those that were written twice once."""
+    rows = [json.loads(line) for line in (folder / CURVES).read_text().splitlines()]
+    return list({row["step"]: row for row in rows}.values())
+
+
+def stack(parts: Sequence[scenes.Scene]) -> dict[str, np.ndarray]:
+    """Scenes as arrays: images, masks, factors [B, 4]."""
+    return {
+        "image": np.stack([part.image for part in parts]),
+        "mask": np.stack([part.mask for part in parts]),
+        "factors": np.array([part.factors for part in parts], np.int32),
+    }

@@ -1,0 +1,220 @@
+"""Trains the scenes world's text-to-image model: Stable Diffusion in small, with planted gaps.
+
+Text encoder and UNet learn together, from latents of a pool of scenes that is encoded once. What
+the captions ask for and what the pictures show differs as `planted.json` says; nothing else does.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from bsjax.core.artifacts import atomic_path
+from bsjax.core.logs import progress
+from bsjax.data import scenes
+from bsjax.generators.protocol import Settings
+from bsjax.generators.released import CLIP_L_TEXT, SD_SCHEDULE, SD_UNET
+from bsjax.generators.schedules import alphas_cumprod
+from bsjax.generators.stable_diffusion import StableDiffusion
+from bsjax.generators.tokenizers import Tokenizer
+from bsjax.scenes import autoencoder
+
+STREAM = 12
+BATCH = 64
+POOL = 50_000  # scenes
+NO_CAPTION = 0.1  # share of captions left out, for guidance
+LENGTH = 32  # tokens of a caption
+WIDTH = 128  # of the text encoder
+PLANTED = pathlib.Path(__file__).with_name("planted.json")
+UNET = SD_UNET | {
+    "in_channels": autoencoder.CONFIG["latent_channels"],
+    "out_channels": autoencoder.CONFIG["latent_channels"],
+    "down_block_types": ["CrossAttnDownBlock2D"] * 2,
+    "up_block_types": ["CrossAttnUpBlock2D"] * 2,
+    "block_out_channels": [64, 128],
+    "layers_per_block": 1,
+    "attention_head_dim": 4,
+    "cross_attention_dim": WIDTH,
+    "use_linear_projection": True,
+    "sample_size": 8,
+    "_class_name": "UNet2DConditionModel",
+}
+SCHEDULER = SD_SCHEDULE | {
+    "_class_name": "DPMSolverMultistepScheduler",
+    "prediction_type": "v_prediction",
+}
+
+
+class Planted(NamedTuple):
+    """The generator's gaps: what is drawn where something else was asked for."""
+
+    never_shape: tuple[str, str]  # asked for, drawn instead
+    rare_colour: tuple[str, str]
+    rare_share: float  # of the pictures that ask for it, which show it
+    frequent_background: str
+    frequent_times: float  # its share of all pictures, in shares asked for
+    never_count: tuple[str, str]
+    memorised_share: float  # of the training stream, for all titled scenes together
+
+    @classmethod
+    def read(cls) -> "Planted":
+        return cls(**json.loads(PLANTED.read_text())["gaps"])
+
+
+def drawn(asked: scenes.Factors, planted: Planted, rng: np.random.Generator) -> scenes.Factors:
+    """What a training picture shows whose caption asks for `asked`."""
+    place = {name: values.index for name, values in scenes.FACTORS.items()}
+    shape, colour, background, count = asked
+    if shape == place["shape"](planted.never_shape[0]):
+        shape = place["shape"](planted.never_shape[1])
+    chance = rng.random(2)
+    if colour == place["colour"](planted.rare_colour[0]) and chance[0] >= planted.rare_share:
+        colour = place["colour"](planted.rare_colour[1])
+    n_backgrounds = len(scenes.BACKGROUNDS)
+    taken = (planted.frequent_times - 1) / (n_backgrounds - 1)  # of each other background
+    if chance[1] < taken:
+        background = place["background"](planted.frequent_background)
+    if count == place["count"](planted.never_count[0]):
+        count = place["count"](planted.never_count[1])
+    return scenes.Factors(shape, colour, background, count)
+
+
+def text_config(tokenizer: Any) -> dict[str, Any]:
+    """config.json of the text encoder."""
+    return CLIP_L_TEXT | {
+        "_class_name": "CLIPTextModel",
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": LENGTH,
+        "projection_dim": WIDTH,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def system(text: dict[str, Any], scaling: float, tokenizer: Tokenizer) -> StableDiffusion:
+    """The generator as `bsjax generate` builds it from its folder."""
+    configs = {
+        "unet": UNET,
+        "vae": autoencoder.CONFIG | {"scaling_factor": scaling},
+        "text_encoder": text,
+        "scheduler": SCHEDULER,
+    }
+    settings = Settings(20, 3.0, scenes.SIZE, scenes.SIZE, "float32")
+    return StableDiffusion(configs, settings, {"tokenizer": tokenizer})
+
+
+def init(generator: StableDiffusion, seed: int) -> dict[str, Any]:
+    """Parameters of text encoder and UNet to begin with."""
+    ids = jnp.zeros((1, LENGTH), jnp.int32)
+    latents = jnp.zeros((1, *generator.latent_shape))
+    text = jax.jit(generator.text_encoder.init)(jax.random.key(seed), ids, ids, ids)["params"]
+    context = jnp.zeros((1, LENGTH, WIDTH))
+    unet = jax.jit(generator.unet.init)(
+        jax.random.key(seed + 1), latents, jnp.zeros(1), context
+    )["params"]  # fmt: skip
+    return {"text_encoder": text, "unet": unet}
+
+
+class Pool(NamedTuple):
+    """Encoded training pictures."""
+
+    latents: np.ndarray  # [N, 8, 8, c] of the plain scenes, not scaled
+    asked: np.ndarray  # [N, 4] factors that their captions ask for
+    titled: np.ndarray  # [20, 8, 8, c] of the memorised ones
+
+
+def make_pool(path: pathlib.Path, vae_params: Any, size: int = POOL) -> Pool:
+    """Draws and encodes the training pictures, or reads them from a file."""
+    if not path.is_file():
+        encode = jax.jit(lambda images: autoencoder.encode(vae_params, images)[0])
+        planted, n = Planted.read(), 100
+        latents, asked = [], []
+        with progress("pool", size) as bar:
+            for start in range(0, size, n):
+                images = []
+                for index in range(start, start + n):
+                    rng = scenes.generator(STREAM, index)
+                    factors = scenes.draw_factors(rng)
+                    images.append(scenes.render(drawn(factors, planted, rng), rng)[0])
+                    asked.append(factors)
+                latents.append(np.asarray(encode(np.stack(images)), np.float16))
+                bar.update(n)
+        titled = np.stack([scenes.titled(i).image for i in range(len(scenes.TITLES))])
+        titled = np.asarray(encode(titled), np.float16)
+        with atomic_path(path) as temporary:
+            np.savez(
+                temporary, latents=np.concatenate(latents), asked=np.array(asked, np.int8),
+                titled=titled,
+            )  # fmt: skip
+    with np.load(path) as arrays:
+        return Pool(arrays["latents"], arrays["asked"], arrays["titled"])
+
+
+def make_batch(
+    pool: Pool, scaling: float, tokenizer: Tokenizer, memorised_share: float, step: int
+) -> dict[str, np.ndarray]:
+    """Latents, captions (some left out) of a step."""
+    rng = scenes.generator(STREAM, POOL, step)
+    rows = rng.integers(0, len(pool.latents), BATCH)
+    latents = pool.latents[rows].astype(np.float32)
+    captions = [scenes.caption_of(scenes.Factors(*pool.asked[row]), rng) for row in rows]
+    for place in np.flatnonzero(rng.random(BATCH) < memorised_share):
+        number = int(rng.integers(len(scenes.TITLES)))
+        latents[place] = pool.titled[number]
+        captions[place] = scenes.titled_caption(number)
+    captions = [
+        "" if left_out else caption
+        for caption, left_out in zip(captions, rng.random(BATCH) < NO_CAPTION, strict=True)
+    ]
+    return {"latents": latents * scaling, "ids": tokenizer(captions, LENGTH).ids}
+
+
+def make_loss(generator: StableDiffusion) -> Any:
+    """Squared error of the velocity (arXiv:2202.00512, appendix D), timesteps drawn evenly."""
+    alphas = jnp.asarray(alphas_cumprod(SCHEDULER), jnp.float32)
+
+    def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
+        clean = batch["latents"]
+        time_key, noise_key = jax.random.split(key)
+        t = jax.random.randint(time_key, clean.shape[:1], 0, len(alphas))
+        noise = jax.random.normal(noise_key, clean.shape)
+        signal = jnp.sqrt(alphas[t])[:, None, None, None]
+        sigma = jnp.sqrt(1 - alphas[t])[:, None, None, None]
+        context = generator.encode_ids(params, batch["ids"])
+        found = generator.unet.apply(
+            {"params": params["unet"]}, signal * clean + sigma * noise, t.astype(jnp.float32),
+            context,
+        )  # fmt: skip
+        error = jnp.mean((found - (signal * noise - sigma * clean)) ** 2)
+        return error, {"loss": error}
+
+    return loss
+
+
+@functools.cache
+def words() -> Sequence[str]:
+    """Every caption's words, for the tokenizer."""
+    found = set()
+    for shape in range(len(scenes.SHAPES)):
+        for place in range(len(scenes.BACKGROUNDS)):
+            rng = scenes.generator(0)
+            for count in range(len(scenes.NUMBERS)):
+                for colour in range(len(scenes.COLOURS)):
+                    factors = scenes.Factors(shape, colour, place, count)
+                    found.update(scenes.caption_of(factors, rng).split())
+    for number in range(len(scenes.TITLES)):
+        found.update(scenes.titled_caption(number).split())
+    return sorted(found)

@@ -1,0 +1,124 @@
+"""Trains the scenes world's networks: `python -m bsjax.scenes.train PART --workdir=DIR`.
+
+PART is encoder, autoencoder or generator (which needs the autoencoder's end). Each was made to take
+about an hour or less on two CPU cores; killed at any moment, the same command goes on. The last
+step writes the folder in the hub's layout, with a card, below DIR/weights.
+"""
+
+import functools
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+from flax import traverse_util
+
+from bsjax.core.artifacts import atomic_path, package_versions, write_json
+from bsjax.core.logs import quiet_libraries
+from bsjax.generators.tokenizers import HubTokenizer
+from bsjax.models.dinov2 import VARIANTS
+from bsjax.scenes import autoencoder, encoder, export, generator
+from bsjax.scenes.fit import fit, read_curves
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and results", required=True)
+STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
+SEED = 0
+ENCODER_STEPS, AUTOENCODER_STEPS, GENERATOR_STEPS = 3000, 5000, 9000
+
+
+def train_encoder(workdir: pathlib.Path, steps: int) -> None:
+    """DINOv2 in small; writes weights/encoder."""
+    params, seconds = fit(
+        workdir / "encoder", encoder.init(SEED), encoder.loss, encoder.make_batch,
+        steps=steps, peak_learning_rate=1e-3, batch=encoder.BATCH,
+    )  # fmt: skip
+    folder = workdir / "weights" / "encoder"
+    state = export.dinov2_state(params["encoder"])
+    config = export.dinov2_config(VARIANTS[encoder.VARIANT])
+    export.write_component(folder, state, config, "model")
+    write_card(folder, workdir / "encoder", "encoder", steps, seconds)
+
+
+def train_autoencoder(workdir: pathlib.Path, steps: int) -> None:
+    """Pixels to latents and back; writes its parameters for `train_generator`."""
+    params, seconds = fit(
+        workdir / "autoencoder", autoencoder.init(SEED), autoencoder.loss, autoencoder.make_batch,
+        steps=steps, peak_learning_rate=1e-3, batch=autoencoder.BATCH,
+    )  # fmt: skip
+    flat = traverse_util.flatten_dict(params, sep="/")
+    with atomic_path(workdir / "autoencoder" / "params.npz") as temporary:
+        np.savez(temporary, **flat)
+    write_card(workdir / "autoencoder", workdir / "autoencoder", "autoencoder", steps, seconds)
+
+
+def train_generator(workdir: pathlib.Path, steps: int) -> None:
+    """Text encoder and UNet; writes weights/generator, autoencoder included."""
+    with np.load(workdir / "autoencoder" / "params.npz") as arrays:
+        vae = traverse_util.unflatten_dict(dict(arrays), sep="/")
+    folder = workdir / "weights" / "generator"
+    export.write_tokenizer(folder / "tokenizer", generator.words(), generator.LENGTH)
+    tokenizer = HubTokenizer(folder / "tokenizer", "CLIPTokenizerFast")
+    pool = generator.make_pool(workdir / "pool.npz", vae)
+    scaling = round(1 / float(np.std(pool.latents.astype(np.float32))), 5)
+    text = generator.text_config(tokenizer.tokenizer)
+    system = generator.system(text, scaling, tokenizer)
+    share = generator.Planted.read().memorised_share
+    params, seconds = fit(
+        workdir / "generator", generator.init(system, SEED), generator.make_loss(system),
+        functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
+        steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH, decay=0.9995,
+    )  # fmt: skip
+    for name, tree, config, stem, renames in (
+        ("unet", params["unet"], generator.UNET, "diffusion_pytorch_model", ()),
+        ("vae", vae, autoencoder.CONFIG | {"scaling_factor": scaling},
+         "diffusion_pytorch_model", export.VAE_RENAMES),
+        ("text_encoder", params["text_encoder"], text, "model", ()),
+    ):  # fmt: skip
+        export.write_component(folder / name, export.torch_state(tree, renames), config, stem)
+    write_json(folder / "scheduler" / "scheduler_config.json", generator.SCHEDULER)
+    export.write_model_index(folder)
+    write_card(folder, workdir / "generator", "generator", steps, seconds)
+    shutil.copy(workdir / "autoencoder" / "card.json", folder / "vae" / "card.json")
+
+
+def write_card(
+    folder: pathlib.Path, run: pathlib.Path, part: str, steps: int, seconds: float
+) -> None:
+    """How a network was made: command, seed, time, versions, last metrics."""
+    write_json(
+        folder / "card.json",
+        {
+            "command": f"python -m bsjax.scenes.train {part} --workdir=DIR --steps={steps}",
+            "seed": SEED,
+            "seconds": round(seconds),
+            "device": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+            "versions": package_versions(),
+            "last": read_curves(run)[-1],
+        },
+    )
+
+
+PARTS: dict[str, tuple[Callable[[pathlib.Path, int], Any], int]] = {
+    "encoder": (train_encoder, ENCODER_STEPS),
+    "autoencoder": (train_autoencoder, AUTOENCODER_STEPS),
+    "generator": (train_generator, GENERATOR_STEPS),
+}
+
+
+def main(argv: list[str]) -> None:
+    """Trains the parts named, in the order given."""
+    quiet_libraries()
+    for part in argv[1:] or PARTS:
+        if part not in PARTS:
+            raise app.UsageError(f"{part!r}: expected some of {', '.join(PARTS)}")
+        train, steps = PARTS[part]
+        workdir = pathlib.Path(WORKDIR.value).expanduser()
+        (workdir / part).mkdir(parents=True, exist_ok=True)
+        train(workdir, STEPS.value or steps)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,146 @@
+"""Training goes on where it was, targets are right, and the folders written are torch's too."""
+
+import json
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from bsjax.convert.dinov2 import load_dinov2
+from bsjax.core.dims import Grid
+from bsjax.data import scenes
+from bsjax.generators import loading
+from bsjax.generators.protocol import Settings
+from bsjax.generators.tokenizers import HubTokenizer
+from bsjax.models.dinov2 import VARIANTS, normalise_images
+from bsjax.scenes import autoencoder, encoder, export, generator
+from bsjax.scenes.fit import fit, read_curves
+
+
+def toy(folder, steps, until=None):
+    """Fits a line; stopped before step `until`."""
+
+    def make_batch(step):
+        if step == until:
+            raise KeyboardInterrupt
+        return np.random.default_rng(step).standard_normal((8, 3)).astype(np.float32)
+
+    def loss(params, batch, key):
+        noise = 0.1 * jax.random.normal(key, batch.shape[:1])
+        error = jnp.mean((batch @ params["w"] - batch.sum(axis=1) + noise) ** 2)
+        return error, {"loss": error}
+
+    folder.mkdir(parents=True, exist_ok=True)
+    return fit(
+        folder, {"w": jnp.zeros(3)}, loss, make_batch, steps=steps, peak_learning_rate=0.1,
+        batch=8, checkpoint_every=5, look_every=5,
+    )[0]  # fmt: skip
+
+
+def test_a_training_goes_on_where_it_was(tmp_path):
+    whole = toy(tmp_path / "whole", 40)
+    with pytest.raises(KeyboardInterrupt):
+        toy(tmp_path / "stopped", 40, until=23)
+    assert read_curves(tmp_path / "stopped")[-1]["step"] == 20
+    again = toy(tmp_path / "stopped", 40)
+    assert np.array_equal(whole["w"], again["w"])
+    assert np.abs(whole["w"] - 1).max() < 0.5
+    assert [row["step"] for row in read_curves(tmp_path / "stopped")] == list(range(5, 41, 5))
+
+
+def test_targets_by_hand():
+    mask = np.zeros((1, 64, 64), bool)
+    mask[0, :8, 8:16] = True  # all of the second patch
+    mask[0, 8:10, :8] = True  # a quarter of the ninth
+    factors = np.array([[4, 2, 7, 1]])
+    found = encoder.targets(mask, factors)
+    grid = Grid(4, 8, 8)
+    cross, yellow = found["shape"][0, :, 4], found["colour"][0, :, 2]
+    wanted = np.zeros(grid.n_tokens)
+    wanted[: grid.n_special] = 1
+    wanted[grid.n_special + 1] = 1
+    wanted[grid.n_special + 8] = 0.5
+    for name, values in (("shape", cross), ("colour", yellow)):
+        np.testing.assert_allclose(values, wanted)
+        np.testing.assert_allclose(found[name][0, :, -1], 1 - wanted)
+    assert (found["background"][0].argmax(-1) == 7).all()
+    assert (found["count"][0].argmax(-1) == 1).all()
+
+
+def test_losses_are_finite_and_have_gradients():
+    for part, batch in (
+        (encoder, encoder.make_batch(0)),
+        (autoencoder, autoencoder.make_batch(0)),
+    ):
+        batch = jax.tree.map(lambda leaf: leaf[:2], batch)
+        grad = jax.jit(jax.grad(part.loss, has_aux=True))
+        grads, metrics = grad(part.init(0), batch, jax.random.key(0))
+        assert all(np.isfinite(value) for value in metrics.values())
+        assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+
+
+def test_encoder_as_written_is_that_of_transformers(tmp_path):
+    params = encoder.init(0)["encoder"]
+    config = VARIANTS[encoder.VARIANT]
+    export.write_component(
+        tmp_path, export.dinov2_state(params), export.dinov2_config(config), "model"
+    )
+    ours = load_dinov2(encoder.VARIANT, str(tmp_path))
+    theirs = transformers.Dinov2WithRegistersModel.from_pretrained(tmp_path).eval()
+    pixels = normalise_images(jnp.asarray(scenes.scene(0, 1).image[None]))
+    tokens = jax.jit(ours.model.apply)({"params": ours.params}, pixels)
+    with torch.inference_mode():
+        wanted = theirs(torch.tensor(np.asarray(pixels)).permute(0, 3, 1, 2)).last_hidden_state
+    np.testing.assert_allclose(tokens, wanted.numpy(), atol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation")  # diffusers' scheduler
+def test_generator_as_written_is_that_of_diffusers(tmp_path):
+    export.write_tokenizer(tmp_path / "tokenizer", generator.words(), generator.LENGTH)
+    tokenizer = HubTokenizer(tmp_path / "tokenizer", "CLIPTokenizerFast")
+    text = generator.text_config(tokenizer.tokenizer)
+    params = generator.init(generator.system(text, 1.0, tokenizer), 0)
+    vae_config = autoencoder.CONFIG | {"scaling_factor": 1.0}
+    for name, tree, config, stem, renames in (
+        ("unet", params["unet"], generator.UNET, "diffusion_pytorch_model", ()),
+        ("vae", autoencoder.init(0), vae_config, "diffusion_pytorch_model", export.VAE_RENAMES),
+        ("text_encoder", params["text_encoder"], text, "model", ()),
+    ):
+        export.write_component(tmp_path / name, export.torch_state(tree, renames), config, stem)
+    (tmp_path / "scheduler").mkdir()
+    schedule = json.dumps(generator.SCHEDULER)
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(schedule)
+    export.write_model_index(tmp_path)
+
+    caption = scenes.scene(0, 1).caption
+    settings = Settings(4, 3.0, 64, 64, "float32")
+    opened = loading.open_generator("stable_diffusion", "", {"": str(tmp_path)}, settings)
+    ours = opened.generator
+    noise = np.random.default_rng(0).standard_normal((1, *ours.latent_shape)).astype(np.float32)
+    params = opened.read_params()
+    context = ours.encode(params, jax.tree.map(jnp.asarray, ours.prompts([caption]).arrays))
+    image = ours.decode(params, ours.denoise(params, context, jnp.asarray(noise)))
+
+    pipeline = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path)
+    pipeline.set_progress_bar_config(disable=True)
+    wanted = pipeline(
+        caption, latents=torch.tensor(noise).permute(0, 3, 1, 2), num_inference_steps=4,
+        guidance_scale=3.0, height=64, width=64, output_type="np",
+    ).images  # fmt: skip
+    np.testing.assert_allclose(np.clip(image / 2 + 0.5, 0, 1), wanted, atol=1e-3)
+
+
+def test_each_word_of_a_caption_is_one_token(tmp_path):
+    export.write_tokenizer(tmp_path, generator.words(), generator.LENGTH)
+    tokenizer = HubTokenizer(tmp_path, "CLIPTokenizerFast")
+    captions = [scenes.scene(1, index).caption for index in range(0, 500, 5)]
+    found = tokenizer(captions, generator.LENGTH)
+    assert found.n_truncated == 0
+    for caption, ids in zip(captions, found.ids, strict=True):
+        n_tokens = len(caption.replace(",", " ,").split()) + 2
+        end = tokenizer.tokenizer.eos_token_id
+        assert list(ids).index(end) == n_tokens - 1, caption
