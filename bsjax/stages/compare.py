@@ -7,7 +7,6 @@ captions for which both arms have a usable image.
 import pathlib
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pyarrow as pa
@@ -29,10 +28,8 @@ from bsjax.core.errors import UserError
 from bsjax.core.rng import stage_key
 from bsjax.data.captions import Pairing, pair_keys
 from bsjax.stages.inputs import generated_name
-from bsjax.stats import datapoints, divergences, uncertainty, verdicts, words
+from bsjax.stats import comparison, datapoints, divergences, uncertainty, verdicts, words
 
-# Largest dense block of image codes [pairs, concepts] held at a time, in values.
-BLOCK_VALUES = 1 << 24
 # Image codes [n, K] of the real and of the generated image of each pair; rows agree.
 PairedCodes = tuple[sp.csr_array, sp.csr_array]
 
@@ -129,113 +126,20 @@ def _concept_table(
     config, real: Measured, generated: Measured, pairing: Pairing, codes: PairedCodes
 ) -> pa.Table:
     settings = config.compare
-    n = len(pairing.rows_real)
-    columns = _paired_columns(config, codes)
-    energy_real, energy_generated = columns["energy_real"], columns["energy_generated"]
-    form, temperature = settings.form, settings.temperature
-    temperatures = divergences.REFERENCE_TEMPERATURE | {form: temperature}
-    columns["difference"] = divergences.difference(energy_real, energy_generated)
-    columns["relative"] = divergences.relative(energy_real, energy_generated)
-    for each in divergences.FORMS:
-        columns[f"delta_{each}"] = divergences.delta(columns[each], temperatures[each])
-    columns["delta"] = columns[f"delta_{form}"]
-
-    half_width = uncertainty.t_quantile(n) * columns["standard_error"]
-    columns["interval_low"] = columns["difference"] - half_width
-    columns["interval_high"] = columns["difference"] + half_width
-    _add_relative_interval(columns, n)
-    bounds = {
-        "relative": (columns["relative_low"], columns["relative_high"]),
-        "difference": (columns["interval_low"], columns["interval_high"]),
-    }[form]
-    columns["delta_low"], columns["delta_high"] = (
-        divergences.delta(bound, temperature) for bound in bounds
-    )
-
-    eligible = columns.pop("present_either") >= settings.min_images
-    columns["p"] = uncertainty.p_values(columns["difference"], columns["standard_error"], n)
-    columns["q"] = uncertainty.q_values(columns["p"], eligible)
-    columns["fires_real"] = real.concepts["fires"].to_numpy()
-    columns["fires_generated"] = generated.concepts["fires"].to_numpy()
-    columns["verdict"] = verdicts.judge(
-        columns["delta"],
-        columns["q"],
-        eligible,
-        suppressed=settings.suppressed,
-        exaggerated=settings.exaggerated,
-        fdr=settings.fdr,
-    )
-    columns["words"] = _words(real, generated, pairing)
-    order = ["concept", "energy_real", "energy_generated", "difference", "relative"]
-    order += ["delta_difference", "delta_relative", "delta", "standard_error"]
-    columns["concept"] = np.arange(len(energy_real), dtype=np.int32)
-    order += [name for name in columns if name not in order]
-    return pa.table({name: columns[name] for name in order})
-
-
-def _paired_columns(config, codes: PairedCodes) -> dict[str, np.ndarray]:
-    """Energies, standard errors and prevalences over the pairs, a block of concepts at a time."""
-    left, right = (arm.tocsc() for arm in codes)
-    n, n_concepts = left.shape
-    settings = config.compare
+    rules = comparison.Rules(**{name: settings[name] for name in comparison.Rules._fields})
     weights = None
     if settings.bootstrap:
         key = stage_key(config.seed, "compare/bootstrap")
-        weights = uncertainty.bootstrap_weights(key, settings.bootstrap, n)
-    width = min(max(BLOCK_VALUES // n, 32), n_concepts)
-    parts: list[dict[str, np.ndarray]] = []
-    for start in range(0, n_concepts, width):
-        stop = min(start + width, n_concepts)
-        block = []
-        for arm in (left, right):
-            dense = np.zeros((n, width), np.float32)
-            dense[:, : stop - start] = arm[:, start:stop].toarray()
-            block.append(jnp.asarray(dense))
-        moments = uncertainty.paired_moments(*block)
-        part = {
-            "standard_error": np.asarray(moments.se_difference, np.float64),
-            "relative_standard_error": np.asarray(moments.se_relative, np.float64),
-            "prevalence_real": np.asarray(moments.present_real) / n,
-            "prevalence_generated": np.asarray(moments.present_generated) / n,
-            "present_either": np.asarray(moments.present_either),
-        }
-        if weights is not None:
-            means = uncertainty.resample(*block, weights)
-            ratios = divergences.relative(*(np.asarray(mean, np.float64) for mean in means))
-            part["relative_low"], part["relative_high"] = np.quantile(
-                ratios, (0.025, 0.975), axis=0
-            )
-        parts.append({name: values[: stop - start] for name, values in part.items()})
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    # Energies are summed in float64.
-    columns["energy_real"] = np.asarray(left.astype(np.float64).sum(axis=0)) / n
-    columns["energy_generated"] = np.asarray(right.astype(np.float64).sum(axis=0)) / n
-    return columns
-
-
-def _add_relative_interval(columns: dict[str, np.ndarray], n: int) -> None:
-    """95 % interval of relative: bootstrap if there is one, else by its standard error.
-
-    Where an arm never shows the concept both are blind to what it might still show; the rule of
-    three then bounds that arm's energy.
-    """
-    if "relative_low" not in columns:
-        half_width = uncertainty.t_quantile(n) * columns["relative_standard_error"]
-        columns["relative_low"] = columns["relative"] - half_width
-        columns["relative_high"] = columns["relative"] + half_width
-    for absent, other, bound, pick in (
-        ("generated", "real", "relative_high", np.maximum),
-        ("real", "generated", "relative_low", np.minimum),
-    ):
-        nowhere = (columns[f"energy_{absent}"] == 0) & (columns[f"energy_{other}"] > 0)
-        limit = uncertainty.absent_arm_bound(
-            columns[f"energy_{other}"], columns[f"prevalence_{other}"], n
-        )
-        energies = {f"energy_{absent}": limit, f"energy_{other}": columns[f"energy_{other}"]}
-        value = divergences.relative(energies["energy_real"], energies["energy_generated"])
-        columns[bound] = np.where(nowhere, pick(columns[bound], value), columns[bound])
-    for bound in ("relative_low", "relative_high"):
-        columns[bound] = np.clip(columns[bound], -1.0, 1.0)
+        weights = uncertainty.bootstrap_weights(key, settings.bootstrap, codes[0].shape[0])
+    columns = comparison.compare_codes(*codes, rules, weights)
+    columns["fires_real"] = real.concepts["fires"].to_numpy()
+    columns["fires_generated"] = generated.concepts["fires"].to_numpy()
+    columns["words"] = _words(real, generated, pairing)
+    columns["concept"] = np.arange(codes[0].shape[1], dtype=np.int32)
+    order = ["concept", "energy_real", "energy_generated", "difference", "relative"]
+    order += ["delta_difference", "delta_relative", "delta", "standard_error"]
+    order += [name for name in columns if name not in (*order, "verdict", "words")]
+    return pa.table({name: columns[name] for name in (*order, "verdict", "words")})
 
 
 def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:
