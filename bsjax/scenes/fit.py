@@ -1,6 +1,7 @@
 """The loop that trains each of the small networks: batches made beside, checkpoints, curves."""
 
 import concurrent.futures
+import contextlib
 import json
 import pathlib
 import time
@@ -95,6 +96,7 @@ def fit(
         state, seconds = found[0], found[1]["seconds"]
     first, started = int(state.step), time.perf_counter() - seconds
     with (
+        contextlib.closing(checkpoints),
         concurrent.futures.ThreadPoolExecutor(1) as beside,
         progress(folder.name, steps * batch, first * batch) as bar,
         (folder / CURVES).open("a") as curves,
@@ -114,7 +116,6 @@ def fit(
                 seconds = time.perf_counter() - started
                 checkpoints.save(step + 1, state, {"seconds": seconds})
         ahead.cancel()
-    checkpoints.close()
     return jax.tree.map(np.asarray, state.average), seconds
 
 

@@ -76,7 +76,7 @@ def test_pieces_are_those_of_torch(tmp_path):
         latents = x.transpose(0, 2, 3, 1) * generator.scaling
         ours = np.moveaxis(np.asarray(generator.decode(params, latents)), -1, 1)
         agree("VAE decoder", ours, pixels, 1e-4)
-        agree(f"SD {version} text", generator._encode(params, ids), text, 1e-4)
+        agree(f"SD {version} text", generator.encode_ids(params, ids), text, 1e-4)
 
 
 def test_without_guidance(tmp_path):
