@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow lint format benchmark clean
+.PHONY: setup demo test test-slow lint format benchmark scenes-weights clean
 
 setup: .venv/.installed
 
@@ -31,6 +31,16 @@ format: setup
 
 benchmark: setup
 	$(BIN)/python tests/benchmarks/measure.py
+
+# Trains the networks of the scenes world anew, hours on two cores; goes on where it was killed.
+WEIGHTS := runs/scenes-weights
+scenes-weights: setup
+	$(BIN)/python -m bsjax.scenes.train encoder autoencoder generator --workdir=$(WEIGHTS)
+	$(BIN)/bsjax train_sae --config=configs/scenes.py:train_sae --workdir=$(WEIGHTS) \
+	    --config.encoder.weights=$(WEIGHTS)/weights/encoder
+	mkdir -p $(WEIGHTS)/weights/sae bsjax/assets/scenes
+	cp $(WEIGHTS)/sae/sae.safetensors $(WEIGHTS)/sae/quality.json $(WEIGHTS)/weights/sae/
+	cp -r $(WEIGHTS)/weights/. bsjax/assets/scenes/
 
 clean:
 	rm -rf .venv runs build *.egg-info

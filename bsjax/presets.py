@@ -6,6 +6,7 @@ import ml_collections
 from ml_collections import config_dict
 
 EMOJI = pathlib.Path(__file__).parent / "assets" / "emoji"
+SCENES = pathlib.Path(__file__).parent / "assets" / "scenes"
 
 
 def experiment() -> ml_collections.ConfigDict:
@@ -91,6 +92,39 @@ def on_emoji(cfg: ml_collections.ConfigDict, is_tiny: bool) -> None:
         cfg.train.steps = 50
         cfg.train.tokens_per_step = 512
         cfg.measure.images_per_shard = 16
+
+
+def on_scenes(cfg: ml_collections.ConfigDict, n_captions: int) -> None:
+    """The scenes world with the networks that come with bsjax."""
+    cfg.real.source, cfg.real.path, cfg.real.limit = "scenes", "1", n_captions
+    cfg.encoder = dinov2("vitxs8_reg", str(SCENES / "encoder"))
+    cfg.encoder.resize = cfg.encoder.crop = 64
+    cfg.encoder.batch_per_device = 20
+    cfg.sae.weights = str(SCENES / "sae")
+    cfg.generator = stable_diffusion("scenes", "scenes", str(SCENES / "generator"))
+    cfg.generator.steps, cfg.generator.guidance = 20, 3.0
+    cfg.generator.height = cfg.generator.width = 64
+    cfg.generator.dtype = "float32"
+    cfg.generator.batch_per_device = 50
+    cfg.generator.images_per_shard = 250
+    cfg.compare.suppressed, cfg.compare.exaggerated = 0.2, 0.8
+
+
+def scenes_training(cfg: ml_collections.ConfigDict) -> None:
+    """The RA-SAE of the scenes world."""
+    cfg.sae.weights = ""
+    cfg.generator = no_generator()
+    cfg.real.path, cfg.real.limit = "2", 4000
+    train = cfg.train
+    train.n_concepts = 1024
+    train.n_candidates = 2048
+    train.n_active = 8
+    train.relax_radius = 4.0
+    train.tokens_per_step = 2048
+    train.steps = 4000
+    train.peak_learning_rate = 3e-3
+    train.max_tokens = 280_000
+    train.judge_tokens = 20_000
 
 
 def in_small(generator: ml_collections.ConfigDict) -> None:

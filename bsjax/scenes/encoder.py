@@ -1,8 +1,9 @@
-"""Trains the scenes world's DINOv2: every token learns to tell the factors, linearly.
+"""Trains the scenes world's DINOv2 to tell the factors, each token those that are its own.
 
-Supervised, because it has to be done in an hour on two cores: from each token linear heads read
-the background and the count of the whole image, and shape and colour of what the patch shows (of
-the image, for class and register tokens). The heads are thrown away.
+Supervised, because it has to be done in about an hour on two cores: linear heads, thrown away
+afterwards, read from a patch its background and the shape and colour of what it shows, from each of
+the four registers one factor of the whole image, and from the class token all four. What is not a
+token's own it should not tell: there the heads learn to say that every value is as likely.
 """
 
 from typing import Any
@@ -65,15 +66,17 @@ def targets(mask: np.ndarray, factors: np.ndarray) -> dict[str, np.ndarray]:
     patches = mask.reshape(len(mask), grid.h, size, grid.w, size).mean(axis=(2, 4))
     # Half a patch of an object is as good as a whole one.
     share = np.minimum(patches.reshape(len(mask), -1) * 2, 1).astype(np.float32)
-    share = np.concatenate([np.ones((len(mask), grid.n_special), np.float32), share], axis=1)
     found = {}
     for column, (name, n_values) in enumerate(SIZES.items()):
         value = np.eye(n_values, dtype=np.float32)[factors[:, column]][:, None]  # [B, 1, C]
+        unknown = np.full_like(value, 1 / n_values)
         if name in ("shape", "colour"):
             nothing = np.eye(n_values, dtype=np.float32)[-1][None, None]
-            found[name] = share[:, :, None] * value + (1 - share[:, :, None]) * nothing
+            patches = share[:, :, None] * value + (1 - share[:, :, None]) * nothing
         else:
-            found[name] = np.repeat(value, share.shape[1], axis=1)
+            patches = np.repeat(value if name == "background" else unknown, grid.n_patches, axis=1)
+        special = [value] + [value if each == column else unknown for each in range(len(SIZES))]
+        found[name] = np.concatenate([*special, patches], axis=1)
     return found
 
 

@@ -26,7 +26,7 @@ from bsjax.scenes.fit import fit, read_curves
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and results", required=True)
 STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
 SEED = 0
-ENCODER_STEPS, AUTOENCODER_STEPS, GENERATOR_STEPS = 3000, 5000, 9000
+ENCODER_STEPS, AUTOENCODER_STEPS, GENERATOR_STEPS = 8000, 4000, 9000
 
 
 def train_encoder(workdir: pathlib.Path, steps: int) -> None:

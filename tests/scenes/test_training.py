@@ -59,16 +59,21 @@ def test_targets_by_hand():
     factors = np.array([[4, 2, 7, 1]])
     found = encoder.targets(mask, factors)
     grid = Grid(4, 8, 8)
-    cross, yellow = found["shape"][0, :, 4], found["colour"][0, :, 2]
-    wanted = np.zeros(grid.n_tokens)
-    wanted[: grid.n_special] = 1
-    wanted[grid.n_special + 1] = 1
-    wanted[grid.n_special + 8] = 0.5
-    for name, values in (("shape", cross), ("colour", yellow)):
-        np.testing.assert_allclose(values, wanted)
-        np.testing.assert_allclose(found[name][0, :, -1], 1 - wanted)
-    assert (found["background"][0].argmax(-1) == 7).all()
-    assert (found["count"][0].argmax(-1) == 1).all()
+    for name, value, register in (("shape", 4, 1), ("colour", 2, 2)):
+        n_values = found[name].shape[-1]
+        wanted = np.zeros((grid.n_patches, n_values))
+        wanted[:, -1] = 1
+        wanted[1, [value, -1]] = 1, 0
+        wanted[8, [value, -1]] = 0.5, 0.5
+        np.testing.assert_allclose(found[name][0, grid.n_special :], wanted)
+        is_told = found[name][0, : grid.n_special, value] == 1
+        assert list(np.flatnonzero(is_told)) == [0, register]
+        np.testing.assert_allclose(found[name][0, 3], 1 / n_values)
+    assert (found["background"][0, grid.n_special :, 7] == 1).all()
+    assert list(np.flatnonzero(found["count"][0, :, 1] == 1)) == [0, 4]
+    np.testing.assert_allclose(found["count"][0, grid.n_special :], 1 / 4)
+    for name in found:
+        np.testing.assert_allclose(found[name].sum(axis=-1), 1, rtol=1e-6)
 
 
 def test_losses_are_finite_and_have_gradients():

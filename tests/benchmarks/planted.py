@@ -1,0 +1,350 @@
+"""Does bsjax find what was planted? Precision and recall on the scenes world, whose truth is known.
+
+    python tests/benchmarks/planted.py [--images=4000] [--workdir=runs/planted]
+
+Runs `generate` and `measure` of configs/scenes.py (resumes, repeats nothing), then asks
+(a) which concepts stand for which factor, by AUROC on other real scenes than those compared,
+(b) what the verdicts on these concepts are worth, for both forms of delta and several numbers of
+    images,
+(c) how many concepts are called where there is no difference: real against other real scenes,
+(d) how well copies are told from other pairs,
+(e) whether the generator draws what it was asked for, by linear probes on the encoder.
+Prints tables; writes planted.json and planted.png into the workdir's report folder.
+"""
+
+import argparse
+import io
+import json
+import pathlib
+import runpy
+
+import jax
+import matplotlib
+import numpy as np
+import pyarrow.parquet as pq
+import scipy.sparse as sp
+from etils import epath
+from PIL import Image
+from scipy import stats
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from bsjax.core.artifacts import write_json
+from bsjax.core.logs import quiet_libraries
+from bsjax.data import scenes
+from bsjax.data.image_shards import list_generated
+from bsjax.models.dinov2 import normalise_images
+from bsjax.scenes.generator import Planted
+from bsjax.stages import inputs
+from bsjax.stages.generate import generate
+from bsjax.stages.measure import measure
+from bsjax.stats import verdicts
+from bsjax.stats.comparison import Rules, compare_codes
+from bsjax.stats.datapoints import score_pairs
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+OTHER_SEED = "3"  # of the real scenes that concepts are matched to factors on, and of the A/A arm
+COVERED = 0.9  # AUROC
+SIZES = (250, 500, 1000, 4000)
+COPY_PSNR = 25.0  # dB
+RULES = {
+    "relative": Rules("relative", 0.4, 0.2, 0.8),
+    "difference": Rules("difference", 0.8, 0.1, 0.9),
+}
+PROBE_IMAGES = 2000
+VALUES = [(name, value) for name, values in scenes.FACTORS.items() for value in values]
+
+
+def expected_change() -> dict[tuple[str, str], float]:
+    """Factor value -> its share among the pictures taught, in shares asked for."""
+    gaps = Planted.read()
+    others = (len(scenes.BACKGROUNDS) - gaps.frequent_times) / (len(scenes.BACKGROUNDS) - 1)
+    change = dict.fromkeys(VALUES, 1.0)
+    change |= {("background", name): others for name in scenes.BACKGROUNDS}
+    change["background", gaps.frequent_background] = gaps.frequent_times
+    change["shape", gaps.never_shape[0]], change["shape", gaps.never_shape[1]] = 0.0, 2.0
+    change["colour", gaps.rare_colour[0]] = gaps.rare_share
+    change["colour", gaps.rare_colour[1]] = 2.0 - gaps.rare_share
+    change["count", gaps.never_count[0]], change["count", gaps.never_count[1]] = 0.0, 2.0
+    return change
+
+
+def planted_values() -> dict[tuple[str, str], str]:
+    """The gaps themselves: factor value -> the verdict that it should get."""
+    gaps = Planted.read()
+    return {
+        ("shape", gaps.never_shape[0]): verdicts.SUPPRESSED,
+        ("colour", gaps.rare_colour[0]): verdicts.SUPPRESSED,
+        ("count", gaps.never_count[0]): verdicts.SUPPRESSED,
+        ("background", gaps.frequent_background): verdicts.EXAGGERATED,
+    }
+
+
+def one_hot(factors: np.ndarray) -> np.ndarray:
+    """[N, 4] -> [N, 30], in the order of `VALUES`."""
+    columns = [
+        np.eye(len(values), dtype=bool)[factors[:, i]]
+        for i, values in enumerate(scenes.FACTORS.values())
+    ]
+    return np.concatenate(columns, axis=1)
+
+
+def auroc_table(codes: sp.csr_array, shown: np.ndarray) -> np.ndarray:
+    """AUROC of each concept's image energy for each factor value [K, 30]; ties count half."""
+    n, n_concepts = codes.shape
+    ranks = np.stack([stats.rankdata(codes[:, [k]].toarray()[:, 0]) for k in range(n_concepts)])
+    positives = shown.sum(axis=0)
+    sums = ranks @ shown.astype(np.float64)  # [K, 30]
+    return (sums - positives * (positives + 1) / 2) / (positives * (n - positives))
+
+
+def run_stages(workdir: pathlib.Path, n: int) -> tuple[pathlib.Path, pathlib.Path]:
+    """Workdirs of the comparison and of real against other real scenes."""
+    get_config = runpy.run_path(str(REPO / "configs" / "scenes.py"))["get_config"]
+    config = get_config(f"limit={n}")
+    compared = epath.Path(workdir / "compared")
+    generate(config, compared)
+    measure(config, compared)
+    config = get_config(f"limit={n}")
+    config.generator.name, config.generated = "none", config.real.copy_and_resolve_references()
+    config.generated.path = OTHER_SEED
+    nothing = epath.Path(workdir / "nothing")
+    measure(config, nothing)
+    return pathlib.Path(compared), pathlib.Path(nothing)
+
+
+def read_codes(folder: pathlib.Path, n: int) -> sp.csr_array:
+    """Image codes, rows in the order of the scenes."""
+    codes = sp.csr_array(sp.load_npz(folder / "image_codes.npz"))
+    keys = pq.read_table(folder / "images.parquet", columns=["key"])["key"].to_pylist()
+    assert keys == [f"{row:09d}" for row in range(n)], "an image is missing"
+    return codes
+
+
+def judge_factors(columns: dict[str, np.ndarray], aurocs: np.ndarray) -> dict:
+    """How the verdicts of the best concept of each covered factor value compare with the truth."""
+    change, planted = expected_change(), planted_values()
+    rows = {}
+    for place, value in enumerate(VALUES):
+        concept = int(aurocs[:, place].argmax())
+        if aurocs[concept, place] < COVERED:
+            continue
+        covering = np.flatnonzero(aurocs[:, place] >= COVERED)
+        rows[value] = {
+            "concept": concept,
+            "delta": float(columns["delta"][concept]),
+            "verdict": str(columns["verdict"][concept]),
+            "any": sorted({str(v) for v in columns["verdict"][covering]}),
+        }
+    called = {
+        kind: [value for value, row in rows.items() if row["verdict"] == kind]
+        for kind in (verdicts.SUPPRESSED, verdicts.EXAGGERATED)
+    }
+    right = [value for value in called[verdicts.SUPPRESSED] if change[value] < 1]
+    right += [value for value in called[verdicts.EXAGGERATED] if change[value] > 1]
+    n_called = sum(map(len, called.values()))
+    found = [v for v, kind in planted.items() if v in rows and rows[v]["verdict"] == kind]
+    covered = [value for value in planted if value in rows]
+    low = [v for v in rows if planted.get(v) == verdicts.SUPPRESSED]
+    untouched = [value for value in rows if change[value] == 1]
+    scores = [-rows[value]["delta"] for value in (*low, *untouched)]
+    labels = [1] * len(low) + [0] * len(untouched)
+    return {
+        "rows": {" ".join(value): row for value, row in rows.items()},
+        "n_called": n_called,
+        "precision": len(right) / n_called if n_called else None,
+        "untouched_called": sum(v in untouched for kind in called.values() for v in kind),
+        "planted_found": len(found),
+        "planted_covered": len(covered),
+        "recall": len(found) / len(planted),
+        "auroc": float(roc_auc_score(labels, scores)) if low and untouched else None,
+    }
+
+
+def share_called(columns: dict[str, np.ndarray]) -> dict:
+    """Concepts that are called something, of those that could be."""
+    verdict = columns["verdict"]
+    eligible = verdict != verdicts.NOT_ENOUGH_DATA
+    called = np.isin(verdict.astype(str), (verdicts.SUPPRESSED, verdicts.EXAGGERATED))
+    return {"eligible": int(eligible.sum()), "called": int(called.sum())}
+
+
+def copies(real: sp.csr_array, generated: sp.csr_array, psnr: np.ndarray, titled) -> dict:
+    """How well scores tell the memorised pairs from the others."""
+    scores = score_pairs(real, generated)
+    ranked = {
+        "mean difference (paper)": -np.abs(scores["mean_difference"]),
+        "absolute difference": -scores["absolute_difference"],
+        "cosine": scores["cosine"],
+    }
+    found = {"copied": int((psnr[titled] > COPY_PSNR).sum()), "titled": int(titled.sum()),
+             "copied_others": int((psnr[~titled] > COPY_PSNR).sum()), "scores": {}}  # fmt: skip
+    for name, score in ranked.items():
+        first = np.argsort(-score, kind="stable")[: titled.sum()]
+        found["scores"][name] = {
+            "auroc": float(roc_auc_score(titled, score)),
+            "recall_at_n": float(titled[first].mean()),
+            "curve": [part.tolist() for part in roc_curve(titled, score)[:2]],
+        }
+    return found
+
+
+def pixels(workdir: pathlib.Path, n: int) -> np.ndarray:
+    """Generated images [N, 64, 64, 3]."""
+    records = list_generated(epath.Path(workdir) / "images" / "scenes").records
+    assert len(records) == n
+    return np.stack([np.asarray(Image.open(io.BytesIO(record.read()))) for record in records])
+
+
+def probe(config, images: np.ndarray, factors: np.ndarray) -> dict:
+    """Linear probes, trained on rendered scenes, tell what other images show."""
+    encoder = inputs.load_encoder(config)
+    step = jax.jit(
+        lambda part: encoder.model.apply({"params": encoder.params}, normalise_images(part))
+    )
+
+    def features(images):
+        parts = [np.asarray(step(images[i : i + 50])) for i in range(0, len(images), 50)]
+        tokens = np.concatenate(parts)
+        return np.concatenate([tokens[:, 0], tokens.mean(axis=1)], axis=1)
+
+    rendered = [scenes.plain(scenes.generator(20, i)) for i in range(2 * PROBE_IMAGES)]
+    x = features(np.stack([scene.image for scene in rendered]))
+    y = np.array([scene.factors for scene in rendered])
+    found, shown = {}, features(images)
+    change = expected_change()
+    for column, (name, values) in enumerate(scenes.FACTORS.items()):
+        model = LogisticRegression(C=0.1, max_iter=2000).fit(
+            x[:PROBE_IMAGES], y[:PROBE_IMAGES, column]
+        )
+        said, asked = model.predict(shown), factors[:, column]
+        spared = np.array([change[name, value] >= 1 or name == "background" for value in values])
+        if name == "background":  # of those not replaced by the frequent one
+            frequent = values.index(Planted.read().frequent_background)
+            counted = (asked == frequent) | (said != frequent)
+        else:
+            counted = spared[asked]
+        found[name] = {
+            "rendered": float(model.score(x[PROBE_IMAGES:], y[PROBE_IMAGES:, column])),
+            "generated": float((said == asked)[counted].mean()),
+            "counted": int(counted.sum()),
+            "shares": {
+                value: [float((asked == i).mean()), float((said == i).mean())]
+                for i, value in enumerate(values)
+            },
+        }
+    return found
+
+
+def draw(result: dict, path: pathlib.Path) -> None:
+    """One figure: deltas of the covered factors, and the ROC of copies."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.5), width_ratios=(2, 1))
+    size = str(max(map(int, result["verdicts"])))
+    rows = result["verdicts"][size]["relative"]["rows"]
+    change = {" ".join(key): value for key, value in expected_change().items()}
+    names = sorted(rows, key=lambda name: (change[name], name))
+    colours = ["#5776b4" if change[n] < 1 else "#b16243" if change[n] > 1 else "0.6" for n in names]
+    left.bar(range(len(names)), [rows[name]["delta"] - 0.5 for name in names], bottom=0.5,
+             color=colours)  # fmt: skip
+    rules = RULES["relative"]
+    for bound in (rules.suppressed, rules.exaggerated):
+        left.axhline(bound, color="0.3", lw=0.8, ls=":")
+    labels = [f"{name.split(' ', 1)[1]} ({change[name]:.2g}x)" for name in names]
+    left.set_xticks(range(len(names)), labels, rotation=90)
+    left.set_ylabel("delta of the best concept")
+    left.set_ylim(0, 1)
+    left.set_title(f"taught change (x) and delta, {size} images")
+    for name, score in result["copies"]["scores"].items():
+        right.plot(*score["curve"], label=f"{name}: AUROC {score['auroc']:.3f}")
+    right.set_xlabel("share of other pairs")
+    right.set_ylabel("share of memorised pairs")
+    right.set_title("telling copies")
+    right.legend(loc="lower right", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=SIZES[-1])
+    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/planted"))
+    arguments = parser.parse_args()
+    quiet_libraries()
+    n, workdir = arguments.images, arguments.workdir
+    compared, nothing = run_stages(workdir, n)
+    config = runpy.run_path(str(REPO / "configs" / "scenes.py"))["get_config"](f"limit={n}")
+    real = read_codes(compared / "measures" / "real", n)
+    generated = read_codes(compared / "measures" / "scenes", n)
+    other = read_codes(nothing / "measures" / "generated", n)
+    here = [scenes.scene(int(config.real.path), row) for row in range(n)]
+    there = np.array([scenes.scene(int(OTHER_SEED), row).factors for row in range(n)])
+    factors = np.array([scene.factors for scene in here])
+
+    aurocs = auroc_table(other, one_hot(there))
+    best = dict(zip(VALUES, aurocs.max(axis=0).tolist(), strict=True))
+    result = {"images": n, "coverage": {" ".join(value): score for value, score in best.items()}}
+    print(f"(a) covered at AUROC {COVERED}: {sum(s >= COVERED for s in best.values())} of 30")
+    for name in scenes.FACTORS:
+        print("   ", name, {v: round(s, 3) for (factor, v), s in best.items() if factor == name})
+
+    print(
+        "(b) images  form        called  precision  planted found  recall  AUROC  untouched called"
+    )
+    print_nothing = []
+    result["verdicts"], result["nothing"] = {}, {}
+    for size in sorted({size for size in SIZES if size <= n} | {n}):
+        result["verdicts"][str(size)], result["nothing"][str(size)] = {}, {}
+        for form, rules in RULES.items():
+            columns = compare_codes(real[:size], generated[:size], rules)
+            row = judge_factors(columns, aurocs)
+            result["verdicts"][str(size)][form] = row
+            found = f"{row['planted_found']} of {row['planted_covered']}"
+            print(
+                f"    {size:<6}  {form:<10}  {row['n_called']:<6}  {_show(row['precision']):<9}"
+                f"  {found:<13}  {row['recall']:<6.2f}  {_show(row['auroc']):<5}"
+                f"  {row['untouched_called']}"
+            )
+            none = share_called(compare_codes(real[:size], other[:size], rules))
+            result["nothing"][str(size)][form] = none
+            print_nothing.append(
+                f"    {size:<6}  {form:<10}  {none['called']} of {none['eligible']}"
+            )
+    print("(c) real against other real scenes: images  form  concepts called", *print_nothing,
+          sep="\n")  # fmt: skip
+
+    drawn = pixels(compared, n)
+    truth = np.stack([scene.image for scene in here]).astype(np.float64)
+    error = ((drawn - truth) ** 2).mean(axis=(1, 2, 3))
+    psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
+    titled = np.array([scene.caption.startswith(scenes.TITLES) for scene in here])
+    result["copies"] = copies(real, generated, psnr, titled)
+    found = result["copies"]
+    print(
+        f"(d) {found['copied']} of {found['titled']} memorised scenes within {COPY_PSNR} dB"
+        f" (others: {found['copied_others']})"
+    )
+    for name, score in found["scores"].items():
+        print(f"    {name:<24} AUROC {score['auroc']:.4f}, "
+              f"of the first {found['titled']} {score['recall_at_n']:.2f} memorised")  # fmt: skip
+
+    result["probe"] = probe(config, drawn[~titled], factors[~titled])
+    print("(e) as asked for (planted values left out)")
+    for name, row in result["probe"].items():
+        print(f"    {name:<10} {row['generated']:.3f} of {row['counted']} generated images, "
+              f"{row['rendered']:.3f} of rendered ones")  # fmt: skip
+    folder = workdir / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "planted.json", result)
+    draw(result, folder / "planted.png")
+    print(json.dumps({"written": str(folder)}))
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+if __name__ == "__main__":
+    main()
