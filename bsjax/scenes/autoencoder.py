@@ -1,4 +1,8 @@
-"""Trains the scenes world's autoencoder, Stable Diffusion's in small: 8 x 8 latents."""
+"""Trains the scenes world's autoencoder, Stable Diffusion's in small: 8 x 8 latents.
+
+Twice, as Stable Diffusion's was: whole, and then the decoder alone on latents that no longer move,
+which may happen beside the generator's training on them.
+"""
 
 from typing import Any
 
@@ -11,8 +15,10 @@ from jaxtyping import Array, Float
 from bsjax.data import scenes
 from bsjax.generators.latents import make_vae
 
-STREAM = 11
+STREAM, DECODER_STREAM = 11, 13
 BATCH = 8
+TITLED_SHARE = 0.1  # of the decoder's batches: pictures that the generator will know by heart
+DECODING = ("decoder", "post_quant_conv")  # parameters behind the latents
 KL_WEIGHT = 1e-5
 CONFIG = {
     "_class_name": "AutoencoderKL",
@@ -63,12 +69,36 @@ def loss(params: Any, batch: Array, key: Any) -> tuple[Array, dict[str, Array]]:
     """Absolute and squared error of the pixels, and a little of the latents' divergence."""
     mean, log_variance = encode(params, batch)
     latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    error, metrics = _pixel_error(params, latents, batch)
+    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+    return error + KL_WEIGHT * divergence, metrics | {"divergence": divergence}
+
+
+def make_decoder_batch(step: int) -> np.ndarray:
+    """Images [B, 64, 64, 3], some of them titled."""
+    rng = scenes.generator(DECODER_STREAM, step)
+    images = [scenes.plain(rng).image for _ in range(BATCH)]
+    for place in np.flatnonzero(rng.random(BATCH) < TITLED_SHARE):
+        images[place] = scenes.titled(int(rng.integers(len(scenes.TITLES)))).image
+    return np.stack(images)
+
+
+def make_decoder_loss(trained: Any) -> Any:
+    """Error of the pixels by the decoder's parameters; those of the encoder stay as trained."""
+    fixed = {name: tree for name, tree in trained.items() if name not in DECODING}
+
+    def loss(params: Any, batch: Array, key: Any) -> tuple[Array, dict[str, Array]]:
+        del key
+        return _pixel_error(params, encode(fixed, batch)[0], batch)
+
+    return loss
+
+
+def _pixel_error(params, latents, images):
+    """Absolute and squared error of decoded latents, and PSNR."""
     vae = module()
     output = vae.apply({"params": params}, latents, method=vae.decode).sample  # [B, 3, 64, 64]
-    target = jnp.moveaxis(batch.astype(jnp.float32) / 127.5 - 1, -1, 1)
+    target = jnp.moveaxis(images.astype(jnp.float32) / 127.5 - 1, -1, 1)
     squared = jnp.mean((output - target) ** 2)
     absolute = jnp.mean(jnp.abs(output - target))
-    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
-    psnr = -10 * jnp.log10(squared / 4)
-    metrics = {"psnr": psnr, "divergence": divergence}
-    return absolute + 2 * squared + KL_WEIGHT * divergence, metrics
+    return absolute + 2 * squared, {"psnr": -10 * jnp.log10(squared / 4)}

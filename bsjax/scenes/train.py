@@ -1,8 +1,9 @@
 """Trains the scenes world's networks: `python -m bsjax.scenes.train PART --workdir=DIR`.
 
-PART is encoder, autoencoder or generator (which needs the autoencoder's end). Each was made to take
-about an hour or less on two CPU cores; killed at any moment, the same command goes on. The last
-step writes the folder in the hub's layout, with a card, below DIR/weights.
+PART is encoder, autoencoder, decoder or generator. Decoder and generator need the autoencoder's end
+and may train side by side; the generator then writes the decoder too. Each was made to take about
+an hour or less on two CPU cores; killed at any moment, the same command goes on. What it ends with
+is a folder in the hub's layout, with a card, below DIR/weights.
 """
 
 import functools
@@ -17,6 +18,7 @@ from absl import app, flags
 from flax import traverse_util
 
 from bsjax.core.artifacts import atomic_path, package_versions, write_json
+from bsjax.core.errors import UserError
 from bsjax.core.logs import quiet_libraries
 from bsjax.generators.tokenizers import HubTokenizer
 from bsjax.models.dinov2 import VARIANTS
@@ -26,7 +28,8 @@ from bsjax.scenes.fit import fit, read_curves
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and results", required=True)
 STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
 SEED = 0
-ENCODER_STEPS, AUTOENCODER_STEPS, GENERATOR_STEPS = 8000, 4000, 9000
+PARAMS = "params.npz"
+ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 8000, 4000, 4000, 6000
 
 
 def train_encoder(workdir: pathlib.Path, steps: int) -> None:
@@ -43,25 +46,52 @@ def train_encoder(workdir: pathlib.Path, steps: int) -> None:
 
 
 def train_autoencoder(workdir: pathlib.Path, steps: int) -> None:
-    """Pixels to latents and back; writes its parameters for `train_generator`."""
+    """Pixels to latents and back; writes its parameters for the parts that follow."""
     params, seconds = fit(
         workdir / "autoencoder", autoencoder.init(SEED), autoencoder.loss, autoencoder.make_batch,
         steps=steps, peak_learning_rate=1e-3, batch=autoencoder.BATCH,
     )  # fmt: skip
-    flat = traverse_util.flatten_dict(params, sep="/")
-    with atomic_path(workdir / "autoencoder" / "params.npz") as temporary:
-        np.savez(temporary, **flat)
+    write_params(workdir / "autoencoder", params)
     write_card(workdir / "autoencoder", workdir / "autoencoder", "autoencoder", steps, seconds)
+
+
+def train_decoder(workdir: pathlib.Path, steps: int) -> None:
+    """Latents to pixels once more; writes the autoencoder's parameters with the new decoder's."""
+    trained = read_params(workdir / "autoencoder")
+    params, seconds = fit(
+        workdir / "decoder", {name: trained[name] for name in autoencoder.DECODING},
+        autoencoder.make_decoder_loss(trained), autoencoder.make_decoder_batch,
+        steps=steps, peak_learning_rate=1e-3, batch=autoencoder.BATCH,
+    )  # fmt: skip
+    write_params(workdir / "decoder", trained | params)
+    write_card(workdir / "decoder", workdir / "decoder", "decoder", steps, seconds)
+
+
+def write_params(folder: pathlib.Path, params: Any) -> None:
+    """For the parts that follow, in float32."""
+    with atomic_path(folder / PARAMS) as temporary:
+        np.savez(temporary, **traverse_util.flatten_dict(params, sep="/"))
+
+
+def read_params(folder: pathlib.Path) -> Any:
+    """What `write_params` wrote.
+
+    Raises:
+      UserError: the part is not finished.
+    """
+    path = folder / PARAMS
+    if not path.is_file():
+        raise UserError(f"{path} is not there; train the part {folder.name} to its end first")
+    with np.load(path) as arrays:
+        return traverse_util.unflatten_dict(dict(arrays), sep="/")
 
 
 def train_generator(workdir: pathlib.Path, steps: int) -> None:
     """Text encoder and UNet; writes weights/generator, autoencoder included."""
-    with np.load(workdir / "autoencoder" / "params.npz") as arrays:
-        vae = traverse_util.unflatten_dict(dict(arrays), sep="/")
     folder = workdir / "weights" / "generator"
     export.write_tokenizer(folder / "tokenizer", generator.words(), generator.LENGTH)
     tokenizer = HubTokenizer(folder / "tokenizer", "CLIPTokenizerFast")
-    pool = generator.make_pool(workdir / "pool.npz", vae)
+    pool = generator.make_pool(workdir / "pool.npz", read_params(workdir / "autoencoder"))
     scaling = round(1 / float(np.std(pool.latents.astype(np.float32))), 5)
     text = generator.text_config(tokenizer.tokenizer)
     system = generator.system(text, scaling, tokenizer)
@@ -71,6 +101,7 @@ def train_generator(workdir: pathlib.Path, steps: int) -> None:
         functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
         steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH, decay=0.9995,
     )  # fmt: skip
+    vae = read_params(workdir / "decoder")
     for name, tree, config, stem, renames in (
         ("unet", params["unet"], generator.UNET, "diffusion_pytorch_model", ()),
         ("vae", vae, autoencoder.CONFIG | {"scaling_factor": scaling},
@@ -81,7 +112,8 @@ def train_generator(workdir: pathlib.Path, steps: int) -> None:
     write_json(folder / "scheduler" / "scheduler_config.json", generator.SCHEDULER)
     export.write_model_index(folder)
     write_card(folder, workdir / "generator", "generator", steps, seconds)
-    shutil.copy(workdir / "autoencoder" / "card.json", folder / "vae" / "card.json")
+    for part in ("autoencoder", "decoder"):
+        shutil.copy(workdir / part / "card.json", folder / "vae" / f"{part}.json")
 
 
 def write_card(
@@ -104,6 +136,7 @@ def write_card(
 PARTS: dict[str, tuple[Callable[[pathlib.Path, int], Any], int]] = {
     "encoder": (train_encoder, ENCODER_STEPS),
     "autoencoder": (train_autoencoder, AUTOENCODER_STEPS),
+    "decoder": (train_decoder, DECODER_STEPS),
     "generator": (train_generator, GENERATOR_STEPS),
 }
 

@@ -77,13 +77,17 @@ def test_targets_by_hand():
 
 
 def test_losses_are_finite_and_have_gradients():
-    for part, batch in (
-        (encoder, encoder.make_batch(0)),
-        (autoencoder, autoencoder.make_batch(0)),
+    trained = autoencoder.init(0)
+    decoding = {name: trained[name] for name in autoencoder.DECODING}
+    decoder_loss = autoencoder.make_decoder_loss(trained)
+    for loss, params, batch in (
+        (encoder.loss, encoder.init(0), encoder.make_batch(0)),
+        (autoencoder.loss, trained, autoencoder.make_batch(0)),
+        (decoder_loss, decoding, autoencoder.make_decoder_batch(0)),
     ):
         batch = jax.tree.map(lambda leaf: leaf[:2], batch)
-        grad = jax.jit(jax.grad(part.loss, has_aux=True))
-        grads, metrics = grad(part.init(0), batch, jax.random.key(0))
+        grad = jax.jit(jax.grad(loss, has_aux=True))
+        grads, metrics = grad(params, batch, jax.random.key(0))
         assert all(np.isfinite(value) for value in metrics.values())
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
@@ -149,3 +153,10 @@ def test_each_word_of_a_caption_is_one_token(tmp_path):
         n_tokens = len(caption.replace(",", " ,").split()) + 2
         end = tokenizer.tokenizer.eos_token_id
         assert list(ids).index(end) == n_tokens - 1, caption
+
+
+def test_the_decoder_sees_titled_scenes_among_others():
+    titled = {scenes.titled(number).image.tobytes() for number in range(len(scenes.TITLES))}
+    seen = [image.tobytes() in titled for step in range(40)
+            for image in autoencoder.make_decoder_batch(step)]  # fmt: skip
+    assert 0.04 < np.mean(seen) < 0.2
