@@ -170,12 +170,16 @@ class ShardStore:
         place[kept] = np.arange(kept.size, dtype=np.int32)
         top_rows = np.where(last["top_rows"] >= 0, place[last["top_rows"]], -1).astype(np.int32)
         maps = np.zeros((*top_rows.shape, self.grid.h, self.grid.w), np.float16)
-        first_row = 0
+        on_no_patch = np.flatnonzero((top_rows[:, 0] < 0) & (self._totals.fires > 0))
+        first_row, energies = 0, []
         for i in range(self._n_shards):
             shard = self._load(i)
             codes = _unpack("token", shard, self.n_concepts)
             activation_maps.fill_maps(maps, top_rows, codes, first_row, self.grid)
+            energies.append(_unpack("image", shard, self.n_concepts)[:, on_no_patch])
             first_row += shard["rows"].size
+        energies = sp.csr_array(sp.vstack(energies, format="csr"))
+        top_rows[on_no_patch] = streaming.top_by_energy(energies, top_rows.shape[1])
         with atomic_path(self.folder / "top_images.npz") as temporary:
             np.savez_compressed(temporary, images=top_rows, scores=last["top_scores"], maps=maps)
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
 from bsjax.core.dims import Grid
@@ -107,6 +108,26 @@ def update_top_images(
     best, place = jax.lax.top_k(scores, n_top)  # [K, L]
     kept = jnp.take_along_axis(candidates, place, axis=1)
     return TopImages(scores=best, rows=jnp.where(best > 0, kept, -1))
+
+
+def top_by_energy(image_codes: sp.csr_array, n_top: int) -> np.ndarray:
+    """Images with the largest energy of each concept, best first [K, L]; -1 where none are left.
+
+    Differs: the reference ranks by patches alone and shows nothing for a concept that fires on
+    class and register tokens only. Those are ranked by this.
+
+    Args:
+      image_codes: energies [n, K]. Of equal ones the image seen first stays in front.
+      n_top: L.
+    """
+    by_concept = image_codes.tocsc()
+    rows = np.full((image_codes.shape[1], n_top), -1, np.int32)
+    for concept in range(image_codes.shape[1]):
+        part = slice(by_concept.indptr[concept], by_concept.indptr[concept + 1])
+        images, energies = by_concept.indices[part], by_concept.data[part]
+        order = np.lexsort((images, -energies))[:n_top]
+        rows[concept, : order.size] = images[order]
+    return rows
 
 
 class Totals(NamedTuple):

@@ -78,6 +78,16 @@ def test_the_whole_path(config, workdir):
     assert "scenes against real" in page
 
 
+def test_concepts_of_registers_have_top_images_too(workdir):
+    """A count is no matter of one place: what stands for it fires on no patch."""
+    folder = workdir / "measures" / "real"
+    fires = pq.read_table(folder / "concepts.parquet")["fires"].to_numpy()
+    with np.load(folder / "top_images.npz") as top:
+        has_images, has_map = top["images"][:, 0] >= 0, top["maps"].any(axis=(1, 2, 3))
+    np.testing.assert_array_equal(has_images, fires > 0)
+    assert (has_images & ~has_map).any()
+
+
 def test_pictures_show_what_was_asked_for_but_for_the_gaps(config, workdir):
     """The mean colour of what differs from the background is the one asked for, mostly."""
     records = inputs.load_set(config, "real").images.records

@@ -111,6 +111,12 @@ def test_sums_of_compact_codes_are_those_of_dense_ones(n_kept):
     np.testing.assert_array_equal(got.present, (kept.sum(1) > 0).sum(0))
 
 
+def test_images_by_energy_where_no_patch_fires():
+    energies = sp.csr_array(np.array([[0.0, 2.0], [3.0, 2.0], [5.0, 0.0]]))
+    rows = streaming.top_by_energy(energies, 3)
+    np.testing.assert_array_equal(rows, [[2, 1, -1], [0, 1, -1]])
+
+
 def test_words_are_those_that_the_top_images_share():
     captions = ["a red cat", "a red dog", "a blue cat", "a blue house", "a blue tree"]
     got = words.describe_concepts(captions, np.array([[0, 1], [-1, -1]]))
