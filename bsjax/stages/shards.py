@@ -169,19 +169,29 @@ class ShardStore:
         place = np.full(n, -1, np.int32)
         place[kept] = np.arange(kept.size, dtype=np.int32)
         top_rows = np.where(last["top_rows"] >= 0, place[last["top_rows"]], -1).astype(np.int32)
-        maps = np.zeros((*top_rows.shape, self.grid.h, self.grid.w), np.float16)
-        on_no_patch = np.flatnonzero((top_rows[:, 0] < 0) & (self._totals.fires > 0))
-        first_row, energies = 0, []
+        self._add_off_patches(top_rows)
+        codes = np.zeros((*top_rows.shape, self.grid.n_tokens), np.float16)
+        first_row = 0
         for i in range(self._n_shards):
             shard = self._load(i)
-            codes = _unpack("token", shard, self.n_concepts)
-            activation_maps.fill_maps(maps, top_rows, codes, first_row, self.grid)
-            energies.append(_unpack("image", shard, self.n_concepts)[:, on_no_patch])
+            token_codes = _unpack("token", shard, self.n_concepts)
+            activation_maps.fill_codes(codes, top_rows, token_codes, first_row)
             first_row += shard["rows"].size
-        energies = sp.csr_array(sp.vstack(energies, format="csr"))
-        top_rows[on_no_patch] = streaming.top_by_energy(energies, top_rows.shape[1])
+        special, patches = np.split(codes, [self.grid.n_special], axis=2)
+        maps = patches.reshape(*top_rows.shape, self.grid.h, self.grid.w)
         with atomic_path(self.folder / "top_images.npz") as temporary:
-            np.savez_compressed(temporary, images=top_rows, scores=last["top_scores"], maps=maps)
+            np.savez_compressed(
+                temporary, images=top_rows, scores=last["top_scores"], maps=maps, special=special
+            )
+
+    def _add_off_patches(self, top_rows: np.ndarray) -> None:
+        """Fills the rows [K, L] of concepts that fire on class and register tokens alone."""
+        found = np.flatnonzero((top_rows[:, 0] < 0) & (self._totals.fires > 0))
+        if found.size:
+            shards = map(self._load, range(self._n_shards))
+            parts = [_unpack("image", shard, self.n_concepts)[:, found] for shard in shards]
+            energies = sp.csr_array(sp.vstack(parts, format="csr"))
+            top_rows[found] = streaming.top_by_energy(energies, top_rows.shape[1])
 
     def _merge_runs(self) -> None:
         """Merges runs of equal length once FAN_IN of them stand side by side."""
