@@ -15,6 +15,7 @@ from scipy import ndimage
 
 VERSION = 1  # of all that follows from a seed
 SIZE = 64  # pixels
+SHIFT = 16  # pixels between two places at which a texture may begin
 CELLS = 3  # objects lie in distinct cells of a 3 x 3 grid
 MAX_COUNT = 4
 SHAPES = (
@@ -150,7 +151,7 @@ def render(
     factors: Factors, rng: np.random.Generator
 ) -> tuple[UInt8[np.ndarray, "64 64 3"], Bool[np.ndarray, "64 64"]]:
     """Image and mask; where, how large, how lit follows from `rng`."""
-    top, left = rng.integers(0, SIZE, 2)
+    top, left = SHIFT * rng.integers(0, SIZE // SHIFT, 2)
     tile = textures()[factors.background]
     canvas = tile[top : top + SIZE, left : left + SIZE].copy()  # [64, 64, 3] in [0, 1]
     colour = np.asarray(COLOURS[FACTORS["colour"][factors.colour]], np.float32) / 255

@@ -1,7 +1,7 @@
 """Trains the scenes world's autoencoder, Stable Diffusion's in small: 8 x 8 latents.
 
-Twice, as Stable Diffusion's was: whole, and then the decoder alone on latents that no longer move,
-which may happen beside the generator's training on them.
+Objects are a tenth of a picture and nearly all of what a caption says: their pixels count more.
+Titled scenes are among the pictures, as they are among those that the generator learns from.
 """
 
 from typing import Any
@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 from diffusers import FlaxAutoencoderKL
 from jaxtyping import Array, Float
+from scipy import ndimage
 
 from bsjax.data import scenes
 from bsjax.generators.latents import make_vae
+from bsjax.scenes.fit import stack
 
-STREAM, DECODER_STREAM = 11, 13
+STREAM = 11
 BATCH = 8
-TITLED_SHARE = 0.1  # of the decoder's batches: pictures that the generator will know by heart
-DECODING = ("decoder", "post_quant_conv")  # parameters behind the latents
+TITLED_SHARE = 0.1
+OBJECT_WEIGHT = 4.0  # of the error in pixels of objects and beside them
 KL_WEIGHT = 1e-5
 CONFIG = {
     "_class_name": "AutoencoderKL",
@@ -46,10 +48,16 @@ def init(seed: int) -> Any:
     return jax.jit(module().init)(jax.random.key(seed), images)["params"]
 
 
-def make_batch(step: int) -> np.ndarray:
-    """Images [B, 64, 64, 3]."""
+def make_batch(step: int) -> dict[str, np.ndarray]:
+    """Images [B, 64, 64, 3] and the weights of their pixels [B, 64, 64]."""
     rng = scenes.generator(STREAM, step)
-    return np.stack([scenes.plain(rng).image for _ in range(BATCH)])
+    parts = [scenes.plain(rng) for _ in range(BATCH)]
+    for place in np.flatnonzero(rng.random(BATCH) < TITLED_SHARE):
+        parts[place] = scenes.titled(int(rng.integers(len(scenes.TITLES))))
+    batch = stack(parts)
+    near = ndimage.binary_dilation(batch["mask"], np.ones((1, 3, 3)), iterations=2)
+    weights = np.where(near, OBJECT_WEIGHT, 1.0).astype(np.float32)
+    return {"image": batch["image"], "weight": weights}
 
 
 def encode(params: Any, images: Array) -> tuple[Float[Array, "B 8 8 c"], Float[Array, "B 8 8 c"]]:
@@ -65,40 +73,15 @@ def encode(params: Any, images: Array) -> tuple[Float[Array, "B 8 8 c"], Float[A
     return found.mean, found.logvar
 
 
-def loss(params: Any, batch: Array, key: Any) -> tuple[Array, dict[str, Array]]:
+def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
     """Absolute and squared error of the pixels, and a little of the latents' divergence."""
-    mean, log_variance = encode(params, batch)
+    mean, log_variance = encode(params, batch["image"])
     latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
-    error, metrics = _pixel_error(params, latents, batch)
-    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
-    return error + KL_WEIGHT * divergence, metrics | {"divergence": divergence}
-
-
-def make_decoder_batch(step: int) -> np.ndarray:
-    """Images [B, 64, 64, 3], some of them titled."""
-    rng = scenes.generator(DECODER_STREAM, step)
-    images = [scenes.plain(rng).image for _ in range(BATCH)]
-    for place in np.flatnonzero(rng.random(BATCH) < TITLED_SHARE):
-        images[place] = scenes.titled(int(rng.integers(len(scenes.TITLES)))).image
-    return np.stack(images)
-
-
-def make_decoder_loss(trained: Any) -> Any:
-    """Error of the pixels by the decoder's parameters; those of the encoder stay as trained."""
-    fixed = {name: tree for name, tree in trained.items() if name not in DECODING}
-
-    def loss(params: Any, batch: Array, key: Any) -> tuple[Array, dict[str, Array]]:
-        del key
-        return _pixel_error(params, encode(fixed, batch)[0], batch)
-
-    return loss
-
-
-def _pixel_error(params, latents, images):
-    """Absolute and squared error of decoded latents, and PSNR."""
     vae = module()
     output = vae.apply({"params": params}, latents, method=vae.decode).sample  # [B, 3, 64, 64]
-    target = jnp.moveaxis(images.astype(jnp.float32) / 127.5 - 1, -1, 1)
-    squared = jnp.mean((output - target) ** 2)
-    absolute = jnp.mean(jnp.abs(output - target))
-    return absolute + 2 * squared, {"psnr": -10 * jnp.log10(squared / 4)}
+    target = jnp.moveaxis(batch["image"].astype(jnp.float32) / 127.5 - 1, -1, 1)
+    error = output - target
+    weight = (batch["weight"] / jnp.mean(batch["weight"]))[:, None]
+    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+    metrics = {"psnr": -10 * jnp.log10(jnp.mean(error**2) / 4), "divergence": divergence}
+    return jnp.mean(weight * (jnp.abs(error) + 2 * error**2)) + KL_WEIGHT * divergence, metrics

@@ -77,13 +77,9 @@ def test_targets_by_hand():
 
 
 def test_losses_are_finite_and_have_gradients():
-    trained = autoencoder.init(0)
-    decoding = {name: trained[name] for name in autoencoder.DECODING}
-    decoder_loss = autoencoder.make_decoder_loss(trained)
     for loss, params, batch in (
         (encoder.loss, encoder.init(0), encoder.make_batch(0)),
-        (autoencoder.loss, trained, autoencoder.make_batch(0)),
-        (decoder_loss, decoding, autoencoder.make_decoder_batch(0)),
+        (autoencoder.loss, autoencoder.init(0), autoencoder.make_batch(0)),
     ):
         batch = jax.tree.map(lambda leaf: leaf[:2], batch)
         grad = jax.jit(jax.grad(loss, has_aux=True))
@@ -155,8 +151,11 @@ def test_each_word_of_a_caption_is_one_token(tmp_path):
         assert list(ids).index(end) == n_tokens - 1, caption
 
 
-def test_the_decoder_sees_titled_scenes_among_others():
+def test_the_autoencoder_sees_titled_scenes_among_others():
     titled = {scenes.titled(number).image.tobytes() for number in range(len(scenes.TITLES))}
-    seen = [image.tobytes() in titled for step in range(40)
-            for image in autoencoder.make_decoder_batch(step)]  # fmt: skip
+    batches = [autoencoder.make_batch(step) for step in range(40)]
+    seen = [image.tobytes() in titled for batch in batches for image in batch["image"]]
     assert 0.04 < np.mean(seen) < 0.2
+    weight = batches[0]["weight"]
+    assert set(np.unique(weight)) == {1.0, autoencoder.OBJECT_WEIGHT}
+    assert 0.03 < (weight > 1).mean() < 0.5
