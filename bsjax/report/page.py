@@ -1,4 +1,4 @@
-"""report/index.html: one static page that opens from disk and asks the network for nothing."""
+"""report/summary.html: one page without scripts or files beside it, to print or to send."""
 
 import functools
 import itertools
@@ -12,7 +12,7 @@ from bsjax import __version__
 from bsjax.core.artifacts import atomic_path
 from bsjax.report.figures import draw_all
 from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
-from bsjax.report.tables import Comparison, Measured, rank, read_comparison
+from bsjax.report.tables import Comparison, Measured, rank
 from bsjax.stats import divergences, verdicts
 
 CAPTIONS = {
@@ -27,27 +27,27 @@ CAPTIONS = {
 }
 
 
-def write_report(
-    workdir: pathlib.Path,
-    sets: list[str],
+def write_summary(
+    folder: pathlib.Path,
+    comparisons: list[Comparison],
     load_thumbnail: LoadThumbnail,
     n_concepts: int = 24,
     n_images: int = 6,
+    n_pairs: int = 12,
 ) -> pathlib.Path:
-    """Writes report/index.html and report/figures/ of the named comparisons.
+    """Writes summary.html and figures/ of comparisons.
 
     Args:
-      workdir: holds measures/ and comparisons/.
-      sets: names of comparisons.
+      folder: of the report.
+      comparisons: all against the same real images.
       load_thumbnail: reads what the encoder saw of an image file.
       n_concepts: concepts shown under each heading.
       n_images: top images shown of each arm.
+      n_pairs: nearest pairs shown.
 
     Returns:
       Path of the page.
     """
-    comparisons = [read_comparison(workdir, name) for name in sets]
-    folder = workdir / "report"
     load = functools.cache(functools.partial(image_uri, load_thumbnail))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bsjax.report"),
@@ -56,19 +56,24 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("index.html.j2").render(
+    page = environment.get_template("summary.html.j2").render(
         version=__version__,
-        sets=[_section(c, folder, load, n_concepts, n_images) for c in comparisons],
+        sets=[_section(c, folder, load, n_concepts, n_images, n_pairs) for c in comparisons],
         correlations=_correlations(comparisons),
     )
-    path = folder / "index.html"
+    path = folder / "summary.html"
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return path
 
 
 def _section(
-    comparison: Comparison, folder: pathlib.Path, load, n_concepts: int, n_images: int
+    comparison: Comparison,
+    folder: pathlib.Path,
+    load,
+    n_concepts: int,
+    n_images: int,
+    n_pairs: int,
 ) -> dict[str, Any]:
     """Everything that the template shows of one comparison."""
     rankings = rank(comparison, n_concepts)
@@ -96,7 +101,7 @@ def _section(
             }
             for ranking in rankings
         ],
-        "copies": [_pair(comparison, row, load) for row in comparison.datapoints],
+        "copies": [_pair(comparison, row, load) for row in comparison.datapoints[:n_pairs]],
     }
 
 

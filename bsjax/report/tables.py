@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
+import scipy.sparse as sp
 
 from bsjax.core.artifacts import REAL, require_manifest
 from bsjax.stats import verdicts
@@ -18,7 +19,11 @@ class Measured(NamedTuple):
     place: dict[str, int]  # row of each key
     keys: list[str]
     top_rows: np.ndarray  # [K, L]
-    maps: np.ndarray  # [K, L, h, w]
+    maps: np.ndarray  # [K, L, h, w] codes of patches
+    special: np.ndarray  # [K, L, 1 + registers] codes of class token and registers
+    codes: sp.csr_array  # [n, K] image codes
+    cooccurrence: sp.csr_array  # [K, K]
+    manifest: dict[str, Any]
     resize: int
     crop: int
 
@@ -28,7 +33,7 @@ class Comparison(NamedTuple):
 
     name: str
     columns: dict[str, np.ndarray]  # of concepts.parquet, [K] each
-    datapoints: list[dict[str, Any]]  # memorised first
+    datapoints: list[dict[str, Any]]  # every pair, memorised first
     manifest: dict[str, Any]
     real: Measured
     generated: Measured
@@ -49,7 +54,7 @@ class Ranking(NamedTuple):
     n_found: int  # concepts with the verdict; 0: the strongest others are shown instead
 
 
-def read_comparison(workdir: pathlib.Path, name: str, n_datapoints: int = 12) -> Comparison:
+def read_comparison(workdir: pathlib.Path, name: str) -> Comparison:
     """Reads comparisons/<name>/ and the measures of both arms.
 
     Raises:
@@ -59,7 +64,7 @@ def read_comparison(workdir: pathlib.Path, name: str, n_datapoints: int = 12) ->
     manifest = require_manifest(folder, "compare")
     table = pq.read_table(folder / "concepts.parquet")
     columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
-    datapoints = pq.read_table(folder / "datapoints.parquet").slice(0, n_datapoints).to_pylist()
+    datapoints = pq.read_table(folder / "datapoints.parquet").to_pylist()
     arms = (_read_measured(workdir / "measures" / arm) for arm in (REAL, name))
     return Comparison(name, columns, datapoints, manifest, *arms)
 
@@ -76,6 +81,10 @@ def _read_measured(folder: pathlib.Path) -> Measured:
             keys=keys,
             top_rows=top["images"],
             maps=top["maps"],
+            special=top["special"],
+            codes=sp.csr_array(sp.load_npz(folder / "image_codes.npz")),
+            cooccurrence=sp.csr_array(sp.load_npz(folder / "cooccurrence.npz")),
+            manifest=manifest,
             resize=manifest["config"]["encoder.resize"],
             crop=manifest["config"]["encoder.crop"],
         )

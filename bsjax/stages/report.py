@@ -1,23 +1,62 @@
 """report: measures and comparisons -> report/index.html, figures and tables.
 
-Reads every comparison in the workdir; always written anew, which takes seconds.
+Reads every comparison in the workdir, and the dictionary for the map; always written anew, the map
+aside.
 """
 
 import pathlib
 
 import ml_collections
+import numpy as np
 from absl import logging
 
-from bsjax.core.artifacts import MANIFEST
+from bsjax.convert.rasae import TRAINED, load_rasae
+from bsjax.core.artifacts import MANIFEST, write_json
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
-from bsjax.report.page import write_report
+from bsjax.report.card import run_card
+from bsjax.report.exchange import write_enriched
+from bsjax.report.explorer.site import write_site
+from bsjax.report.layout import place_concepts
+from bsjax.report.names import read_names
+from bsjax.report.page import CAPTIONS, write_summary
+from bsjax.report.tables import Comparison, read_comparison
 
 
 def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """Writes the report over all finished comparisons of the workdir."""
-    del config
+    workdir = pathlib.Path(workdir)
     sets = sorted(path.parent.name for path in (workdir / "comparisons").glob(f"*/{MANIFEST}"))
     if not sets:
         raise UserError(f"{workdir / 'comparisons'} holds no comparison; run `bsjax compare` first")
-    logging.info("report: %s", write_report(workdir, sets, thumbnail))
+    comparisons = [read_comparison(workdir, name) for name in sets]
+    folder = workdir / "report"
+    write_summary(folder, comparisons, thumbnail)
+    places = _places(config, workdir, comparisons[0])
+    cards = [run_card(workdir, comparison) for comparison in comparisons]
+    for comparison, card in zip(comparisons, cards, strict=True):
+        write_json(folder / f"{comparison.name}__card.json", card)
+        write_enriched(folder, comparison, places)
+    names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]])
+    figures = [
+        (f"{name}_{figure}", f"{name}: {text}")
+        for name in sets
+        for figure, text in CAPTIONS.items()
+    ]
+    path = write_site(folder, comparisons, places, names, cards, figures, thumbnail)
+    logging.info("report: %s", path)
+
+
+def _places(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, comparison: Comparison
+) -> np.ndarray:
+    """The map of the dictionary; by fires and energy where the SAE is not at hand."""
+    weights = config.sae.weights or str(workdir / "sae" / TRAINED)
+    try:
+        sae = load_rasae(weights)
+    except UserError as error:
+        logging.warning("no map of the dictionary, concepts lie by fires and energy: %s", error)
+        columns = comparison.columns
+        axes = columns["fires_real"], columns["energy_real"]
+        return np.log1p(np.stack(axes, axis=1)).astype(np.float32)
+    return place_concepts(workdir / "report", sae.dictionary, sae.digest)

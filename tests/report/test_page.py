@@ -6,81 +6,16 @@ import io
 import re
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from bsjax.core.artifacts import write_manifest
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
 from bsjax.report.overlays import heat_uri
-from bsjax.report.page import write_report
+from bsjax.report.page import write_summary
 from bsjax.report.tables import rank, read_comparison
 from bsjax.stats import verdicts
-
-EVIL = '<img src=x onerror=alert(1)> & "quoted" $x$'
-COUNTS = {"pairs": 4, "unpaired_real": 0, "unpaired_generated": 1}
-SETTINGS = {
-    "compare.form": "relative",
-    "compare.temperature": 0.4,
-    "compare.suppressed": 0.1,
-    "compare.exaggerated": 0.9,
-    "compare.fdr": 0.05,
-    "compare.min_images": 10,
-}
-
-
-def finish(folder, stage, config, counts=COUNTS, notes=()):
-    write_manifest(folder, stage=stage, config=config, parents={}, counts=counts, notes=notes)
-
-
-def write_arm(workdir, name, n_concepts):
-    """Measures of four images, of which the last file is gone."""
-    folder = workdir / "measures" / name
-    folder.mkdir(parents=True)
-    paths = []
-    for i in range(4):
-        paths.append(str(folder / f"{i}.png"))
-        if i < 3:
-            Image.new("RGB", (30, 30), (80 * i, 20, 60)).save(paths[-1])
-    captions = [EVIL, "two", "three", "four"] if name == "real" else ["", "", "", ""]
-    table = {"key": ["a", "b", "c", "d"], "caption": captions, "path": paths}
-    pq.write_table(pa.table(table), folder / "images.parquet")
-    np.savez(
-        folder / "top_images.npz",
-        images=np.tile(np.array([0, 3, -1], np.int32), (n_concepts, 1)),
-        maps=np.ones((n_concepts, 3, 2, 2), np.float16),
-    )
-    finish(folder, "measure", {"encoder.resize": 28, "encoder.crop": 28})
-
-
-def write_comparison(workdir, name, kinds, notes=()):
-    n = len(kinds)
-    folder = workdir / "comparisons" / name
-    folder.mkdir(parents=True)
-    delta = np.array(
-        [{verdicts.SUPPRESSED: 0.02, verdicts.EXAGGERATED: 0.97}.get(k, 0.45) for k in kinds]
-    )
-    columns = {
-        "concept": np.arange(n, dtype=np.int32),
-        "delta": delta,
-        "delta_low": delta - 0.01,
-        "delta_high": delta + 0.01,
-        "relative": 0.4 * np.log(delta / (1 - delta)) + 0.01 * np.arange(n),
-        "difference": delta - 0.5,
-        "q": np.full(n, 0.01),
-        "verdict": kinds,
-        "words": [EVIL] * n,
-    }
-    for arm in ("real", "generated"):
-        columns |= {f"{c}_{arm}": np.full(n, 0.5) for c in ("energy", "prevalence", "fires")}
-    pq.write_table(pa.table(columns), folder / "concepts.parquet")
-    pairs = {"rank": [1], "key": ["a"], "caption": [EVIL], "row_real": [0], "row_generated": [3]}
-    pairs |= {"cosine": [0.99], "absolute_difference": [0.1]}
-    pq.write_table(pa.table(pairs), folder / "datapoints.parquet")
-    counts = {kind.replace(" ", "_"): kinds.count(kind) for kind in verdicts.KINDS}
-    finish(folder, "compare", SETTINGS, COUNTS | counts, notes)
+from tests.report.artifacts import EVIL, write_arm, write_comparison
 
 
 def build(workdir, sets, notes=()):
@@ -90,7 +25,8 @@ def build(workdir, sets, notes=()):
     for name, kinds in sets.items():
         write_arm(workdir, name, n_concepts)
         write_comparison(workdir, name, kinds, notes)
-    return write_report(workdir, list(sets), thumbnail).read_text()
+    comparisons = [read_comparison(workdir, name) for name in sets]
+    return write_summary(workdir / "report", comparisons, thumbnail).read_text()
 
 
 class Page(html.parser.HTMLParser):
@@ -166,7 +102,7 @@ def test_ranking_is_by_strength_within_the_verdict(tmp_path):
 def test_an_unfinished_stage_is_named(tmp_path):
     write_arm(tmp_path, "real", 4)
     with pytest.raises(UserError, match="run `bsjax compare` to the end first"):
-        write_report(tmp_path, ["generated"], thumbnail)
+        read_comparison(tmp_path, "generated")
 
 
 def test_heat_map_is_brightest_where_the_concept_fires_most():

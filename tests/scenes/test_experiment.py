@@ -74,7 +74,7 @@ def test_the_whole_path(config, workdir):
     assert manifest["notes"] == []  # nothing is untrained
     rows = pq.read_table(comparison / "concepts.parquet").to_pylist()
     assert len(rows) == inputs.load_rasae(config.sae.weights).n_concepts
-    page = (workdir / "report" / "index.html").read_text()
+    page = (workdir / "report" / "summary.html").read_text()
     assert "scenes against real" in page
 
 

@@ -384,4 +384,4 @@ def test_whole_experiment_from_a_saved_repository(name, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     assert "40 pairs" in done.stdout
     assert "UNTRAINED GENERATOR" not in done.stdout
-    assert (tmp_path / "w" / "report" / "index.html").stat().st_size > 100_000
+    assert (tmp_path / "w" / "report" / "summary.html").stat().st_size > 100_000

@@ -167,8 +167,9 @@ def test_compare_and_report(config, tmp_path):
     folder = tmp_path / "comparisons" / "generated"
     assert correlate(folder, folder) == pytest.approx(1)
     report(config, tmp_path)
-    page = (tmp_path / "report" / "index.html").read_text()
-    assert "http" not in page.replace("http-equiv", "")
+    for name in ("summary.html", "index.html"):
+        page = (tmp_path / "report" / name).read_text()
+        assert "http" not in page.replace("http-equiv", "")
     assert (tmp_path / "report" / "figures" / "generated_histogram.png").stat().st_size > 1000
 
 

@@ -1,0 +1,1 @@
+"""The explorer: a static folder that shows every concept, image and model in a browser."""

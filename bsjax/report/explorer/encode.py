@@ -1,0 +1,33 @@
+"""Data as scripts: a page opened from disk may load scripts, but may fetch nothing.
+
+Each file calls `bsjaxReceive(name, payload)`; arrays are base64 of their little-endian bytes, large
+ones deflated.
+"""
+
+import base64
+import json
+import pathlib
+import zlib
+from typing import Any
+
+import numpy as np
+
+from bsjax.core.artifacts import atomic_path
+
+
+def pack(array: np.ndarray, dtype: str, deflate: bool = False) -> dict[str, Any]:
+    """An array for the page: {"dtype", "shape", "data", "deflate"}."""
+    array = np.ascontiguousarray(array, np.dtype(dtype).newbyteorder("<"))
+    data = array.tobytes()
+    if deflate:
+        data = zlib.compress(data, 6)
+    text = base64.b64encode(data).decode()
+    return {"dtype": dtype, "shape": list(array.shape), "data": text, "deflate": deflate}
+
+
+def write_data(folder: pathlib.Path, name: str, payload: Any) -> None:
+    """Writes `folder`/`name`.js, which hands `payload` to the page under that name."""
+    # Inside a script of its own JSON is JavaScript; no markup can end it.
+    text = json.dumps(payload, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    with atomic_path(folder / f"{name}.js") as temporary:
+        temporary.write_text(f"bsjaxReceive({json.dumps(name)},{text});\n", encoding="ascii")

@@ -1,0 +1,256 @@
+"""Writes the explorer's data: what the page shows of comparisons, loaded when asked for.
+
+site            everything about the run but the concepts' columns
+columns/<set>   numbers of every concept, one array a column
+pairs/<set>     image pairs, nearest copies first
+histograms/<set>/<chunk>, concepts/<arm>/<chunk>, thumbnails/<arm>/<chunk>
+                what a concept's panel needs, loaded chunk by chunk
+
+An arm is "0" for the real images and i + 1 for set i: names of sets never become file names.
+"""
+
+import base64
+import functools
+import io
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from PIL import Image
+
+from bsjax import __version__
+from bsjax.report.explorer.bundle import write_static
+from bsjax.report.explorer.encode import pack, write_data
+from bsjax.report.overlays import LoadThumbnail
+from bsjax.report.tables import Comparison, Measured
+from bsjax.stats import divergences, verdicts
+
+CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK = 128, 64
+THUMBNAIL = 128  # pixels
+N_BINS = 20
+N_TOGETHER = 8  # co-occurring concepts shown
+N_SEARCHED = 4  # top images whose captions the search looks at
+N_SHARED = 3  # concepts that both images of a pair show most
+COLUMNS = (
+    "delta", "delta_low", "delta_high", "delta_relative", "delta_difference", "relative",
+    "difference", "energy_real", "energy_generated", "prevalence_real", "prevalence_generated",
+    "fires_real", "fires_generated", "p", "q",
+)  # fmt: skip
+
+
+def write_site(
+    folder: pathlib.Path,
+    comparisons: Sequence[Comparison],
+    places: np.ndarray,
+    names: Sequence[str],
+    cards: Sequence[Mapping[str, str]],
+    figures: Sequence[str],
+    load_thumbnail: LoadThumbnail,
+) -> pathlib.Path:
+    """Writes the page and its data.
+
+    Args:
+      folder: of the report.
+      comparisons: the sets to show, all against the same real images.
+      places: [K, 2] of the concepts on the map.
+      names: of the concepts.
+      cards: a set's run card: heading -> text.
+      figures: files in `folder`/figures to show.
+      load_thumbnail: reads what the encoder saw of an image file.
+
+    Returns:
+      Path of the page.
+    """
+    data = folder / "data"
+    write_static(folder)
+    write_data(data, "site", site_payload(comparisons, places, names, cards, figures))
+    for i, comparison in enumerate(comparisons):
+        write_data(data, f"columns/{i}", columns_payload(comparison.columns))
+        write_data(data, f"pairs/{i}", pairs_payload(comparison))
+        for chunk, payload in histogram_payloads(comparison):
+            write_data(data, f"histograms/{i}/{chunk}", payload)
+    arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
+    for i, arm in enumerate(arms):
+        for chunk, payload in concept_payloads(arm):
+            write_data(data, f"concepts/{i}/{chunk}", payload)
+        for chunk, payload in thumbnail_payloads(arm, load_thumbnail):
+            write_data(data, f"thumbnails/{i}/{chunk}", payload)
+    return folder / "index.html"
+
+
+def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
+    """All that the page needs before it can draw."""
+    real = comparisons[0].real
+    sets = []
+    for comparison, card in zip(comparisons, cards, strict=True):
+        settings = comparison.manifest["config"]
+        sets.append(
+            {
+                "name": comparison.name,
+                "form": settings["compare.form"],
+                "temperature": settings["compare.temperature"],
+                "suppressed": settings["compare.suppressed"],
+                "exaggerated": settings["compare.exaggerated"],
+                "fdr": settings["compare.fdr"],
+                "min_images": settings["compare.min_images"],
+                "counts": comparison.manifest["counts"],
+                "notes": comparison.manifest["notes"],
+                "card": dict(card),
+            }
+        )
+    r = [
+        [_finite(divergences.correlation(a.columns, b.columns)) for b in comparisons]
+        for a in comparisons
+    ]
+    return {
+        "version": __version__,
+        "sets": sets,
+        "correlations": r,
+        "names": list(names),
+        "places": pack(places, "float32"),
+        "top": pack(real.top_rows[:, :N_SEARCHED], "int32"),
+        "keys": real.keys,
+        "captions": real.captions,
+        "chunk": {"concepts": CONCEPTS_PER_CHUNK, "images": IMAGES_PER_CHUNK},
+        "verdicts": list(verdicts.KINDS),
+        "figures": list(figures),
+    }
+
+
+def columns_payload(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Numbers of every concept of a set."""
+    payload = {name: pack(columns[name], "float32") for name in COLUMNS}
+    kinds = {kind: i for i, kind in enumerate(verdicts.KINDS)}
+    payload["verdict"] = pack(np.array([kinds[v] for v in columns["verdict"]]), "uint8")
+    return payload
+
+
+def pairs_payload(comparison: Comparison) -> dict[str, Any]:
+    """Pairs in the order of the table, with the concepts that both images show."""
+    rows = comparison.datapoints
+    columns = {name: np.array([row[name] for row in rows])
+               for name in ("row_real", "row_generated", "cosine", "absolute_difference",
+                            "mean_difference")}  # fmt: skip
+    shared = _shared_concepts(
+        comparison.real.codes[columns["row_real"]],
+        comparison.generated.codes[columns["row_generated"]],
+    )
+    return {
+        "real": pack(columns["row_real"], "int32"),
+        "generated": pack(columns["row_generated"], "int32"),
+        "scores": {name: pack(columns[name], "float32")
+                   for name in ("cosine", "absolute_difference", "mean_difference")},
+        "shared": pack(shared, "int32"),
+    }  # fmt: skip
+
+
+def _shared_concepts(real: sp.csr_array, generated: sp.csr_array) -> np.ndarray:
+    """Concepts with the largest smaller energy of the two [n, S]; -1 where there are fewer."""
+    both = sp.csr_array(real.minimum(generated))
+    found = np.full((both.shape[0], N_SHARED), -1)
+    for row in range(both.shape[0]):
+        part = slice(both.indptr[row], both.indptr[row + 1])
+        order = np.argsort(-both.data[part], kind="stable")[:N_SHARED]
+        found[row, : order.size] = both.indices[part][order]
+    return found
+
+
+def histogram_payloads(comparison: Comparison) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Image energies of each concept in both arms over the pairs, in equal bins up to the top."""
+    rows = comparison.datapoints
+    codes = (
+        comparison.real.codes[[row["row_real"] for row in rows]].tocsc(),
+        comparison.generated.codes[[row["row_generated"] for row in rows]].tocsc(),
+    )
+    top = np.maximum(*(arm.max(axis=0).toarray().ravel() for arm in codes))
+    counts = [_binned(arm, top) for arm in codes]
+    for chunk, part in _chunks(top.size, CONCEPTS_PER_CHUNK):
+        yield (
+            chunk,
+            {
+                "top": pack(top[part], "float32"),
+                "real": pack(counts[0][part], "uint32"),
+                "generated": pack(counts[1][part], "uint32"),
+            },
+        )
+
+
+def _binned(codes: sp.csc_array, top: np.ndarray) -> np.ndarray:
+    """Images by energy [K, bins]; those without the concept are in no bin."""
+    concept = np.repeat(np.arange(codes.shape[1]), np.diff(codes.indptr))
+    place = np.minimum((codes.data / top[concept] * N_BINS).astype(np.int64), N_BINS - 1)
+    flat = np.bincount(concept * N_BINS + place, minlength=codes.shape[1] * N_BINS)
+    return flat.reshape(-1, N_BINS)
+
+
+def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Top images of each concept with where it fires, and which others fire with it."""
+    together, strength = strongest_together(arm.cooccurrence, N_TOGETHER)
+    for chunk, part in _chunks(len(arm.top_rows), CONCEPTS_PER_CHUNK):
+        codes = [np.asarray(values[part], np.float32) for values in (arm.maps, arm.special)]
+        peak = np.maximum(*(np.abs(c).reshape(*c.shape[:2], -1).max(axis=2) for c in codes))
+        scale = np.where(peak > 0, peak, 1)[:, :, None]
+        maps = np.rint(codes[0].reshape(*peak.shape, -1) / scale * 255)
+        special = np.rint(codes[1] / scale * 255)
+        yield (
+            chunk,
+            {
+                "rows": pack(arm.top_rows[part], "int32"),
+                "grid": list(codes[0].shape[2:]),
+                "peak": pack(peak, "float32"),
+                "maps": pack(maps, "uint8", deflate=True),
+                "special": pack(special, "uint8", deflate=True),
+                "together": pack(together[part], "int32"),
+                "strength": pack(strength[part], "float32"),
+            },
+        )
+
+
+def strongest_together(pairs: sp.csr_array, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Concepts that fire on the same tokens: ids and strength [K, n], strongest first.
+
+    Strength is the cosine of the two concepts' codes over all tokens, Z_ij / sqrt(Z_ii Z_jj) of
+    Z^T Z; ids are -1 and strengths 0 where there are fewer.
+    """
+    norms = np.sqrt(pairs.diagonal())
+    ids, strength = np.full((len(norms), n), -1), np.zeros((len(norms), n))
+    for concept in range(len(norms)):
+        part = slice(pairs.indptr[concept], pairs.indptr[concept + 1])
+        others, values = pairs.indices[part], pairs.data[part]
+        values = values[others != concept]
+        others = others[others != concept]
+        values = values / np.maximum(norms[concept] * norms[others], 1e-30)
+        order = np.argsort(-values, kind="stable")[:n]
+        ids[concept, : order.size], strength[concept, : order.size] = others[order], values[order]
+    return ids, strength
+
+
+def thumbnail_payloads(
+    arm: Measured, load: LoadThumbnail
+) -> Iterator[tuple[int, list[str | None]]]:
+    """Every image as base64 WebP; null where the file is gone."""
+    read = functools.partial(_webp, load, resize=arm.resize, crop=arm.crop)
+    for chunk, part in _chunks(len(arm.paths), IMAGES_PER_CHUNK):
+        yield chunk, [read(path) for path in arm.paths[part]]
+
+
+def _webp(load: LoadThumbnail, path: str, resize: int, crop: int) -> str | None:
+    try:
+        image = load(path, resize, crop)
+    except (OSError, ValueError):
+        return None
+    image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", quality=80)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _chunks(n: int, size: int) -> Iterator[tuple[int, slice]]:
+    for chunk, start in enumerate(range(0, n, size)):
+        yield chunk, slice(start, start + size)
+
+
+def _finite(value: float) -> float | None:
+    return None if np.isnan(value) else round(value, 6)

@@ -1,0 +1,103 @@
+// Puts the page together: views, choices, panel, keys, address.
+
+import { loadSite, setNumber, site } from "./concepts.js";
+import { el } from "./elements.js";
+import { showCard, showFigures } from "./about.js";
+import { showImages } from "./images.js";
+import { showMap, updateMap } from "./map.js";
+import { showModels } from "./models.js";
+import { showPanel } from "./panel.js";
+import { listen, readAddress, set, state, tell } from "./state.js";
+import { listed, showTable, updateTable } from "./table.js";
+
+const VIEWS = {
+  map: ["Map", showMap], table: ["Concepts", showTable], models: ["Models", showModels],
+  images: ["Images", showImages], figures: ["Figures", showFigures], card: ["Run card", showCard],
+};
+const byId = (id) => document.getElementById(id);
+const ALL = new Set(["view", "model", "concept"]);
+
+async function start() {
+  readAddress();
+  await loadSite();
+  document.title = `bsjax: ${site.sets.map((each) => each.name).join(", ")}`;
+  for (const [name, [text]] of Object.entries(VIEWS)) {
+    byId("tabs").append(el("button", { type: "button", role: "tab", id: `tab-${name}`, textContent: text, "aria-controls": "view", onclick: () => set({ view: name }) }));
+  }
+  for (const each of site.sets) {
+    byId("model").append(el("option", { value: each.name, textContent: each.name }));
+    byId("second").append(el("option", { value: each.name, textContent: each.name }));
+  }
+  byId("second").prepend(el("option", { value: "", textContent: "none" }));
+  byId("model").onchange = () => set({ model: byId("model").value });
+  byId("second").onchange = () => set({ second: byId("second").value });
+  byId("goto").onchange = () => {
+    const id = Number.parseInt(byId("goto").value, 10);
+    if (Number.isInteger(id)) set({ concept: id });
+  };
+  listen(update);
+  const readAgain = () => { readAddress(); tell(ALL); };
+  window.addEventListener("popstate", readAgain);
+  window.addEventListener("hashchange", readAgain);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => tell(ALL));
+  document.addEventListener("keydown", onKey);
+  await update(ALL);
+  document.body.dataset.ready = "true";
+}
+
+async function update(keys) {
+  const view = state.view in VIEWS ? state.view : "map";
+  const i = setNumber(state.model);
+  byId("model").value = site.sets[i].name;
+  byId("second").value = state.second;
+  byId("goto").value = state.concept >= 0 ? state.concept : "";
+  document.body.classList.toggle("open", state.concept >= 0);
+  for (const tab of byId("tabs").children) {
+    const isOn = tab.id === `tab-${view}`;
+    tab.setAttribute("aria-selected", String(isOn));
+    tab.tabIndex = isOn ? 0 : -1;
+  }
+  byId("view").setAttribute("aria-labelledby", `tab-${view}`);
+  byId("notes").replaceChildren(...site.sets[i].notes.map((text) => el("p", { className: "note", role: "alert", textContent: text })));
+  const root = byId("view");
+  root.style.setProperty("--heat", state.heat);
+  for (const canvas of document.querySelectorAll("canvas.heat")) canvas.style.opacity = state.heat;
+  const isNew = ["view", "model", "second"].some((key) => keys.has(key))
+    || (view === "images" && keys.has("score")) || (view === "models" && keys.has("x"));
+  root.dataset.view = view;
+  if (isNew) await VIEWS[view][1](root);
+  else if (view === "map") await updateMap(keys);
+  else if (view === "table") updateTable(keys);
+  if (keys.has("concept") || keys.has("model")) await showPanel(byId("panel"));
+}
+
+function onKey(event) {
+  const isTyping = event.target.matches("input, select, textarea");
+  if (event.key === "Escape") {
+    if (isTyping) event.target.blur();
+    else set({ concept: -1 });
+  } else if (isTyping || event.ctrlKey || event.metaKey || event.altKey) {
+    return;
+  } else if (event.key === "/") {
+    event.preventDefault();
+    if (state.view !== "table") set({ view: "table" });
+    setTimeout(() => byId("search")?.focus(), 50);
+  } else if (event.target.getAttribute("role") === "tab" && /^Arrow(Left|Right)$/.test(event.key)) {
+    const names = Object.keys(VIEWS);
+    const step = event.key === "ArrowRight" ? 1 : names.length - 1;
+    const view = names[(names.indexOf(state.view) + step) % names.length];
+    set({ view });
+    byId(`tab-${view}`).focus();
+  } else if (/^Arrow/.test(event.key) && !event.target.closest(".scroll, .js-plotly-plot")) {
+    const ids = listed();
+    if (!ids.length) return;
+    const step = event.key === "ArrowRight" || event.key === "ArrowDown" ? 1 : -1;
+    const place = ids.indexOf(state.concept);
+    event.preventDefault();
+    set({ concept: ids[place < 0 ? 0 : (place + step + ids.length) % ids.length] });
+  }
+}
+
+start().catch((error) => {
+  byId("view").replaceChildren(el("p", { className: "note", role: "alert", textContent: error.message }));
+});

@@ -1,0 +1,81 @@
+// The concepts: numbers of each set, names, what is filtered and in which order.
+
+import { load, unpack } from "./data.js";
+import { state, lasso } from "./state.js";
+
+export let site = null;
+const columns = new Map(); // of each set
+
+/** Loads what the page needs before it can draw. */
+export async function loadSite() {
+  const found = await load("site");
+  site = { ...found, places: unpack(found.places), top: unpack(found.top) };
+  site.n = site.names.length;
+  site.nTop = site.n ? site.top.length / site.n : 0;
+  const lower = site.captions.map((caption) => caption.toLowerCase());
+  site.lowerNames = site.names.map((name) => name.toLowerCase());
+  site.lowerCaptions = lower;
+}
+
+/** Number of the set with that name; the first, if there is none. */
+export function setNumber(name) {
+  return Math.max(site.sets.findIndex((each) => each.name === name), 0);
+}
+
+/** Numbers of every concept of set i: {delta: Float32Array, ...}. */
+export async function loadColumns(i) {
+  if (!columns.has(i)) {
+    const packed = await load(`columns/${i}`);
+    columns.set(i, Object.fromEntries(
+      Object.entries(packed).map(([name, array]) => [name, unpack(array)])));
+  }
+  return columns.get(i);
+}
+
+/** Columns that are loaded already. */
+export const columnsOf = (i) => columns.get(i);
+
+export const verdictOf = (i, concept) => site.verdicts[columnsOf(i).verdict[concept]];
+
+/** Ids that pass the filter, in order. */
+export function filtered(i) {
+  const c = columnsOf(i);
+  const words = state.q.trim().toLowerCase();
+  const wanted = state.verdict ? site.verdicts.indexOf(state.verdict) : -1;
+  const caught = lasso.ids;
+  const ids = [];
+  for (let k = 0; k < site.n; k += 1) {
+    if (caught && !caught.has(k)) continue;
+    if (c.delta[k] < state.low || c.delta[k] > state.high) continue;
+    if (c.fires_real[k] < state.fires) continue;
+    if (wanted >= 0 && c.verdict[k] !== wanted) continue;
+    if (words && !mentions(k, words)) continue;
+    ids.push(k);
+  }
+  const key = state.sort === "concept" ? (k) => k : state.sort === "name"
+    ? (k) => site.lowerNames[k] : (k) => c[state.sort]?.[k] ?? k;
+  const sign = state.down ? -1 : 1;
+  return ids.sort((a, b) => {
+    const [x, y] = [key(a), key(b)];
+    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
+    return x < y ? -sign : x > y ? sign : a - b;
+  });
+}
+
+function mentions(concept, words) {
+  if (String(concept) === words || site.lowerNames[concept].includes(words)) return true;
+  for (let slot = 0; slot < site.nTop; slot += 1) {
+    const row = site.top[concept * site.nTop + slot];
+    if (row >= 0 && site.lowerCaptions[row].includes(words)) return true;
+  }
+  return false;
+}
+
+/** Whether the filter lets everything through. */
+export const isUnfiltered = () => !state.q && !state.verdict && !lasso.ids && state.low <= 0
+  && state.high >= 1 && state.fires <= 0;
+
+export const fixed = (x, digits = 3) => (Number.isNaN(x) ? "–" : x.toFixed(digits));
+export const short = (x) => (Number.isNaN(x) ? "–" : Number(x.toPrecision(3)).toString());
+export const percent = (x) => `${(100 * x).toFixed(1)} %`;
+export const formOf = (i) => `${site.sets[i].form}, T = ${site.sets[i].temperature}`;

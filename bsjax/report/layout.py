@@ -1,0 +1,50 @@
+"""Places of the concepts on a map: UMAP of the dictionary's atoms (arXiv:1802.03426)."""
+
+import pathlib
+import warnings
+
+import numpy as np
+from jaxtyping import Float
+
+from bsjax.core.artifacts import atomic_path, hash_json
+
+SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "metric": "cosine", "random_state": 0}
+FILE = "layout.npz"
+LEAST = 5  # fewer atoms lie on a circle
+
+
+def place_concepts(
+    folder: pathlib.Path, dictionary: Float[np.ndarray, "K D"], digest: str
+) -> Float[np.ndarray, "K 2"]:
+    """Coordinates of every concept; those in `folder` if they were made of the same dictionary.
+
+    Args:
+      folder: of the report.
+      dictionary: atoms.
+      digest: of the dictionary.
+    """
+    path, key = folder / FILE, hash_json([digest, SETTINGS])
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as found:
+            if str(found["key"]) == key:
+                return found["places"]
+    places = np.asarray(umap_places(dictionary), np.float32)
+    with atomic_path(path) as temporary:
+        np.savez(temporary, places=places, key=np.array(key))
+    return places
+
+
+def umap_places(dictionary: Float[np.ndarray, "K D"]) -> Float[np.ndarray, "K 2"]:
+    """UMAP in two dimensions by the angle between atoms."""
+    n = len(dictionary)
+    if n < LEAST:
+        angles = 2 * np.pi * np.arange(n) / max(n, 1)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    with warnings.catch_warnings():
+        # It says that a seed means one thread, and what numba thinks of its code.
+        warnings.simplefilter("ignore")
+        import umap
+
+        settings = SETTINGS | {"n_neighbors": min(SETTINGS["n_neighbors"], n - 1)}
+        init = "spectral" if n > 50 else "random"
+        return umap.UMAP(init=init, **settings).fit_transform(np.asarray(dictionary, np.float32))

@@ -1,0 +1,391 @@
+"""The explorer in a real browser: from disk and over HTTP, by mouse, keys and address."""
+
+import csv
+import functools
+import http.server
+import io
+import json
+import math
+import pathlib
+import shutil
+import threading
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bsjax.data.images import thumbnail
+from bsjax.report.exchange import FIELDS, read_enriched, write_enriched
+from bsjax.report.explorer.bundle import write_static
+from bsjax.report.explorer.encode import write_data
+from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, write_site
+from bsjax.report.tables import read_comparison
+from bsjax.stats import verdicts
+from tests.report.artifacts import EVIL, write_arm, write_comparison
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
+SETS = ("one #1 100%", "two & more")
+N = 40
+KINDS = [verdicts.KINDS[k % 4] for k in range(N)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A report of two sets in a folder with an awkward name."""
+    workdir = tmp_path_factory.mktemp("a b#c%d")
+    write_arm(workdir, "real", N)
+    for name, kinds in zip(SETS, (KINDS, KINDS[::-1]), strict=True):
+        write_arm(workdir, name, N)
+        write_comparison(workdir, name, kinds, notes=[f"<b>{name}</b>"])
+    comparisons = [read_comparison(workdir, name) for name in SETS]
+    angle = np.linspace(0, 2 * np.pi, N, endpoint=False)
+    places = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    names = [f"name {k} {EVIL if k == 3 else ''}" for k in range(N)]
+    cards = [{"captions": EVIL}] * 2
+    write_site(workdir / "report", comparisons, places, names, cards, [], thumbnail)
+    return workdir / "report"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as running:
+        flags = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader"]
+        chromium = running.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield chromium
+        chromium.close()
+
+
+class Watched:
+    """A page that remembers what went wrong in it and what it asked for."""
+
+    def __init__(self, browser, folder, address="", base=None, **options):
+        context = browser.new_context(viewport={"width": 1200, "height": 800}, **options)
+        self.page = context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.errors, self.requests = [], []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", self._on_console)
+        self.page.on("dialog", lambda dialog: (self.errors.append("dialog"), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        base = base or folder.as_uri()
+        self.base = base
+        self.page.goto(f"{base}/index.html{address}")
+        self.page.wait_for_selector("body[data-ready]")
+
+    def _on_console(self, message):
+        if message.type == "error":
+            self.errors.append(message.text)
+
+    def close(self):
+        """Nothing failed, and nothing was asked of anyone else."""
+        assert self.errors == []
+        own = ("data:", "blob:", self.base)
+        assert [url for url in self.requests if not url.startswith(own)] == []
+        self.page.context.close()
+
+
+@pytest.fixture
+def open_page(browser, folder):
+    pages = []
+
+    def start(address="", **options):
+        pages.append(Watched(browser, folder, address, **options))
+        return pages[-1].page
+
+    yield start
+    for page in pages:
+        page.close()
+
+
+def click_point(page, concept):
+    """Clicks where the map shows a concept."""
+    place = page.evaluate(
+        """k => { const gd = document.querySelector('.js-plotly-plot');
+        const {xaxis, yaxis} = gd._fullLayout; const box = gd.getBoundingClientRect();
+        return [box.left + xaxis._offset + xaxis.d2p(gd.data[0].x[k]),
+                box.top + yaxis._offset + yaxis.d2p(gd.data[0].y[k])]; }""",
+        concept,
+    )
+    page.mouse.move(*place)
+    page.wait_for_timeout(300)
+    page.mouse.click(*place)
+
+
+def shown_concept(page):
+    return page.inner_text("#panel h2 .id").strip()
+
+
+def wait_for_concept(page, concept):
+    text = f"document.querySelector('#panel h2 .id')?.textContent.trim() === '{concept}'"
+    page.wait_for_function(text)
+
+
+def test_from_disk_by_click_id_and_address(open_page):
+    page = open_page()
+    click_point(page, 7)
+    wait_for_concept(page, 7)
+    assert "concept=7" in page.url
+    page.fill("#goto", "0")
+    page.keyboard.press("Enter")
+    wait_for_concept(page, 0)
+    page.go_back()
+    wait_for_concept(page, 7)
+    page = open_page("#concept=0")
+    assert shown_concept(page) == "0"
+    page = open_page("#concept=4000")
+    assert "There is no concept 4000" in page.inner_text("#panel")
+
+
+def test_over_http(open_page, folder):
+    handler = functools.partial(QuietHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = open_page("#concept=5", base=f"http://127.0.0.1:{server.server_port}")
+        wait_for_concept(page, 5)
+        page.click("#tab-images")
+        page.wait_for_selector("#view .pair img")
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def test_models_one_by_one_and_side_by_side(open_page):
+    page = open_page("#concept=0")
+    assert verdicts.KINDS[0] in page.inner_text("#panel .numbers")
+    page.select_option("#model", SETS[1])
+    page.wait_for_function(
+        f"document.querySelector('#panel .numbers').textContent.includes('{KINDS[-1]}')"
+    )
+    assert page.inner_text("#notes") == f"<b>{SETS[1]}</b>"
+    page.select_option("#second", SETS[0])
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 2")
+    shown = page.eval_on_selector_all("#view figcaption", "all => all.map(e => e.textContent)")
+    assert shown == [SETS[1], SETS[0]]
+    page.click("#tab-models")
+    page.wait_for_selector(".matrix")
+    assert page.locator(".matrix td.r").count() == 4
+
+
+def read_csv(download):
+    return list(csv.DictReader(io.StringIO(pathlib.Path(download.path()).read_text())))
+
+
+def test_filter_sort_and_csv(open_page, folder):
+    page = open_page("#view=table")
+    rows = page.locator("#rows tbody tr")
+    assert rows.count() == N
+    page.click("text=most suppressed")
+    page.wait_for_function("document.querySelectorAll('#rows tbody tr').length === 10")
+    page.fill("#search", "name 12 ")
+    page.wait_for_function("document.querySelectorAll('#rows tbody tr').length === 1")
+    page.fill("#search", "")
+    page.wait_for_function("document.querySelectorAll('#rows tbody tr').length === 10")
+    with page.expect_download() as waiting:
+        page.click("text=CSV of this view")
+    found = read_csv(waiting.value)
+    assert [row["verdict"] for row in found] == ["suppressed"] * 10
+    page.click("role=button[name='all']")
+    page.wait_for_function(f"document.querySelectorAll('#rows tbody tr').length === {N}")
+    with page.expect_download() as waiting:
+        page.click("text=CSV of this view")
+    found = read_csv(waiting.value)
+    table = pq.read_table(folder.parent / "comparisons" / SETS[0] / "concepts.parquet")
+    wanted = {row["concept"]: row for row in table.to_pylist()}
+    assert len(found) == N
+    for row in found:
+        true = wanted[int(row["concept"])]
+        assert row["verdict"] == true["verdict"]
+        for name in COLUMNS:
+            value = float(row[name]) if row[name] else math.nan
+            assert value == pytest.approx(true[name], rel=1e-6, nan_ok=True), name
+
+
+def test_filters_by_numbers(open_page):
+    page = open_page("#view=table&fires=140&low=0.3")
+    page.wait_for_selector("#rows tbody tr")
+    ids = page.eval_on_selector_all("#rows tbody tr", "all => all.map(e => +e.dataset.concept)")
+    assert sorted(ids) == [
+        k for k in range(20, N) if KINDS[k] != verdicts.SUPPRESSED
+    ]  # each fires 7 k times
+
+
+def test_lasso(open_page):
+    page = open_page()
+    box = page.evaluate(
+        """async () => { const gd = document.querySelector('.js-plotly-plot');
+        await Plotly.relayout(gd, {dragmode: 'lasso'}); const {xaxis, yaxis} = gd._fullLayout;
+        const at = gd.getBoundingClientRect();
+        return [at.left + xaxis._offset, at.top + yaxis._offset, xaxis._length, yaxis._length]; }"""
+    )
+    left, top, width, height = box
+    corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.5), (0.02, 0.5), (0.02, 0.02)]
+    points = [(left + x * width, top + y * height) for x, y in corners]
+    page.mouse.move(*points[0])
+    page.mouse.down()
+    for point in points[1:]:
+        page.mouse.move(*point, steps=12)
+    page.mouse.up()
+    page.wait_for_timeout(500)
+    page.click("#tab-table")
+    page.wait_for_selector("#rows tbody tr")
+    n_caught = page.locator("#rows tbody tr").count()
+    assert N / 4 < n_caught < 3 * N / 4
+    page.click("#tab-map")
+    page.click("text=clear the lasso")
+    page.click("#tab-table")
+    page.wait_for_function(f"document.querySelectorAll('#rows tbody tr').length === {N}")
+
+
+def test_opacity_of_the_heat_changes_pixels(open_page):
+    page = open_page("#concept=2&heat=0")
+    page.wait_for_selector("#panel .frame canvas")
+    frame = page.locator("#panel .frame:has(canvas)").first
+    frame.scroll_into_view_if_needed()
+    without = frame.screenshot()
+    page.locator("#panel .slider input").evaluate(
+        "e => { e.value = 1; e.dispatchEvent(new Event('input')); }"
+    )
+    page.wait_for_timeout(200)
+    assert frame.screenshot() != without
+    assert "heat=1" in page.url
+
+
+def test_keys(open_page):
+    page = open_page("#view=table&sort=concept")
+    page.keyboard.press("ArrowDown")
+    wait_for_concept(page, 0)
+    page.keyboard.press("ArrowDown")
+    wait_for_concept(page, 1)
+    page.keyboard.press("ArrowUp")
+    wait_for_concept(page, 0)
+    page.keyboard.press("/")
+    page.wait_for_function("document.activeElement.id === 'search'")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.wait_for_function("!document.body.classList.contains('open')")
+
+
+def test_captions_and_names_are_text(open_page):
+    for address in ("#concept=3", "#view=table", "#view=images", "#view=card"):
+        page = open_page(address)
+        page.wait_for_timeout(300)
+        assert EVIL in page.inner_text("body")
+        assert page.locator("img[src='x']").count() == 0
+
+
+def test_an_image_that_is_gone_is_said(open_page):
+    page = open_page("#view=images")
+    page.wait_for_selector("#view .pair .gone")
+    assert page.inner_text("#view .pair .gone") == "image file is gone"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_follow_the_system(open_page, scheme):
+    page = open_page("#concept=1", color_scheme=scheme)
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    plot = page.evaluate("document.querySelector('.js-plotly-plot')._fullLayout.paper_bgcolor")
+    light = [int(v) for v in paper[4:-1].split(",")]
+    assert (sum(light) > 384) == (scheme == "light")
+    assert plot == ("#fff" if scheme == "light" else "#15171a")
+
+
+@pytest.mark.parametrize("view", ["map", "table", "models", "images", "card"])
+def test_a_phone_shows_all_without_scrolling_sideways(browser, folder, view):
+    watched = Watched(browser, folder, f"#view={view}&concept=1")
+    watched.page.set_viewport_size({"width": 390, "height": 800})
+    watched.page.wait_for_timeout(600)
+    assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
+    watched.close()
+
+
+@pytest.mark.parametrize("view", ["map", "table", "models", "images", "card"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_fault_of_accessibility(open_page, view, scheme):
+    axe = pytest.importorskip("axe_playwright_python", reason="axe is absent")
+    source = pathlib.Path(axe.__file__).with_name("axe.min.js").read_text()
+    page = open_page(f"#view={view}&concept=1", color_scheme=scheme)
+    page.wait_for_timeout(400)
+    page.evaluate(source)
+    found = page.evaluate("axe.run(document, {preload: false})")["violations"]
+    serious = [
+        (fault["id"], [node["html"][:120] for node in fault["nodes"]][:3])
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+
+
+def test_enriched_json(folder, tmp_path):
+    comparison = read_comparison(folder.parent, SETS[0])
+    places = np.random.default_rng(0).normal(size=(N, 2))
+    write_enriched(tmp_path, comparison, places)
+    path = tmp_path / f"{SETS[0]}__enriched.json"
+    content = read_enriched(path)
+    assert list(content) == list(FIELDS)
+    assert content == json.loads(path.read_text())
+    columns = comparison.columns
+    np.testing.assert_array_equal(np.stack([content["umap_x"], content["umap_y"]], 1), places)
+    for field, column in (
+        ("energy", "energy_real"), ("nb_fire", "fires_real"), ("energy_diff", "difference"),
+        ("relative_energy_diff", "relative"),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(content[field], columns[column])
+    assert content["is_dead"] == [k == 0 for k in range(N)]
+    assert content["umap_scale"][-1] == 1.0 and content["umap_scale"][0] == 0.0
+    assert content["top_original_image"] == content["top_ai_image"] == ["a"] * N
+    assert content["umap_colors"] == content["color_relative_diff"]
+    low, high = content["umap_colors"][0], content["umap_colors"][1]  # suppressed, exaggerated
+    assert low[2] > low[0] and high[0] > high[2]
+    # Codes are 0, 1, 2 in turn: Z^T Z by hand for the strongest companion of concept 1.
+    pairs = comparison.real.cooccurrence.toarray()
+    cosine = pairs[1] / np.sqrt(np.maximum(pairs[1, 1] * np.diag(pairs), 1e-12))
+    cosine[1] = -1
+    assert content["connections_val"][1][0] == pytest.approx(cosine.max())
+    assert content["connections_idx"][1][0] == cosine.argmax()
+
+
+@pytest.mark.slow
+def test_32000_concepts_and_8_models(browser, tmp_path):
+    """Less than 40 MB; first paint below 2 s; the map answers to zooming."""
+    n, rng = 32_000, np.random.default_rng(0)
+    workdir = tmp_path / "small"
+    write_arm(workdir, "real", 4)
+    write_arm(workdir, "m", 4)
+    write_comparison(workdir, "m", list(verdicts.KINDS))
+    small = read_comparison(workdir, "m")
+    columns = {name: rng.random(n) for name in COLUMNS}
+    columns |= {"verdict": np.array(verdicts.KINDS)[rng.integers(0, 4, n)]}
+    real = small.real._replace(top_rows=np.zeros((n, 12), np.int32))
+    sets = [small._replace(name=f"m{i}", columns=columns, real=real) for i in range(8)]
+    folder = tmp_path / "report"
+    write_static(folder)
+    names = [f"some words {k}" for k in range(n)]
+    places = rng.normal(size=(n, 2))
+    write_data(folder / "data", "site", site_payload(sets, places, names, [{}] * 8, []))
+    for i in range(8):
+        write_data(folder / "data", f"columns/{i}", columns_payload(columns))
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    assert size < 40e6
+    watched = Watched(browser, folder)
+    paint = watched.page.evaluate(
+        "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    )
+    assert paint < 2000
+    started = time.perf_counter()
+    watched.page.evaluate(
+        """async () => { const gd = document.querySelector('.js-plotly-plot');
+        for (let i = 1; i <= 10; i += 1) {
+          const range = [-3 / i, 3 / i];
+          await Plotly.relayout(gd, {'xaxis.range': range, 'yaxis.range': range}); } }"""
+    )
+    assert (time.perf_counter() - started) / 10 < 0.5  # a software renderer on two cores
+    watched.close()
