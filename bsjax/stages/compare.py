@@ -87,8 +87,35 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         parents=parents,
         counts=counts,
         notes=notes,
+        control=control_run(config, codes[0]),
         unpaired={REAL: pairing.unpaired_real[:1000], name: pairing.unpaired_generated[:1000]},
     )
+
+
+def control_run(config: ml_collections.ConfigDict, real: sp.csr_array) -> dict[str, int]:
+    """What would be called where nothing differs: one half of the real images against the other.
+
+    Args:
+      config: the experiment.
+      real: image codes [n, K], divided by chance.
+
+    Returns:
+      pairs, and of the concepts those with enough data (eligible) and those called.
+    """
+    order = np.random.default_rng(config.seed).permutation(real.shape[0])
+    n_pairs = real.shape[0] // 2
+    counts = {"pairs": n_pairs, "eligible": 0, "called": 0}
+    if n_pairs >= 2:
+        halves = (real[order[part * n_pairs :][:n_pairs]] for part in range(2))
+        verdict = comparison.compare_codes(*halves, _rules(config))["verdict"]
+        counts["eligible"] = int((verdict != verdicts.NOT_ENOUGH_DATA).sum())
+        called = (verdicts.SUPPRESSED, verdicts.EXAGGERATED)
+        counts["called"] = int(sum((verdict == kind).sum() for kind in called))
+    return counts
+
+
+def _rules(config: ml_collections.ConfigDict) -> comparison.Rules:
+    return comparison.Rules(**{name: config.compare[name] for name in comparison.Rules._fields})
 
 
 def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
@@ -126,12 +153,11 @@ def _concept_table(
     config, real: Measured, generated: Measured, pairing: Pairing, codes: PairedCodes
 ) -> pa.Table:
     settings = config.compare
-    rules = comparison.Rules(**{name: settings[name] for name in comparison.Rules._fields})
     weights = None
     if settings.bootstrap:
         key = stage_key(config.seed, "compare/bootstrap")
         weights = uncertainty.bootstrap_weights(key, settings.bootstrap, codes[0].shape[0])
-    columns = comparison.compare_codes(*codes, rules, weights)
+    columns = comparison.compare_codes(*codes, _rules(config), weights)
     columns["fires_real"] = real.concepts["fires"].to_numpy()
     columns["fires_generated"] = generated.concepts["fires"].to_numpy()
     columns["words"] = _words(real, generated, pairing)

@@ -165,6 +165,10 @@ def test_compare_and_report(config, tmp_path):
         row["delta_difference"], 1 / (1 + np.exp(-gap.mean(0) / 0.8)), atol=1e-6
     )
     folder = tmp_path / "comparisons" / "generated"
+    control = json.loads((folder / "manifest.json").read_text())["control"]
+    assert control["pairs"] == N_IMAGES // 2
+    assert control["eligible"] > 0.5 * N_CONCEPTS
+    assert control["called"] <= 0.05 * control["eligible"]
     assert correlate(folder, folder) == pytest.approx(1)
     report(config, tmp_path)
     for name in ("summary.html", "index.html"):
