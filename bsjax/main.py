@@ -22,6 +22,8 @@ flags.DEFINE_string("stage", None, "plan: the stage to compile: train_sae, gener
 flags.DEFINE_integer("mesh.data", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_integer("mesh.model", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_integer("limit", None, "only the first so many real images or their captions")
+flags.DEFINE_integer("port", 0, "explore: where to serve; 0: any port that is free")
+flags.DEFINE_string("host", "127.0.0.1", "explore: address to listen at")
 flags.DEFINE_bool("debug", False, "show the traceback of an error")
 
 USAGE = "usage: bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
@@ -37,6 +39,10 @@ def main(argv: list[str]) -> None:
     if stage_name not in pipeline.BY_NAME:
         raise UserError(f"stage {stage_name!r} is unknown; expected {names}; {USAGE}")
     parse_flags([argv[0], *argv[2:]], stage_name)
+    if stage_name == "explore":
+        serve = pipeline.EXPLORE.load()
+        serve(pathlib.Path(FLAGS.workdir).expanduser(), FLAGS.port, FLAGS.host)
+        return
     config = FLAGS.config
     config.overwrite = config.overwrite or FLAGS.overwrite
     apply_short_flags(config)
@@ -87,7 +93,7 @@ def parse_flags(argv: list[str], stage: str) -> None:
         raise UserError(f"unexpected {leftover[0]!r}; {USAGE}")
     if stage == "plan" and not FLAGS.workdir:
         FLAGS.workdir = "."
-    for name in ("config", "workdir"):
+    for name in ("workdir",) if stage == "explore" else ("config", "workdir"):
         if not getattr(FLAGS, name):
             raise UserError(f"--{name} is missing; {USAGE}")
 

@@ -75,7 +75,8 @@ CONVERT = Stage(
     (),
     "bsjax.stages.convert",
 )
-BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT)}
+EXPLORE = Stage("explore", "report/", "nothing: serves it", (), "bsjax.stages.explore")
+BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, EXPLORE)}
 
 FLOW = " -> ".join(
     (

@@ -1,5 +1,8 @@
 """Trains the scenes world's autoencoder, Stable Diffusion's in small: 8 x 8 latents.
 
+First whole, then the decoder alone on latents that no longer move, as Stable Diffusion's was; this
+may go on beside the generator's training.
+
 Objects are a tenth of a picture and nearly all of what a caption says: their pixels count more.
 Titled scenes are among the pictures, as they are among those that the generator learns from.
 """
@@ -17,7 +20,8 @@ from bsjax.data import scenes
 from bsjax.generators.latents import make_vae
 from bsjax.scenes.fit import stack
 
-STREAM = 11
+STREAM, DECODER_STREAM = 11, 13
+DECODING = ("decoder", "post_quant_conv")  # parameters behind the latents
 BATCH = 8
 TITLED_SHARE = 0.1
 OBJECT_WEIGHT = 4.0  # of the error in pixels of objects and beside them
@@ -48,9 +52,9 @@ def init(seed: int) -> Any:
     return jax.jit(module().init)(jax.random.key(seed), images)["params"]
 
 
-def make_batch(step: int) -> dict[str, np.ndarray]:
+def make_batch(step: int, stream: int = STREAM) -> dict[str, np.ndarray]:
     """Images [B, 64, 64, 3] and the weights of their pixels [B, 64, 64]."""
-    rng = scenes.generator(STREAM, step)
+    rng = scenes.generator(stream, step)
     parts = [scenes.plain(rng) for _ in range(BATCH)]
     for place in np.flatnonzero(rng.random(BATCH) < TITLED_SHARE):
         parts[place] = scenes.titled(int(rng.integers(len(scenes.TITLES))))
@@ -77,11 +81,28 @@ def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
     """Absolute and squared error of the pixels, and a little of the latents' divergence."""
     mean, log_variance = encode(params, batch["image"])
     latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    error, metrics = _pixel_error(params, latents, batch)
+    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
+    return error + KL_WEIGHT * divergence, metrics | {"divergence": divergence}
+
+
+def make_decoder_loss(trained: Any) -> Any:
+    """Error of the pixels by the decoder's parameters; those of the encoder stay as trained."""
+    fixed = {name: tree for name, tree in trained.items() if name not in DECODING}
+
+    def decoder_loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
+        del key
+        return _pixel_error(params, encode(fixed, batch["image"])[0], batch)
+
+    return decoder_loss
+
+
+def _pixel_error(params, latents, batch):
+    """Weighted absolute and squared error of decoded latents; PSNR without the weights."""
     vae = module()
     output = vae.apply({"params": params}, latents, method=vae.decode).sample  # [B, 3, 64, 64]
     target = jnp.moveaxis(batch["image"].astype(jnp.float32) / 127.5 - 1, -1, 1)
     error = output - target
     weight = (batch["weight"] / jnp.mean(batch["weight"]))[:, None]
-    divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
-    metrics = {"psnr": -10 * jnp.log10(jnp.mean(error**2) / 4), "divergence": divergence}
-    return jnp.mean(weight * (jnp.abs(error) + 2 * error**2)) + KL_WEIGHT * divergence, metrics
+    psnr = -10 * jnp.log10(jnp.mean(error**2) / 4)
+    return jnp.mean(weight * (jnp.abs(error) + 2 * error**2)), {"psnr": psnr}

@@ -1,8 +1,9 @@
 """Trains the scenes world's networks: `python -m bsjax.scenes.train PART --workdir=DIR`.
 
-PART is encoder, autoencoder or generator (which needs the autoencoder's end). Each was made to take
-about an hour or less on two CPU cores; killed at any moment, the same command goes on. What it ends
-with is a folder in the hub's layout, with a card, below DIR/weights.
+PART is encoder, autoencoder, decoder or generator. Decoder and generator need the autoencoder's end
+and may train side by side; the generator then writes the decoder too. Each was made to take about
+an hour or less on two CPU cores; killed at any moment, the same command goes on. What it ends with
+is a folder in the hub's layout, with a card, below DIR/weights.
 """
 
 import functools
@@ -28,7 +29,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and result
 STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
 SEED = 0
 PARAMS = "params.npz"
-ENCODER_STEPS, AUTOENCODER_STEPS, GENERATOR_STEPS = 4500, 7000, 5500
+ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 7000, 2500, 5500
 
 
 def train_encoder(workdir: pathlib.Path, steps: int) -> None:
@@ -52,6 +53,19 @@ def train_autoencoder(workdir: pathlib.Path, steps: int) -> None:
     )  # fmt: skip
     write_params(workdir / "autoencoder", params)
     write_card(workdir / "autoencoder", workdir / "autoencoder", "autoencoder", steps, seconds)
+
+
+def train_decoder(workdir: pathlib.Path, steps: int) -> None:
+    """Latents to pixels once more; writes the autoencoder's parameters with the new decoder's."""
+    trained = read_params(workdir / "autoencoder")
+    params, seconds = fit(
+        workdir / "decoder", {name: trained[name] for name in autoencoder.DECODING},
+        autoencoder.make_decoder_loss(trained),
+        functools.partial(autoencoder.make_batch, stream=autoencoder.DECODER_STREAM),
+        steps=steps, peak_learning_rate=5e-4, batch=autoencoder.BATCH,
+    )  # fmt: skip
+    write_params(workdir / "decoder", trained | params)
+    write_card(workdir / "decoder", workdir / "decoder", "decoder", steps, seconds)
 
 
 def write_params(folder: pathlib.Path, params: Any) -> None:
@@ -78,8 +92,7 @@ def train_generator(workdir: pathlib.Path, steps: int) -> None:
     folder = workdir / "weights" / "generator"
     export.write_tokenizer(folder / "tokenizer", generator.words(), generator.LENGTH)
     tokenizer = HubTokenizer(folder / "tokenizer", "CLIPTokenizerFast")
-    vae = read_params(workdir / "autoencoder")
-    pool = generator.make_pool(workdir / "pool.npz", vae)
+    pool = generator.make_pool(workdir / "pool.npz", read_params(workdir / "autoencoder"))
     scaling = round(1 / float(np.std(pool.latents.astype(np.float32))), 5)
     text = generator.text_config(tokenizer.tokenizer)
     system = generator.system(text, scaling, tokenizer)
@@ -89,6 +102,7 @@ def train_generator(workdir: pathlib.Path, steps: int) -> None:
         functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
         steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH, decay=0.9995,
     )  # fmt: skip
+    vae = read_params(workdir / "decoder")
     for name, tree, config, stem, renames in (
         ("unet", params["unet"], generator.UNET, "diffusion_pytorch_model", ()),
         ("vae", vae, autoencoder.CONFIG | {"scaling_factor": scaling},
@@ -99,7 +113,8 @@ def train_generator(workdir: pathlib.Path, steps: int) -> None:
     write_json(folder / "scheduler" / "scheduler_config.json", generator.SCHEDULER)
     export.write_model_index(folder)
     write_card(folder, workdir / "generator", "generator", steps, seconds)
-    shutil.copy(workdir / "autoencoder" / "card.json", folder / "vae" / "card.json")
+    for part in ("autoencoder", "decoder"):
+        shutil.copy(workdir / part / "card.json", folder / "vae" / f"{part}.json")
 
 
 def write_card(
@@ -122,6 +137,7 @@ def write_card(
 PARTS: dict[str, tuple[Callable[[pathlib.Path, int], Any], int]] = {
     "encoder": (train_encoder, ENCODER_STEPS),
     "autoencoder": (train_autoencoder, AUTOENCODER_STEPS),
+    "decoder": (train_decoder, DECODER_STEPS),
     "generator": (train_generator, GENERATOR_STEPS),
 }
 

@@ -77,9 +77,12 @@ def test_targets_by_hand():
 
 
 def test_losses_are_finite_and_have_gradients():
+    trained = autoencoder.init(0)
+    decoding = {name: trained[name] for name in autoencoder.DECODING}
     for loss, params, batch in (
         (encoder.loss, encoder.init(0), encoder.make_batch(0)),
-        (autoencoder.loss, autoencoder.init(0), autoencoder.make_batch(0)),
+        (autoencoder.loss, trained, autoencoder.make_batch(0)),
+        (autoencoder.make_decoder_loss(trained), decoding, autoencoder.make_batch(0)),
     ):
         batch = jax.tree.map(lambda leaf: leaf[:2], batch)
         grad = jax.jit(jax.grad(loss, has_aux=True))
