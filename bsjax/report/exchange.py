@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LinearSegmentedColormap
 
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
 from bsjax.report.explorer.site import strongest_together
+from bsjax.report.figures import PALETTE
 from bsjax.report.tables import Comparison, Measured
 
-PALETTE = ("#65c7de", "#5776b4", "#582949", "#b16243", "#e8b548")  # from under to over
 N_CONNECTIONS = 10
 FIELDS = (
     "umap_x", "umap_y", "umap_colors", "umap_scale", "energy", "is_dead", "connections_idx",
@@ -54,8 +53,7 @@ def enriched(comparison: Comparison, places: np.ndarray) -> dict[str, Any]:
 
 def colours(delta: np.ndarray) -> list[list[int]]:
     """[r, g, b] of each delta, from 0 to 255."""
-    palette = LinearSegmentedColormap.from_list("delta", PALETTE)
-    return np.rint(255 * palette(np.clip(delta, 0, 1))[:, :3]).astype(int).tolist()
+    return np.rint(255 * PALETTE(np.clip(delta, 0, 1))[:, :3]).astype(int).tolist()
 
 
 def _top_keys(arm: Measured) -> list[str | None]:

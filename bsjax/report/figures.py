@@ -6,10 +6,11 @@ from collections.abc import Callable
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from bsjax.report.tables import Comparison, Ranking
-from bsjax.stats import verdicts
+from bsjax.stats import divergences, verdicts
 
 UNDER, OVER, GREY, INK = "#3d7ea6", "#d08a2e", "#9aa0a6", "#202124"
 COLOURS = {
@@ -18,6 +19,10 @@ COLOURS = {
     verdicts.NO_DIFFERENCE: GREY,
     verdicts.NOT_ENOUGH_DATA: "#d9dce0",
 }
+# Of delta, from under to over (METHOD 8).
+PALETTE = LinearSegmentedColormap.from_list(
+    "delta", ("#65c7de", "#5776b4", "#582949", "#b16243", "#e8b548")
+)
 STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -33,27 +38,58 @@ STYLE = {
 }
 
 
+# Figures of one comparison and what they show.
+CAPTIONS = {
+    "histogram": "How far each concept is drawn too rarely or too often. Coloured: beyond the"
+    " thresholds (dotted) and significant at the false discovery rate.",
+    "ranking": "The strongest concepts of both kinds by caption words and id; bars are 95 %"
+    " intervals over image pairs. Hollow points are not significant.",
+    "map": "The dictionary (UMAP of its atoms), coloured by delta.",
+    "rarity": "A rare concept strays far from 0.5 by chance alone: where nothing differs, one in"
+    " twenty concepts lies above the line. Distance without significance is no verdict.",
+    "energies": "Energy is the sum of a concept's codes over an image's tokens, averaged over"
+    " images. On the line both arms show it alike.",
+}
+
+
 def draw_all(
-    comparison: Comparison, rankings: list[Ranking], folder: pathlib.Path
+    comparison: Comparison, rankings: list[Ranking], places: np.ndarray, folder: pathlib.Path
 ) -> dict[str, pathlib.Path]:
-    """Draws every figure into `folder`; returns the SVG of each by name."""
+    """Draws every figure of `CAPTIONS` into `folder`; returns the SVG of each by name."""
     drawings: dict[str, tuple[Callable[[Axes], None], tuple[float, float]]] = {
         "histogram": (lambda axes: _histogram(axes, comparison), (5.2, 3.4)),
         "ranking": (lambda axes: _ranking(axes, comparison, rankings), (5.2, 4.6)),
+        "map": (lambda axes: _map(axes, comparison, places), (5.2, 4.6)),
         "rarity": (lambda axes: _rarity(axes, comparison), (5.2, 3.4)),
         "energies": (lambda axes: _energies(axes, comparison), (5.2, 4.0)),
     }
+    return {
+        name: draw(folder, f"{comparison.name}_{name}", size, drawing)
+        for name, (drawing, size) in drawings.items()
+    }
+
+
+def draw(
+    folder: pathlib.Path,
+    stem: str,
+    size: tuple[float, float],
+    drawing: Callable[[Axes], None],
+) -> pathlib.Path:
+    """Saves a figure of one drawing as PNG and SVG; returns the SVG's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths = {}
     with matplotlib.rc_context(STYLE):
-        for name, (draw, size) in drawings.items():
-            figure = Figure(figsize=size, layout="constrained")
-            draw(figure.subplots())
-            stem = folder / f"{comparison.name}_{name}"
-            figure.savefig(stem.with_suffix(".png"))
-            paths[name] = stem.with_suffix(".svg")
-            figure.savefig(paths[name], metadata={"Date": None})
-    return paths
+        figure = Figure(figsize=size, layout="constrained")
+        drawing(figure.subplots())
+        return save(figure, folder, stem)
+
+
+def save(figure: Figure, folder: pathlib.Path, stem: str) -> pathlib.Path:
+    """Saves a figure as PNG and SVG; returns the SVG's path."""
+    # A set's name may end in what looks like a suffix.
+    figure.savefig(folder / f"{stem}.png")
+    path = folder / f"{stem}.svg"
+    figure.savefig(path, metadata={"Date": None})
+    return path
 
 
 def _histogram(axes: Axes, comparison: Comparison) -> None:
@@ -130,10 +166,28 @@ def _ranking(axes: Axes, comparison: Comparison, rankings: list[Ranking], n: int
     )
 
 
+def _map(axes: Axes, comparison: Comparison, places: np.ndarray) -> None:
+    """The dictionary's map; the most divergent concepts lie on top."""
+    columns = comparison.columns
+    order = np.argsort(np.abs(columns["delta"] - 0.5), kind="stable")
+    size = 2 + 3 * np.log10(1 + columns["fires_real"] + columns["fires_generated"])
+    drawn = axes.scatter(
+        *places[order].T, c=columns["delta"][order], s=size[order], cmap=PALETTE, vmin=0, vmax=1,
+        linewidths=0, rasterized=True,
+    )  # fmt: skip
+    axes.set(xticks=[], yticks=[], title="Map of the dictionary", aspect="equal")
+    axes.spines[:].set_visible(False)
+    axes.figure.colorbar(drawn, ax=axes, shrink=0.7, label=f"delta ({comparison.form})")
+
+
 def _rarity(axes: Axes, comparison: Comparison) -> None:
     """How far delta lies from equality against how often the concept fires on real images."""
     columns = comparison.columns
-    _scatter(axes, columns, columns["fires_real"] + 1, np.abs(columns["delta"] - 0.5))
+    fires = columns["fires_real"] + 1
+    _scatter(axes, columns, fires, np.abs(columns["delta"] - 0.5))
+    line = no_difference_line(comparison)
+    if line is not None:
+        axes.plot(*line, color=INK, linewidth=1.2, label="95 % of no difference")
     axes.set(
         xscale="log",
         ylim=(-0.01, 0.51),
@@ -142,6 +196,32 @@ def _rarity(axes: Axes, comparison: Comparison) -> None:
         ylabel=f"|delta - 0.5|  ({comparison.form})",
     )
     axes.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def no_difference_line(
+    comparison: Comparison, n_bins: int = 12
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """How far from 0.5 delta strays by chance, by how often a concept fires.
+
+    Where the arms do not differ, delta lies within sigmoid(1.96 se / T) of 0.5 in 95 of 100 cases;
+    the line is that at the median standard error of concepts that fire about as often. Without a
+    difference the standard error of relative is that of the difference by the arms' summed energy.
+
+    Returns:
+      fires and distances, or None where no standard errors are known.
+    """
+    columns, settings = comparison.columns, comparison.manifest["config"]
+    total = columns["energy_real"] + columns["energy_generated"]
+    alive = total > 0
+    if "standard_error" not in columns or not alive.any():
+        return None
+    fires, errors = columns["fires_real"][alive] + 1.0, columns["standard_error"][alive]
+    if settings["compare.form"] == "relative":
+        errors = np.minimum(1.96 * errors / total[alive], 1.0) / 1.96
+    groups = np.array_split(np.argsort(fires, kind="stable"), min(n_bins, fires.size))
+    error = np.array([np.median(errors[group]) for group in groups])
+    x = np.array([np.median(fires[group]) for group in groups])
+    return x, divergences.delta(1.96 * error, settings["compare.temperature"]) - 0.5
 
 
 def _energies(axes: Axes, comparison: Comparison) -> None:

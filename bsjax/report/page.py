@@ -10,26 +10,16 @@ import numpy as np
 
 from bsjax import __version__
 from bsjax.core.artifacts import atomic_path
-from bsjax.report.figures import draw_all
+from bsjax.report.figures import CAPTIONS, draw_all
 from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
 from bsjax.report.tables import Comparison, Measured, rank
 from bsjax.stats import divergences, verdicts
-
-CAPTIONS = {
-    "histogram": "How far each concept is drawn too rarely or too often. Coloured: beyond the"
-    " thresholds (dotted) and significant at the false discovery rate.",
-    "ranking": "The strongest concepts of both kinds by caption words and id; bars are 95 %"
-    " intervals over image pairs. Hollow points are not significant.",
-    "rarity": "A rare concept strays far from 0.5 by chance alone, which is why distance without"
-    " significance is no verdict.",
-    "energies": "Energy is the sum of a concept's codes over an image's tokens, averaged over"
-    " images. On the line both arms show it alike.",
-}
 
 
 def write_summary(
     folder: pathlib.Path,
     comparisons: list[Comparison],
+    places: np.ndarray,
     load_thumbnail: LoadThumbnail,
     n_concepts: int = 24,
     n_images: int = 6,
@@ -40,6 +30,7 @@ def write_summary(
     Args:
       folder: of the report.
       comparisons: all against the same real images.
+      places: [K, 2] of the concepts on the map.
       load_thumbnail: reads what the encoder saw of an image file.
       n_concepts: concepts shown under each heading.
       n_images: top images shown of each arm.
@@ -58,7 +49,9 @@ def write_summary(
     )
     page = environment.get_template("summary.html.j2").render(
         version=__version__,
-        sets=[_section(c, folder, load, n_concepts, n_images, n_pairs) for c in comparisons],
+        sets=[
+            _section(c, folder, places, load, n_concepts, n_images, n_pairs) for c in comparisons
+        ],
         correlations=_correlations(comparisons),
     )
     path = folder / "summary.html"
@@ -70,6 +63,7 @@ def write_summary(
 def _section(
     comparison: Comparison,
     folder: pathlib.Path,
+    places: np.ndarray,
     load,
     n_concepts: int,
     n_images: int,
@@ -77,7 +71,7 @@ def _section(
 ) -> dict[str, Any]:
     """Everything that the template shows of one comparison."""
     rankings = rank(comparison, n_concepts)
-    figures = draw_all(comparison, rankings, folder / "figures")
+    figures = draw_all(comparison, rankings, places, folder / "figures")
     return {
         "name": comparison.name,
         "form": comparison.form,

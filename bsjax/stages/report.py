@@ -17,10 +17,12 @@ from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
 from bsjax.report.exchange import write_enriched
 from bsjax.report.explorer.site import write_site
+from bsjax.report.figures import CAPTIONS
 from bsjax.report.layout import place_concepts
+from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import read_names
-from bsjax.report.page import CAPTIONS, write_summary
-from bsjax.report.tables import Comparison, read_comparison
+from bsjax.report.page import write_summary
+from bsjax.report.tables import Comparison, rank, read_comparison
 
 
 def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -31,20 +33,28 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         raise UserError(f"{workdir / 'comparisons'} holds no comparison; run `bsjax compare` first")
     comparisons = [read_comparison(workdir, name) for name in sets]
     folder = workdir / "report"
-    write_summary(folder, comparisons, thumbnail)
     places = _places(config, workdir, comparisons[0])
+    write_summary(folder, comparisons, places, thumbnail)
     cards = [run_card(workdir, comparison) for comparison in comparisons]
     for comparison, card in zip(comparisons, cards, strict=True):
         write_json(folder / f"{comparison.name}__card.json", card)
         write_enriched(folder, comparison, places)
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]])
-    figures = [
-        (f"{name}_{figure}", f"{name}: {text}")
-        for name in sets
-        for figure, text in CAPTIONS.items()
-    ]
+    figures = _figures(folder / "figures", comparisons)
     path = write_site(folder, comparisons, places, names, cards, figures, thumbnail)
     logging.info("report: %s", path)
+
+
+def _figures(folder: pathlib.Path, comparisons: list[Comparison]) -> list[tuple[str, str]]:
+    """Draws what the summary has not; file stem and text of all figures, in reading order."""
+    figures = []
+    for comparison in comparisons:
+        name = comparison.name
+        figures += [(f"{name}_{figure}", f"{name}: {text}") for figure, text in CAPTIONS.items()]
+        for ranking in rank(comparison, SHEET_CONCEPTS):
+            sheet = draw_sheet(folder, comparison, ranking, thumbnail)
+            figures += [] if sheet is None else [sheet]
+    return figures + list(draw_models(folder, comparisons).items())
 
 
 def _places(

@@ -11,6 +11,8 @@ from PIL import Image
 
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
+from bsjax.report.figures import no_difference_line
+from bsjax.report.model_figures import draw_models, draw_sheet
 from bsjax.report.overlays import heat_uri
 from bsjax.report.page import write_summary
 from bsjax.report.tables import rank, read_comparison
@@ -26,7 +28,9 @@ def build(workdir, sets, notes=()):
         write_arm(workdir, name, n_concepts)
         write_comparison(workdir, name, kinds, notes)
     comparisons = [read_comparison(workdir, name) for name in sets]
-    return write_summary(workdir / "report", comparisons, thumbnail).read_text()
+    return write_summary(
+        workdir / "report", comparisons, np.eye(n_concepts, 2), thumbnail
+    ).read_text()
 
 
 class Page(html.parser.HTMLParser):
@@ -111,3 +115,29 @@ def test_heat_map_is_brightest_where_the_concept_fires_most():
     light = np.asarray(image.convert("L")).astype(int)
     assert light[1, 0] > light[0, 1] > light[0, 0] == light[1, 1]
     assert heat_uri(np.zeros((2, 2))) is None
+
+
+def test_the_line_of_no_difference_by_hand(tmp_path):
+    write_arm(tmp_path, "real", 4)
+    write_arm(tmp_path, "generated", 4)
+    write_comparison(tmp_path, "generated", KINDS)
+    comparison = read_comparison(tmp_path, "generated")
+    assert no_difference_line(comparison) is None
+    # Energies are 0.5 in both arms; concepts fire 0, 7, 14 and 21 times.
+    comparison.columns["standard_error"] = np.array([9.0, 0.1, 0.2, 0.0])
+    fires, distance = no_difference_line(comparison)
+    np.testing.assert_array_equal(fires, [1, 8, 15, 22])
+    bounds = np.array([1.0, 0.196, 0.392, 0.0]) / 0.4
+    np.testing.assert_allclose(distance, 1 / (1 + np.exp(-bounds)) - 0.5)
+
+
+def test_figures_of_two_models_and_sheets(tmp_path):
+    build(tmp_path, {"one $": KINDS, "two.5": KINDS[::-1]})
+    comparisons = [read_comparison(tmp_path, name) for name in ("one $", "two.5")]
+    drawn = draw_models(tmp_path, comparisons)
+    assert list(drawn) == ["images", "models_matrix", "models_one $__two.5"]
+    stem, text = draw_sheet(tmp_path, comparisons[1], rank(comparisons[1], 5)[0], thumbnail)
+    assert stem == "two.5_sheet_suppressed" and "most suppressed" in text
+    for each in (*drawn, stem):
+        for suffix in ("png", "svg"):
+            assert (tmp_path / f"{each}.{suffix}").stat().st_size > 3000

@@ -1,0 +1,133 @@
+"""Figures over several models, and sheets of the images of the strongest concepts."""
+
+import itertools
+import pathlib
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bsjax.report.figures import GREY, INK, STYLE, draw, save
+from bsjax.report.overlays import LoadThumbnail
+from bsjax.report.tables import Comparison, Measured, Ranking
+from bsjax.stats import divergences, verdicts
+
+LINES = ("#5776b4", "#b16243", "#2e8b57", "#8a4fa3", "#b8860b", "#3d7ea6", "#a03050", "#555555")
+SHEET_CONCEPTS, SHEET_IMAGES = 6, 4
+
+
+def draw_models(folder: pathlib.Path, comparisons: list[Comparison]) -> dict[str, str]:
+    """Draws how models differ; returns file stem -> what it shows.
+
+    Per-image differences stand for one model too; scatters and the matrix need two.
+    """
+    drawn = {"images": "How much each image's codes differ from its real counterpart's: the"
+             " mean over concepts of generated - real, one curve a model."}  # fmt: skip
+    draw(folder, "images", (5.2, 3.4), lambda axes: _per_image(axes, comparisons))
+    if len(comparisons) > 1:
+        draw(folder, "models_matrix", (4.6, 4.0), lambda axes: _matrix(axes, comparisons))
+        drawn["models_matrix"] = (
+            "Correlation of relative between models. About 0.5 is what two unrelated models have."
+        )
+    for left, right in itertools.combinations(comparisons, 2):
+        stem = f"models_{left.name}__{right.name}"
+        draw(folder, stem, (4.6, 4.2), lambda axes, a=left, b=right: _scatter(axes, a, b))
+        drawn[stem] = f"relative of every concept that both can judge, {left.name}, {right.name}."
+    return drawn
+
+
+def _per_image(axes: Axes, comparisons: list[Comparison]) -> None:
+    for comparison, colour in zip(comparisons, itertools.cycle(LINES), strict=False):
+        values = np.sort([row["mean_difference"] for row in comparison.datapoints])
+        share = (np.arange(values.size) + 0.5) / max(values.size, 1)
+        axes.plot(values, share, color=colour, label=comparison.name)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.set(
+        xlabel="mean energy difference of an image (generated - real)",
+        ylabel="share of images below",
+        title="Per-image differences",
+        ylim=(0, 1),
+    )
+    axes.legend(frameon=False, fontsize=8)
+
+
+def _matrix(axes: Axes, comparisons: list[Comparison]) -> None:
+    names = [_plain(comparison.name) for comparison in comparisons]
+    r = np.array(
+        [[divergences.correlation(a.columns, b.columns) for b in comparisons] for a in comparisons]
+    )
+    axes.imshow(np.nan_to_num(r), cmap="Blues", vmin=0, vmax=1.4)
+    for i, j in np.ndindex(r.shape):
+        text = "–" if np.isnan(r[i, j]) else f"{r[i, j]:.2f}"
+        axes.text(j, i, text, ha="center", va="center", color=INK)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.spines[:].set_visible(False)
+    axes.set_title("Correlation of relative")
+
+
+def _scatter(axes: Axes, left: Comparison, right: Comparison) -> None:
+    judged = np.ones(len(left.columns["relative"]), bool)
+    for comparison in (left, right):
+        judged &= comparison.columns["verdict"] != verdicts.NOT_ENOUGH_DATA
+    x, y = left.columns["relative"][judged], right.columns["relative"][judged]
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.scatter(x, y, s=6, color=LINES[0], alpha=0.6, linewidths=0, rasterized=True)
+    r = divergences.correlation(left.columns, right.columns)
+    axes.set(
+        xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), xlabel=f"relative, {_plain(left.name)}",
+        ylabel=f"relative, {_plain(right.name)}", title=f"r = {r:.2f}, {judged.sum()} concepts",
+    )  # fmt: skip
+
+
+def draw_sheet(
+    folder: pathlib.Path, comparison: Comparison, ranking: Ranking, load: LoadThumbnail
+) -> tuple[str, str] | None:
+    """Top real images of a ranking's first concepts and what was generated for their captions.
+
+    Returns:
+      File stem and what it shows; None if the ranking is empty.
+    """
+    concepts = ranking.concepts[:SHEET_CONCEPTS]
+    if not concepts:
+        return None
+    partner = {row["row_real"]: row["row_generated"] for row in comparison.datapoints}
+    stem = f"{comparison.name}_sheet_{ranking.kind}"
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 1.2 * len(concepts) + 0.4), layout="constrained")
+        grid = figure.subplots(len(concepts), 2 * SHEET_IMAGES, squeeze=False)
+        for line, concept in zip(grid, concepts, strict=True):
+            rows = comparison.real.top_rows[concept][:SHEET_IMAGES]
+            for slot, axes in enumerate(line):
+                axes.set(xticks=[], yticks=[])
+                axes.spines[:].set_visible(False)
+                row = rows[slot // 2] if slot // 2 < len(rows) else -1
+                arm = comparison.real
+                if slot % 2:
+                    row, arm = partner.get(row, -1), comparison.generated
+                _show(axes, arm, int(row), load)
+            words = _plain(str(comparison.columns["words"][concept]))[:34]
+            delta = comparison.columns["delta"][concept]
+            title = line[0].set_title(f"{concept}  {words}  delta {delta:.2f}", fontsize=8)
+            title.set_in_layout(False)  # it may be wider than its column
+        path = save(figure, folder, stem)
+    return path.stem, (
+        f"{comparison.name}, {ranking.title.lower()}: the real images that show each concept most,"
+        " each beside the one generated for its caption."
+    )
+
+
+def _show(axes: Axes, arm: Measured, row: int, load: LoadThumbnail) -> None:
+    try:
+        axes.imshow(
+            load(arm.paths[row], arm.resize, arm.crop) if row >= 0 else [[1]], cmap="gray_r"
+        )
+    except (OSError, ValueError):
+        axes.text(0.5, 0.5, "gone", ha="center", va="center", fontsize=7)
+
+
+def _plain(text: str) -> str:
+    """A dollar sign would start a formula."""
+    return text.replace("$", r"\$")
