@@ -116,15 +116,15 @@ def scenes_training(cfg: ml_collections.ConfigDict) -> None:
     cfg.generator = no_generator()
     cfg.real.path, cfg.real.limit = "2", 4000
     train = cfg.train
-    train.n_concepts = 1024
-    train.n_candidates = 2048
-    train.n_active = 8
+    train.n_concepts = train.n_candidates = 512
+    train.encoder_init = "candidates"
+    train.n_active = 12
     train.relax_radius = 4.0
     train.tokens_per_step = 2048
-    train.steps = 4000
+    train.steps = 2500
     train.peak_learning_rate = 3e-3
     train.max_tokens = 280_000
-    train.judge_tokens = 20_000
+    train.judge_tokens = 60_000
 
 
 def in_small(generator: ml_collections.ConfigDict) -> None:
@@ -206,6 +206,7 @@ def rasae_training() -> ml_collections.ConfigDict:
     train.relax_radius = 1.0  # same unit as features
     train.loss = "aux"  # mse | aux
     train.activation = "batch_topk"  # batch_topk | topk | jumprelu
+    train.encoder_init = "xavier"  # as published | candidates: each concept starts at its atom
     train.l1_weight = 0.0  # times the mean over tokens of the summed codes (jumprelu needs it)
     train.tokens_per_step = 4096
     train.accumulate = 1  # micro-batches a step, each with a top-k of its own

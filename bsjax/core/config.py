@@ -109,6 +109,15 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
     _require_choice(config, "compare.form", FORMS)
     _require_choice(config, "train.loss", LOSSES)
     _require_choice(config, "train.activation", ACTIVATIONS)
+    _require_choice(config, "train.encoder_init", ("xavier", "candidates"))
+    if config.train.encoder_init == "candidates" and (
+        config.train.n_concepts > config.train.n_candidates
+    ):
+        raise UserError(
+            f"train.encoder_init=candidates: expected at least as many candidates as concepts, got"
+            f" n_candidates={config.train.n_candidates}, n_concepts={config.train.n_concepts}; set"
+            " --config.train.n_candidates"
+        )
     _require_choice(config, "train.supply", SUPPLIES)
     _require_choice(config, "train.compute_dtype", DTYPES)
     _require_choice(config, "train.full_precision", PRECISIONS)

@@ -20,7 +20,33 @@ class EncoderParams(TypedDict):
 
 def init_encoder(key: Key[Array, ""], width: int, n_concepts: int) -> EncoderParams:
     """Xavier-uniform kernel, zero bias, identity LayerNorm."""
-    kernel = jax.nn.initializers.glorot_uniform()(key, (width, n_concepts), jnp.float32)
+    return encoder_of(jax.nn.initializers.glorot_uniform()(key, (width, n_concepts), jnp.float32))
+
+
+def tied_encoder(C: Float[Array, "M D"], n_concepts: int) -> EncoderParams:
+    """Each concept looks for the candidate point that its atom begins as: hardly one is born dead.
+
+    Differs: the published SAE begins with Xavier's kernel. Tying the two is the start of
+    arXiv:2406.04093 (section 2.4). Directions have length 1 and go out from the points' mean.
+
+    Raises:
+      ValueError: more concepts than points.
+    """
+    if n_concepts > len(C):
+        raise ValueError(
+            f"expected at most as many concepts as points ({len(C)}), got {n_concepts}"
+        )
+    mean = jnp.mean(C, axis=0)
+    directions = C[:n_concepts] - mean[None]
+    lengths = jnp.linalg.norm(directions, axis=1, keepdims=True)
+    encoder = encoder_of((directions / jnp.maximum(lengths, NORM_EPSILON)).T)
+    encoder["bias"] = -mean @ encoder["kernel"]
+    return encoder
+
+
+def encoder_of(kernel: Float[Array, "D K"]) -> EncoderParams:
+    """An encoder of that kernel, with zero bias and identity LayerNorm."""
+    n_concepts = kernel.shape[1]
     return {
         "kernel": kernel,
         "bias": jnp.zeros(n_concepts),

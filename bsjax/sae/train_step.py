@@ -20,7 +20,7 @@ from bsjax.core.mesh import DATA, MODEL
 from bsjax.sae import quality
 from bsjax.sae.batch_topk import running_threshold
 from bsjax.sae.dictionary import init_dictionary, project
-from bsjax.sae.encoder import init_encoder
+from bsjax.sae.encoder import init_encoder, tied_encoder
 from bsjax.sae.gradient import BatchGradient, Objective, batch_gradient
 from bsjax.sae.layouts import matmul
 
@@ -105,10 +105,13 @@ def init_state(
     n_concepts: int,
     optimizer: optax.GradientTransformation,
     activation: str = "batch_topk",
+    encoder_init: str = "xavier",
 ) -> SAEState:
     """A fresh state; jit it with `out_shardings` and every array is born where it lies."""
     params = {
-        "encoder": init_encoder(key, C.shape[1], n_concepts),
+        "encoder": tied_encoder(C, n_concepts)
+        if encoder_init == "candidates"
+        else init_encoder(key, C.shape[1], n_concepts),
         "dictionary": init_dictionary(n_concepts, C),
     }
     if activation == "jumprelu":

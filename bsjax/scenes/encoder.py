@@ -46,6 +46,20 @@ def init(seed: int) -> Any:
     return jax.jit(Taught().init)(jax.random.key(seed), images)["params"]
 
 
+def centre(params: Any, n_images: int = 512) -> Any:
+    """Encoder parameters whose tokens have mean 0 over scenes: the last norm's bias moves.
+
+    An RA-SAE has no bias of its own. If all tokens shared a direction, every atom would hold it,
+    and what revives dead concepts would push them down instead, for adding it once too often.
+    """
+    rng = scenes.generator(STREAM, 0, 0)
+    images = np.stack([scenes.plain(rng).image for _ in range(n_images)])
+    apply = jax.jit(DinoV2(VARIANTS[VARIANT]).apply)
+    parts = [apply({"params": params}, normalise_images(p)) for p in jnp.split(images, 8)]
+    mean = np.mean([np.mean(part, axis=(0, 1)) for part in parts], axis=0)
+    return params | {"norm": params["norm"] | {"bias": params["norm"]["bias"] - mean}}
+
+
 def make_batch(step: int) -> dict[str, np.ndarray]:
     """Images and what each token should say."""
     rng = scenes.generator(STREAM, step)

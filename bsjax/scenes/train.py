@@ -29,7 +29,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and result
 STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
 SEED = 0
 PARAMS = "params.npz"
-ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 7000, 2500, 5500
+ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 7000, 1500, 4500
 
 
 def train_encoder(workdir: pathlib.Path, steps: int) -> None:
@@ -39,7 +39,7 @@ def train_encoder(workdir: pathlib.Path, steps: int) -> None:
         steps=steps, peak_learning_rate=1e-3, batch=encoder.BATCH,
     )  # fmt: skip
     folder = workdir / "weights" / "encoder"
-    state = export.dinov2_state(params["encoder"])
+    state = export.dinov2_state(encoder.centre(params["encoder"]))
     config = export.dinov2_config(VARIANTS[encoder.VARIANT])
     export.write_component(folder, state, config, "model")
     write_card(folder, workdir / "encoder", "encoder", steps, seconds)

@@ -115,4 +115,6 @@ def jit_step(
 def fresh_state(config: ml_collections.ConfigDict, recipe: Recipe, C: jax.Array) -> SAEState:
     """The state of a training from scratch, over candidate points C [M, D]."""
     train, key = config.train, stage_key(config.seed, "train_sae/init")
-    return init_state(key, C, train.n_concepts, recipe.optimizer, train.activation)
+    return init_state(
+        key, C, train.n_concepts, recipe.optimizer, train.activation, train.encoder_init
+    )

@@ -8,7 +8,7 @@ import pytest
 
 from bsjax.core.mesh import make_mesh
 from bsjax.sae.dictionary import dictionary, project
-from bsjax.sae.encoder import pre_codes
+from bsjax.sae.encoder import pre_codes, tied_encoder
 from bsjax.sae.gradient import Objective
 from bsjax.sae.train_step import init_state, make_optimizer, make_schedule, train_step
 
@@ -35,6 +35,18 @@ def test_project_meets_the_constraints():
     assert norms[2] == 0
     again = project(got, radius)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, again)
+
+
+def test_a_tied_encoder_finds_each_point_by_its_own_concept():
+    points = normal(40, 16) + 3.0  # all share a direction
+    encoder = tied_encoder(points, 30)
+    np.testing.assert_allclose(np.linalg.norm(encoder["kernel"], axis=0), 1, rtol=1e-5)
+    codes = pre_codes(encoder, points[:30])
+    np.testing.assert_array_equal(np.argmax(codes, axis=1), np.arange(30))
+    state = init_state(jax.random.key(0), points, 30, optax.sgd(0.1), encoder_init="candidates")
+    np.testing.assert_array_equal(state.params["encoder"]["kernel"], encoder["kernel"])
+    with pytest.raises(ValueError, match="at most as many concepts as points"):
+        tied_encoder(points, 41)
 
 
 def test_dictionary_by_hand():

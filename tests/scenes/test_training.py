@@ -91,6 +91,20 @@ def test_losses_are_finite_and_have_gradients():
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
+def test_a_centred_encoders_tokens_have_mean_0():
+    params = encoder.init(0)["encoder"]
+    model = encoder.DinoV2(VARIANTS[encoder.VARIANT])
+    images = normalise_images(jnp.asarray(encoder.make_batch(3)["image"]))
+    before, after = (
+        np.asarray(jax.jit(model.apply)({"params": each}, images))
+        for each in (params, encoder.centre(params, 64))
+    )
+    shift = before - after
+    np.testing.assert_allclose(shift, np.broadcast_to(shift[0, 0], shift.shape), atol=1e-5)
+    left, had = (np.linalg.norm(each.mean(axis=(0, 1))) for each in (after, before))
+    assert left < 0.3 * had
+
+
 def test_encoder_as_written_is_that_of_transformers(tmp_path):
     params = encoder.init(0)["encoder"]
     config = VARIANTS[encoder.VARIANT]
