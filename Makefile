@@ -13,7 +13,7 @@ setup: .venv/.installed
 	touch $@
 
 demo: setup
-	$(BIN)/bsjax run --config=configs/folders.py:demo --workdir=runs/demo
+	$(BIN)/bsjax run --config=configs/scenes.py --workdir=runs/demo
 
 test: setup
 	$(BIN)/python -m pytest -m "not slow"

@@ -118,11 +118,11 @@ def scenes_training(cfg: ml_collections.ConfigDict) -> None:
     train = cfg.train
     train.n_concepts = train.n_candidates = 512
     train.encoder_init = "candidates"
-    train.n_active = 12
+    train.n_active = 16
     train.relax_radius = 4.0
     train.tokens_per_step = 2048
-    train.steps = 2500
-    train.peak_learning_rate = 3e-3
+    train.steps = 1500
+    train.peak_learning_rate = 1e-3
     train.max_tokens = 280_000
     train.judge_tokens = 60_000
 
