@@ -22,16 +22,32 @@ def data_uri(kind: str, data: bytes) -> str:
 LoadThumbnail = Callable[[str, int, int], Image.Image]
 
 
-def image_uri(load: LoadThumbnail, path: str, resize: int, crop: int) -> str | None:
-    """The centre crop that the encoder saw, or None if the file is gone or damaged."""
+def encode_thumbnail(
+    load: LoadThumbnail, path: str, resize: int, crop: int, side: int, kind: str
+) -> bytes | None:
+    """The centre crop that the encoder saw, `side` pixels wide; None if the file is gone or damaged.
+
+    Args:
+      load: reads it.
+      path: of the image.
+      resize: as the encoder.
+      crop: as the encoder.
+      side: pixels.
+      kind: "jpeg" or "webp".
+    """
     try:
         image = load(path, resize, crop)
     except (OSError, ValueError):
         return None
-    image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=82)
-    return data_uri("jpeg", buffer.getvalue())
+    image.resize((side, side), Image.Resampling.LANCZOS).save(buffer, kind.upper(), quality=82)
+    return buffer.getvalue()
+
+
+def image_uri(load: LoadThumbnail, path: str, resize: int, crop: int) -> str | None:
+    """The same as a data URI."""
+    data = encode_thumbnail(load, path, resize, crop, THUMBNAIL, "jpeg")
+    return None if data is None else data_uri("jpeg", data)
 
 
 def heat_uri(codes: np.ndarray) -> str | None:

@@ -10,20 +10,17 @@ An arm is "0" for the real images and i + 1 for set i: names of sets never becom
 """
 
 import base64
-import functools
-import io
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from PIL import Image
 
 from bsjax import __version__
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import pack, write_data
-from bsjax.report.overlays import LoadThumbnail
+from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
 from bsjax.report.tables import Comparison, Measured
 from bsjax.stats import divergences, verdicts
 
@@ -231,20 +228,12 @@ def thumbnail_payloads(
     arm: Measured, load: LoadThumbnail
 ) -> Iterator[tuple[int, list[str | None]]]:
     """Every image as base64 WebP; null where the file is gone."""
-    read = functools.partial(_webp, load, resize=arm.resize, crop=arm.crop)
     for chunk, part in _chunks(len(arm.paths), IMAGES_PER_CHUNK):
-        yield chunk, [read(path) for path in arm.paths[part]]
-
-
-def _webp(load: LoadThumbnail, path: str, resize: int, crop: int) -> str | None:
-    try:
-        image = load(path, resize, crop)
-    except (OSError, ValueError):
-        return None
-    image = image.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()
+        found = (
+            encode_thumbnail(load, path, arm.resize, arm.crop, THUMBNAIL, "webp")
+            for path in arm.paths[part]
+        )
+        yield chunk, [data and base64.b64encode(data).decode() for data in found]
 
 
 def _chunks(n: int, size: int) -> Iterator[tuple[int, slice]]:
