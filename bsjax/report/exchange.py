@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
 from bsjax.report.explorer.site import strongest_together
 from bsjax.report.figures import PALETTE
 from bsjax.report.tables import Comparison, Measured
+from bsjax.stats import divergences, verdicts
 
 N_CONNECTIONS = 10
 FIELDS = (
@@ -85,3 +87,81 @@ def read_enriched(path: pathlib.Path) -> dict[str, Any]:
         told = "; ".join(f"{n}: {', '.join(names)}" for n, names in sorted(lengths.items()))
         raise UserError(f"{path}: fields have different numbers of concepts ({told})")
     return {name: content[name] for name in FIELDS}
+
+
+def imported(path: pathlib.Path) -> tuple[Comparison, np.ndarray]:
+    """Another's results as a comparison, to be shown beside ours, and the places on its map.
+
+    The file tells no images but one key a concept, no intervals and no significance: those are NaN,
+    and every verdict is "not enough data".
+
+    Raises:
+      UserError: as `read_enriched`.
+    """
+    content = read_enriched(path)
+    relative = np.array(content["relative_energy_diff"], np.float64)
+    difference = np.array(content["energy_diff"], np.float64)
+    fires = np.array(content["nb_fire"], np.int64)
+    energy = np.array(content["energy"], np.float64)
+    unknown = np.full(relative.size, np.nan)
+    temperatures = divergences.REFERENCE_TEMPERATURE
+    columns = {
+        "concept": np.arange(relative.size),
+        "relative": relative,
+        "difference": difference,
+        "energy_real": energy,
+        "energy_generated": energy + difference,
+        "fires_real": fires,
+        "fires_generated": np.zeros_like(fires),
+        "delta": divergences.delta(relative, temperatures["relative"]),
+        "delta_relative": divergences.delta(relative, temperatures["relative"]),
+        "delta_difference": divergences.delta(difference, temperatures["difference"]),
+        "verdict": np.full(relative.size, verdicts.NOT_ENOUGH_DATA),
+        "words": np.full(relative.size, ""),
+    }
+    for name in ("delta_low", "delta_high", "prevalence_real", "prevalence_generated", "p", "q"):
+        columns[name] = unknown
+    name = path.name.removesuffix(".json").removesuffix("__enriched")
+    manifest = {
+        "config": {
+            "compare.form": "relative",
+            "compare.temperature": temperatures["relative"],
+            "compare.suppressed": 0.1,
+            "compare.exaggerated": 0.9,
+            "compare.fdr": 0.05,
+            "compare.min_images": 1,
+        },
+        "counts": {"pairs": 0, "unpaired_real": 0, "unpaired_generated": 0}
+        | {kind.replace(" ", "_"): 0 for kind in verdicts.KINDS}
+        | {"not_enough_data": relative.size},
+        "notes": [f"Imported from {path.name}: no images, no intervals, no significance."],
+        "versions": {},
+    }
+    real = _without_images(content["top_original_image"], _connections(content))
+    generated = _without_images(content["top_ai_image"], _connections(content))
+    places = np.stack([content["umap_x"], content["umap_y"]], axis=1).astype(np.float32)
+    return Comparison(name, columns, [], manifest, real, generated), places
+
+
+def _connections(content: dict[str, Any]) -> sp.csr_array:
+    """Strengths as the cosines of Z^T Z with a diagonal of 1."""
+    n = len(content["connections_idx"])
+    rows = np.repeat(np.arange(n), [len(ids) for ids in content["connections_idx"]])
+    columns = [k for ids in content["connections_idx"] for k in ids]
+    values = [v for strengths in content["connections_val"] for v in strengths]
+    pairs = sp.coo_array((values, (rows, columns)), shape=(n, n), dtype=np.float64).tolil()
+    pairs.setdiag(1.0)
+    return sp.csr_array(pairs)
+
+
+def _without_images(keys: Sequence[str | None], pairs: sp.csr_array) -> Measured:
+    """An arm of which nothing is known but the key of each concept's top image."""
+    n = len(keys)
+    known = [str(key) for key in dict.fromkeys(keys) if key is not None]
+    place = {key: row for row, key in enumerate(known)}
+    rows = np.array([[-1 if key is None else place[str(key)]] for key in keys], np.int32)
+    return Measured(
+        captions=[""] * len(known), paths=[""] * len(known), place=place, keys=known,
+        top_rows=rows, maps=np.zeros((n, 1, 1, 1)), special=np.zeros((n, 1, 1)),
+        codes=sp.csr_array((len(known), n)), cooccurrence=pairs, manifest={}, resize=1, crop=1,
+    )  # fmt: skip

@@ -25,7 +25,9 @@ LoadThumbnail = Callable[[str, int, int], Image.Image]
 def encode_thumbnail(
     load: LoadThumbnail, path: str, resize: int, crop: int, side: int, kind: str
 ) -> bytes | None:
-    """The centre crop that the encoder saw, `side` pixels wide; None if the file is gone or damaged.
+    """The centre crop that the encoder saw, made `side` pixels wide.
+
+    None if the file is gone or damaged.
 
     Args:
       load: reads it.

@@ -1,7 +1,7 @@
 """report: measures and comparisons -> report/index.html, figures and tables.
 
-Reads every comparison in the workdir, and the dictionary for the map; always written anew, the map
-aside.
+Reads every comparison in the workdir, the dictionary for the map, and what others made with the
+same SAE (imported/*__enriched.json); always written anew, the map aside.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from bsjax.core.artifacts import MANIFEST, write_json
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
-from bsjax.report.exchange import write_enriched
+from bsjax.report.exchange import imported, write_enriched
 from bsjax.report.explorer.site import write_site
 from bsjax.report.figures import CAPTIONS
 from bsjax.report.layout import place_concepts
@@ -23,6 +23,8 @@ from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import read_names
 from bsjax.report.page import write_summary
 from bsjax.report.tables import Comparison, rank, read_comparison
+
+IMPORTED = "imported"  # folder of the workdir with files of the reference's explorer
 
 
 def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
@@ -41,6 +43,15 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         write_enriched(folder, comparison, places)
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]])
     figures = _figures(folder / "figures", comparisons)
+    for foreign in sorted((workdir / IMPORTED).glob("*.json")):
+        comparison = imported(foreign)[0]
+        if len(comparison.columns["concept"]) != len(names):
+            raise UserError(
+                f"{foreign} has {len(comparison.columns['concept'])} concepts, the comparisons here"
+                f" {len(names)}; import results of the same SAE"
+            )
+        comparisons.append(comparison)
+        cards.append({"source": f"imported from {foreign.name}"})
     path = write_site(folder, comparisons, places, names, cards, figures, thumbnail)
     logging.info("report: %s", path)
 

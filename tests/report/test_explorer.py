@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
-from bsjax.report.exchange import FIELDS, read_enriched, write_enriched
+from bsjax.report.exchange import FIELDS, imported, read_enriched, write_enriched
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import write_data
 from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, write_site
@@ -307,8 +308,10 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, folder, view):
     watched.close()
 
 
-@pytest.mark.parametrize("view", ["map", "table", "models", "images", "card"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("view", "scheme"),
+    [(view, "light") for view in ("map", "table", "models", "images", "card")] + [("map", "dark")],
+)
 def test_no_serious_fault_of_accessibility(open_page, view, scheme):
     axe = pytest.importorskip("axe_playwright_python", reason="axe is absent")
     source = pathlib.Path(axe.__file__).with_name("axe.min.js").read_text()
@@ -351,6 +354,33 @@ def test_enriched_json(folder, tmp_path):
     cosine[1] = -1
     assert content["connections_val"][1][0] == pytest.approx(cosine.max())
     assert content["connections_idx"][1][0] == cosine.argmax()
+
+
+def test_results_of_the_reference_are_shown(browser, folder, tmp_path):
+    ours = read_comparison(folder.parent, SETS[0])
+    write_enriched(tmp_path, ours, np.zeros((N, 2)))
+    path = tmp_path / f"{SETS[0]}__enriched.json"
+    comparison, places = imported(path)
+    assert comparison.name == SETS[0]
+    np.testing.assert_array_equal(places, 0)
+    for name in ("relative", "difference", "energy_real", "fires_real"):
+        np.testing.assert_array_equal(comparison.columns[name], ours.columns[name])
+    both = [ours, comparison._replace(name="theirs")]
+    places = np.random.default_rng(1).normal(size=(N, 2))
+    report = tmp_path / "report"
+    write_site(report, both, places, [f"n {k}" for k in range(N)], [{}, {}], [], thumbnail)
+    watched = Watched(browser, report, "#model=theirs&concept=1")
+    wait_for_concept(watched.page, 1)
+    assert "Imported from" in watched.page.inner_text("#notes")
+    assert "not enough data" in watched.page.inner_text("#panel .numbers")
+    watched.page.click("#tab-images")
+    watched.page.wait_for_selector("#view .pairs", state="attached")
+    watched.close()
+    content = json.loads(path.read_text())
+    del content["umap_x"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="lacks umap_x"):
+        imported(path)
 
 
 @pytest.mark.slow

@@ -127,9 +127,16 @@ def columns_payload(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
 def pairs_payload(comparison: Comparison) -> dict[str, Any]:
     """Pairs in the order of the table, with the concepts that both images show."""
     rows = comparison.datapoints
-    columns = {name: np.array([row[name] for row in rows])
-               for name in ("row_real", "row_generated", "cosine", "absolute_difference",
-                            "mean_difference")}  # fmt: skip
+    columns = {
+        name: np.array([row[name] for row in rows], np.int64 if name.startswith("row") else None)
+        for name in (
+            "row_real",
+            "row_generated",
+            "cosine",
+            "absolute_difference",
+            "mean_difference",
+        )
+    }
     shared = _shared_concepts(
         comparison.real.codes[columns["row_real"]],
         comparison.generated.codes[columns["row_generated"]],
@@ -157,11 +164,16 @@ def _shared_concepts(real: sp.csr_array, generated: sp.csr_array) -> np.ndarray:
 def histogram_payloads(comparison: Comparison) -> Iterator[tuple[int, dict[str, Any]]]:
     """Image energies of each concept in both arms over the pairs, in equal bins up to the top."""
     rows = comparison.datapoints
-    codes = (
-        comparison.real.codes[[row["row_real"] for row in rows]].tocsc(),
-        comparison.generated.codes[[row["row_generated"] for row in rows]].tocsc(),
-    )
-    top = np.maximum(*(arm.max(axis=0).toarray().ravel() for arm in codes))
+    codes = [
+        arm.codes[np.array([row[name] for row in rows], np.int64)].tocsc()
+        for arm, name in (
+            (comparison.real, "row_real"),
+            (comparison.generated, "row_generated"),
+        )
+    ]
+    top = np.zeros(codes[0].shape[1])
+    if rows:
+        top = np.maximum(*(arm.max(axis=0).toarray().ravel() for arm in codes))
     counts = [_binned(arm, top) for arm in codes]
     for chunk, part in _chunks(top.size, CONCEPTS_PER_CHUNK):
         yield (
