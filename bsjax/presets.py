@@ -102,7 +102,7 @@ def on_scenes(cfg: ml_collections.ConfigDict, n_captions: int) -> None:
     cfg.encoder.batch_per_device = 20
     cfg.sae.weights = str(SCENES / "sae")
     cfg.generator = stable_diffusion("scenes", "scenes", str(SCENES / "generator"))
-    cfg.generator.steps, cfg.generator.guidance = 20, 3.0
+    cfg.generator.steps, cfg.generator.guidance = 20, 2.0
     cfg.generator.height = cfg.generator.width = 64
     cfg.generator.dtype = "float32"
     cfg.generator.batch_per_device = 50

@@ -112,7 +112,7 @@ def system(text: dict[str, Any], scaling: float, tokenizer: Tokenizer) -> Stable
         "text_encoder": text,
         "scheduler": SCHEDULER,
     }
-    settings = Settings(20, 3.0, scenes.SIZE, scenes.SIZE, "float32")
+    settings = Settings(20, 2.0, scenes.SIZE, scenes.SIZE, "float32")
     return StableDiffusion(configs, settings, {"tokenizer": tokenizer})
 
 

@@ -1,17 +1,22 @@
 """The networks that come with bsjax load, know their world, and carry the whole experiment."""
 
+import io
 import json
 import pathlib
 import runpy
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from etils import epath
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
 
 from bsjax import presets
 from bsjax.data import scenes
+from bsjax.data.image_shards import list_generated
 from bsjax.models.dinov2 import normalise_images
 from bsjax.scenes.generator import Planted
 from bsjax.stages import inputs
@@ -50,21 +55,36 @@ def test_what_is_shipped_is_small_and_says_how_it_was_made():
     assert quality["l0"] <= 16
 
 
-def test_the_encoder_tells_background_and_colour(config, tmp_path):
-    """Nearest mean of class tokens, on scenes that the means were not taken from."""
-    encoder = inputs.load_encoder(config)
-    parts = [scenes.plain(scenes.generator(21, i)) for i in range(320)]
-    images = normalise_images(np.stack([part.image for part in parts]))
-    apply = jax.jit(encoder.model.apply)
-    tokens = np.asarray(apply({"params": encoder.params}, images))[:, 0]
-    factors = np.array([part.factors for part in parts])
-    for column, name in ((1, "colour"), (2, "background")):
-        known, asked = factors[:240, column], factors[240:, column]
-        means = np.stack(
-            [tokens[:240][known == i].mean(axis=0) for i in range(len(scenes.FACTORS[name]))]
-        )
-        gaps = np.square(tokens[240:, None] - means[None]).sum(axis=2)
-        assert (gaps.argmin(axis=1) == asked).mean() > 0.9, name
+class Probes:
+    """Linear probes of colour and background, trained on class tokens of rendered scenes."""
+
+    def __init__(self, config):
+        self.encoder = inputs.load_encoder(config)
+        self.apply = jax.jit(self.encoder.model.apply)
+        parts = [scenes.plain(scenes.generator(21, i)) for i in range(480)]
+        tokens = self.tokens(np.stack([part.image for part in parts]))
+        factors = np.array([part.factors for part in parts])
+        self.models, self.scores = {}, {}
+        for name in ("colour", "background"):
+            asked = factors[:, list(scenes.FACTORS).index(name)]
+            model = LogisticRegression(C=0.1, max_iter=1000).fit(tokens[:400], asked[:400])
+            self.models[name], self.scores[name] = model, model.score(tokens[400:], asked[400:])
+
+    def tokens(self, images):
+        pixels = normalise_images(jnp.asarray(images))
+        return np.asarray(self.apply({"params": self.encoder.params}, pixels))[:, 0]
+
+    def tell(self, name, images):
+        return np.array(scenes.FACTORS[name])[self.models[name].predict(self.tokens(images))]
+
+
+@pytest.fixture(scope="module")
+def probes(config):
+    return Probes(config)
+
+
+def test_the_encoder_tells_background_and_colour(probes):
+    assert min(probes.scores.values()) > 0.95
 
 
 def test_the_whole_path(config, workdir):
@@ -88,16 +108,17 @@ def test_concepts_of_registers_have_top_images_too(workdir):
     assert (has_images & ~has_map).any()
 
 
-def test_pictures_show_what_was_asked_for_but_for_the_gaps(config, workdir):
-    """The mean colour of what differs from the background is the one asked for, mostly."""
-    records = inputs.load_set(config, "real").images.records
-    rows = pq.read_table(workdir / "measures" / "scenes" / "images.parquet").to_pylist()
-    assert [row["caption"] for row in rows] == [record.caption for record in records]
-    datapoints = pq.read_table(workdir / "comparisons" / "scenes" / "datapoints.parquet")
-    cosines = dict(zip(datapoints["key"].to_pylist(), datapoints["cosine"].to_pylist(),
-                       strict=True))  # fmt: skip
+def test_pictures_show_what_was_asked_for_but_for_the_gaps(probes, workdir):
+    records = list_generated(workdir / "images" / "scenes").records
+    images = np.stack([np.asarray(Image.open(io.BytesIO(r.read()))) for r in records])
+    asked = [scenes.scene(1, row).factors for row in range(len(records))]
     planted = Planted.read()
-    gone = planted.never_shape[0]
-    others = [cosines[row["key"]] for row in rows if gone not in row["caption"]]
-    # A pair shares its caption: its codes are more alike than those of two pictures at random.
-    assert np.median(others) > 0.5
+    background = np.array([scenes.FACTORS["background"][f.background] for f in asked])
+    told = probes.tell("background", images)
+    right = told == background
+    # Many are drawn on the frequent one, whatever was asked for; the others are right.
+    assert right[told != planted.frequent_background].mean() > 0.8
+    assert 0.25 < (told == planted.frequent_background).mean() < 0.75
+    colour = np.array([scenes.FACTORS["colour"][f.colour] for f in asked])
+    spared = colour != planted.rare_colour[0]
+    assert (probes.tell("colour", images) == colour)[spared].mean() > 0.7
