@@ -29,7 +29,7 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and result
 STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
 SEED = 0
 PARAMS = "params.npz"
-ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 7000, 500, 3800
+ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 7000, 500, 4800
 
 
 def train_encoder(workdir: pathlib.Path, steps: int) -> None:
