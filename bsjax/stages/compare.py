@@ -108,9 +108,7 @@ def control_run(config: ml_collections.ConfigDict, real: sp.csr_array) -> dict[s
     if n_pairs >= 2:
         halves = (real[order[part * n_pairs :][:n_pairs]] for part in range(2))
         verdict = comparison.compare_codes(*halves, _rules(config))["verdict"]
-        counts["eligible"] = int((verdict != verdicts.NOT_ENOUGH_DATA).sum())
-        called = (verdicts.SUPPRESSED, verdicts.EXAGGERATED)
-        counts["called"] = int(sum((verdict == kind).sum() for kind in called))
+        counts |= verdicts.count_called(verdict)
     return counts
 
 

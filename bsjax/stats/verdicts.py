@@ -31,3 +31,10 @@ def judge(
     verdict[sure & (delta > exaggerated)] = EXAGGERATED
     verdict[~eligible] = NOT_ENOUGH_DATA
     return verdict
+
+
+def count_called(verdict: np.ndarray) -> dict[str, int]:
+    """Of the verdicts [K], those with enough data (eligible) and those that call a difference."""
+    called = np.isin(verdict.astype(str), (SUPPRESSED, EXAGGERATED))
+    eligible = verdict != NOT_ENOUGH_DATA
+    return {"eligible": int(eligible.sum()), "called": int(called.sum())}

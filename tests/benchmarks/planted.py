@@ -164,14 +164,6 @@ def judge_factors(columns: dict[str, np.ndarray], aurocs: np.ndarray) -> dict:
     }
 
 
-def share_called(columns: dict[str, np.ndarray]) -> dict:
-    """Concepts that are called something, of those that could be."""
-    verdict = columns["verdict"]
-    eligible = verdict != verdicts.NOT_ENOUGH_DATA
-    called = np.isin(verdict.astype(str), (verdicts.SUPPRESSED, verdicts.EXAGGERATED))
-    return {"eligible": int(eligible.sum()), "called": int(called.sum())}
-
-
 def copies(real: sp.csr_array, generated: sp.csr_array, psnr: np.ndarray, titled) -> dict:
     """How well scores tell the memorised pairs from the others."""
     scores = score_pairs(real, generated)
@@ -307,7 +299,7 @@ def main() -> None:
                 f"  {found:<13}  {row['recall']:<6.2f}  {_show(row['auroc']):<5}"
                 f"  {row['untouched_called']}"
             )
-            none = share_called(compare_codes(real[:size], other[:size], rules))
+            none = verdicts.count_called(compare_codes(real[:size], other[:size], rules)["verdict"])
             result["nothing"][str(size)][form] = none
             print_nothing.append(
                 f"    {size:<6}  {form:<10}  {none['called']} of {none['eligible']}"
