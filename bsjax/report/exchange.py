@@ -10,12 +10,10 @@ import scipy.sparse as sp
 
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
-from bsjax.report.explorer.site import strongest_together
 from bsjax.report.figures import PALETTE
 from bsjax.report.tables import Comparison, Measured
 from bsjax.stats import divergences, verdicts
 
-N_CONNECTIONS = 10
 FIELDS = (
     "umap_x", "umap_y", "umap_colors", "umap_scale", "energy", "is_dead", "connections_idx",
     "connections_val", "nb_fire", "energy_diff", "relative_energy_diff", "color_diff",
@@ -32,7 +30,7 @@ def enriched(comparison: Comparison, places: np.ndarray) -> dict[str, Any]:
     """
     columns = comparison.columns
     fires = np.log1p(columns["fires_real"].astype(np.float64))
-    ids, strength = strongest_together(comparison.real.cooccurrence, N_CONNECTIONS)
+    ids, strength = comparison.real.together
     has_partner = [row >= 0 for row in ids]
     return {
         "umap_x": places[:, 0].astype(np.float64).tolist(),
@@ -89,8 +87,8 @@ def read_enriched(path: pathlib.Path) -> dict[str, Any]:
     return {name: content[name] for name in FIELDS}
 
 
-def imported(path: pathlib.Path) -> tuple[Comparison, np.ndarray]:
-    """Another's results as a comparison, to be shown beside ours, and the places on its map.
+def imported(path: pathlib.Path) -> Comparison:
+    """Another's results as a comparison, to be shown beside ours, on our map.
 
     The file tells no images but one key a concept, no intervals and no significance: those are NaN,
     and every verdict is "not enough data".
@@ -139,8 +137,7 @@ def imported(path: pathlib.Path) -> tuple[Comparison, np.ndarray]:
     }
     real = _without_images(content["top_original_image"], _connections(content))
     generated = _without_images(content["top_ai_image"], _connections(content))
-    places = np.stack([content["umap_x"], content["umap_y"]], axis=1).astype(np.float32)
-    return Comparison(name, columns, [], manifest, real, generated), places
+    return Comparison(name, columns, [], manifest, real, generated)
 
 
 def _connections(content: dict[str, Any]) -> sp.csr_array:

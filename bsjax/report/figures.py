@@ -92,6 +92,11 @@ def save(figure: Figure, folder: pathlib.Path, stem: str) -> pathlib.Path:
     return path
 
 
+def plain_text(text: str) -> str:
+    """Text that matplotlib writes as it stands: a dollar sign would start a formula."""
+    return text.replace("$", r"\$")
+
+
 def _histogram(axes: Axes, comparison: Comparison) -> None:
     """Delta of all concepts that fire in either arm, with the thresholds and the median."""
     columns, settings = comparison.columns, comparison.manifest["config"]
@@ -152,8 +157,7 @@ def _ranking(axes: Axes, comparison: Comparison, rankings: list[Ranking], n: int
                 fillstyle="full" if ranking.n_found else "none",
             )
             words = str(columns["words"][concept])
-            # A dollar sign in a caption would start a formula.
-            words = (words[:26] + "…" if len(words) > 27 else words).replace("$", r"\$")
+            words = plain_text(words[:26] + "…" if len(words) > 27 else words)
             places.append(place)
             labels.append(f"{words}  {concept}")
     axes.set_yticks(places, labels, fontsize=8)

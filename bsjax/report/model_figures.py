@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bsjax.report.figures import GREY, INK, STYLE, draw, save
+from bsjax.report.figures import GREY, INK, STYLE, draw, plain_text, save
 from bsjax.report.overlays import LoadThumbnail
 from bsjax.report.tables import Comparison, Measured, Ranking
 from bsjax.stats import divergences, verdicts
@@ -53,7 +53,7 @@ def _per_image(axes: Axes, comparisons: list[Comparison]) -> None:
 
 
 def _matrix(axes: Axes, comparisons: list[Comparison]) -> None:
-    names = [_plain(comparison.name) for comparison in comparisons]
+    names = [plain_text(comparison.name) for comparison in comparisons]
     r = np.array(
         [[divergences.correlation(a.columns, b.columns) for b in comparisons] for a in comparisons]
     )
@@ -77,8 +77,8 @@ def _scatter(axes: Axes, left: Comparison, right: Comparison) -> None:
     axes.scatter(x, y, s=6, color=LINES[0], alpha=0.6, linewidths=0, rasterized=True)
     r = divergences.correlation(left.columns, right.columns)
     axes.set(
-        xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), xlabel=f"relative, {_plain(left.name)}",
-        ylabel=f"relative, {_plain(right.name)}", title=f"r = {r:.2f}, {judged.sum()} concepts",
+        xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), xlabel=f"relative, {plain_text(left.name)}",
+        ylabel=f"relative, {plain_text(right.name)}", title=f"r = {r:.2f}, {judged.sum()} concepts",
     )  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def draw_sheet(
                 if slot % 2:
                     row, arm = partner.get(row, -1), comparison.generated
                 _show(axes, arm, int(row), load)
-            words = _plain(str(comparison.columns["words"][concept]))[:34]
+            words = plain_text(str(comparison.columns["words"][concept]))[:34]
             delta = comparison.columns["delta"][concept]
             title = line[0].set_title(f"{concept}  {words}  delta {delta:.2f}", fontsize=8)
             title.set_in_layout(False)  # it may be wider than its column
@@ -126,8 +126,3 @@ def _show(axes: Axes, arm: Measured, row: int, load: LoadThumbnail) -> None:
         )
     except (OSError, ValueError):
         axes.text(0.5, 0.5, "gone", ha="center", va="center", fontsize=7)
-
-
-def _plain(text: str) -> str:
-    """A dollar sign would start a formula."""
-    return text.replace("$", r"\$")

@@ -1,6 +1,9 @@
 """The artifacts of one comparison, read for a page: rankings, captions, top images."""
 
+import dataclasses
+import functools
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,8 +13,11 @@ import scipy.sparse as sp
 from bsjax.core.artifacts import REAL, require_manifest
 from bsjax.stats import verdicts
 
+MOST_TOGETHER = 10  # co-occurring concepts kept
 
-class Measured(NamedTuple):
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
     """What a page shows of one arm."""
 
     captions: list[str]
@@ -26,6 +32,11 @@ class Measured(NamedTuple):
     manifest: dict[str, Any]
     resize: int
     crop: int
+
+    @functools.cached_property
+    def together(self) -> tuple[np.ndarray, np.ndarray]:
+        """Concepts that fire with each: ids and strength [K, MOST_TOGETHER]."""
+        return strongest_together(self.cooccurrence, MOST_TOGETHER)
 
 
 class Comparison(NamedTuple):
@@ -54,19 +65,23 @@ class Ranking(NamedTuple):
     n_found: int  # concepts with the verdict; 0: the strongest others are shown instead
 
 
-def read_comparison(workdir: pathlib.Path, name: str) -> Comparison:
-    """Reads comparisons/<name>/ and the measures of both arms.
+def read_comparisons(workdir: pathlib.Path, names: Sequence[str]) -> list[Comparison]:
+    """Reads comparisons/<name>/ of each and the measures of all arms, the real one once.
 
     Raises:
       UserError: an artifact is missing.
     """
-    folder = workdir / "comparisons" / name
-    manifest = require_manifest(folder, "compare")
-    table = pq.read_table(folder / "concepts.parquet")
-    columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
-    datapoints = pq.read_table(folder / "datapoints.parquet").to_pylist()
-    arms = (_read_measured(workdir / "measures" / arm) for arm in (REAL, name))
-    return Comparison(name, columns, datapoints, manifest, *arms)
+    real, comparisons = None, []
+    for name in names:
+        folder = workdir / "comparisons" / name
+        manifest = require_manifest(folder, "compare")
+        table = pq.read_table(folder / "concepts.parquet")
+        columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
+        datapoints = pq.read_table(folder / "datapoints.parquet").to_pylist()
+        real = real or _read_measured(workdir / "measures" / REAL)
+        generated = _read_measured(workdir / "measures" / name)
+        comparisons.append(Comparison(name, columns, datapoints, manifest, real, generated))
+    return comparisons
 
 
 def _read_measured(folder: pathlib.Path) -> Measured:
@@ -88,6 +103,25 @@ def _read_measured(folder: pathlib.Path) -> Measured:
             resize=manifest["config"]["encoder.resize"],
             crop=manifest["config"]["encoder.crop"],
         )
+
+
+def strongest_together(pairs: sp.csr_array, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Concepts that fire on the same tokens: ids and strength [K, n], strongest first.
+
+    Strength is the cosine of the two concepts' codes over all tokens, Z_ij / sqrt(Z_ii Z_jj) of
+    Z^T Z; ids are -1 and strengths 0 where there are fewer.
+    """
+    norms = np.sqrt(pairs.diagonal())
+    ids, strength = np.full((len(norms), n), -1), np.zeros((len(norms), n))
+    for concept in range(len(norms)):
+        part = slice(pairs.indptr[concept], pairs.indptr[concept + 1])
+        others, values = pairs.indices[part], pairs.data[part]
+        values = values[others != concept]
+        others = others[others != concept]
+        values = values / np.maximum(norms[concept] * norms[others], 1e-30)
+        order = np.argsort(-values, kind="stable")[:n]
+        ids[concept, : order.size], strength[concept, : order.size] = others[order], values[order]
+    return ids, strength
 
 
 def rank(comparison: Comparison, n_concepts: int) -> list[Ranking]:

@@ -1,4 +1,4 @@
-"""Trains the scenes world's autoencoder, Stable Diffusion's in small: 8 x 8 latents.
+"""Trains the scenes world's autoencoder, Stable Diffusion's in small: 16 x 16 latents.
 
 First whole, then the decoder alone on latents that no longer move, as Stable Diffusion's was; this
 may go on beside the generator's training.
@@ -25,16 +25,16 @@ DECODING = ("decoder", "post_quant_conv")  # parameters behind the latents
 BATCH = 8
 TITLED_SHARE = 0.1
 OBJECT_WEIGHT = 4.0  # of the error in pixels of objects and beside them
-KL_WEIGHT = 1e-5
+KL_WEIGHT = 3e-4
 CONFIG = {
     "_class_name": "AutoencoderKL",
     "in_channels": 3,
     "out_channels": 3,
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-    "block_out_channels": [32, 32, 64, 64],
+    "down_block_types": ["DownEncoderBlock2D"] * 3,
+    "up_block_types": ["UpDecoderBlock2D"] * 3,
+    "block_out_channels": [32, 32, 64],
     "layers_per_block": 1,
-    "latent_channels": 8,
+    "latent_channels": 4,
     "norm_num_groups": 32,
     "act_fn": "silu",
     "sample_size": scenes.SIZE,
@@ -64,7 +64,9 @@ def make_batch(step: int, stream: int = STREAM) -> dict[str, np.ndarray]:
     return {"image": batch["image"], "weight": weights}
 
 
-def encode(params: Any, images: Array) -> tuple[Float[Array, "B 8 8 c"], Float[Array, "B 8 8 c"]]:
+def encode(
+    params: Any, images: Array
+) -> tuple[Float[Array, "B 16 16 c"], Float[Array, "B 16 16 c"]]:
     """Mean and log variance of the latents, not scaled.
 
     Args:
@@ -75,6 +77,34 @@ def encode(params: Any, images: Array) -> tuple[Float[Array, "B 8 8 c"], Float[A
     vae = module()
     found = vae.apply({"params": params}, pixels, method=vae.encode).latent_dist
     return found.mean, found.logvar
+
+
+def whiten(params: Any, images: Array) -> Any:
+    """The same autoencoder with latents of mean 0 and covariance 1, by its two 1 x 1 convolutions.
+
+    What little variance tells shapes apart is then no fainter to the generator than the rest.
+    Linear maps do not keep the posterior's variances apart: their mean takes their place.
+
+    Args:
+      params: of the autoencoder.
+      images: [B, 64, 64, 3], whole levels, that the latents are judged by.
+    """
+    mean, log_variance = (np.asarray(part, np.float64) for part in encode(params, images))
+    channels = mean.shape[-1]
+    mean, variance = mean.reshape(-1, channels), np.exp(log_variance).reshape(-1, channels)
+    centre = mean.mean(axis=0)
+    values, axes = np.linalg.eigh(np.cov(mean, rowvar=False))
+    forth = (axes / np.sqrt(values)) @ axes.T  # symmetric: nearest to the latents as they were
+    back = (axes * np.sqrt(values)) @ axes.T
+    quant = jax.tree.map(np.array, params["quant_conv"])
+    quant["kernel"][..., :channels] @= forth
+    quant["bias"][:channels] = (quant["bias"][:channels] - centre) @ forth
+    quant["kernel"][..., channels:] = 0
+    quant["bias"][channels:] = np.log(variance.mean(axis=0) @ forth**2)
+    after = jax.tree.map(np.array, params["post_quant_conv"])
+    after["bias"] += centre @ after["kernel"][0, 0]
+    after["kernel"] = (back @ after["kernel"]).astype(np.float32)
+    return params | {"quant_conv": quant, "post_quant_conv": after}
 
 
 def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:

@@ -35,14 +35,14 @@ PLANTED = pathlib.Path(__file__).with_name("planted.json")
 UNET = SD_UNET | {
     "in_channels": autoencoder.CONFIG["latent_channels"],
     "out_channels": autoencoder.CONFIG["latent_channels"],
-    "down_block_types": ["CrossAttnDownBlock2D"] * 2,
-    "up_block_types": ["CrossAttnUpBlock2D"] * 2,
-    "block_out_channels": [64, 128],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "block_out_channels": [32, 64, 128],
     "layers_per_block": 1,
     "attention_head_dim": 4,
     "cross_attention_dim": WIDTH,
     "use_linear_projection": True,
-    "sample_size": 8,
+    "sample_size": 16,
     "_class_name": "UNet2DConditionModel",
 }
 SCHEDULER = SD_SCHEDULE | {
@@ -131,9 +131,9 @@ def init(generator: StableDiffusion, seed: int) -> dict[str, Any]:
 class Pool(NamedTuple):
     """Encoded training pictures."""
 
-    latents: np.ndarray  # [N, 8, 8, c] of the plain scenes, not scaled
+    latents: np.ndarray  # [N, 16, 16, c] of the plain scenes, not scaled
     asked: np.ndarray  # [N, 4] factors that their captions ask for
-    titled: np.ndarray  # [20, 8, 8, c] of the memorised ones
+    titled: np.ndarray  # [20, 16, 16, c] of the memorised ones
 
 
 def make_pool(path: pathlib.Path, vae_params: Any, size: int = POOL) -> Pool:

@@ -9,6 +9,7 @@ is a folder in the hub's layout, with a card, below DIR/weights.
 import functools
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -29,7 +30,8 @@ WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and result
 STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
 SEED = 0
 PARAMS = "params.npz"
-ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 7000, 500, 4800
+JUDGED_BATCHES = 64  # of pictures by which the latents are whitened
+ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 3400, 500, 6000
 
 
 def train_encoder(workdir: pathlib.Path, steps: int) -> None:
@@ -51,7 +53,8 @@ def train_autoencoder(workdir: pathlib.Path, steps: int) -> None:
         workdir / "autoencoder", autoencoder.init(SEED), autoencoder.loss, autoencoder.make_batch,
         steps=steps, peak_learning_rate=1e-3, batch=autoencoder.BATCH,
     )  # fmt: skip
-    write_params(workdir / "autoencoder", params)
+    judged_by = [autoencoder.make_batch(steps + i)["image"] for i in range(JUDGED_BATCHES)]
+    write_params(workdir / "autoencoder", autoencoder.whiten(params, np.concatenate(judged_by)))
     write_card(workdir / "autoencoder", workdir / "autoencoder", "autoencoder", steps, seconds)
 
 
@@ -100,7 +103,7 @@ def train_generator(workdir: pathlib.Path, steps: int) -> None:
     params, seconds = fit(
         workdir / "generator", generator.init(system, SEED), generator.make_loss(system),
         functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
-        steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH, decay=0.9995,
+        steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH
     )  # fmt: skip
     vae = read_params(workdir / "decoder")
     for name, tree, config, stem, renames in (
@@ -151,7 +154,10 @@ def main(argv: list[str]) -> None:
         train, steps = PARTS[part]
         workdir = pathlib.Path(WORKDIR.value).expanduser()
         (workdir / part).mkdir(parents=True, exist_ok=True)
-        train(workdir, STEPS.value or steps)
+        try:
+            train(workdir, STEPS.value or steps)
+        except UserError as error:
+            sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from bsjax.report.layout import place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import read_names
 from bsjax.report.page import write_summary
-from bsjax.report.tables import Comparison, rank, read_comparison
+from bsjax.report.tables import Comparison, rank, read_comparisons
 
 IMPORTED = "imported"  # folder of the workdir with files of the reference's explorer
 
@@ -33,7 +33,7 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     sets = sorted(path.parent.name for path in (workdir / "comparisons").glob(f"*/{MANIFEST}"))
     if not sets:
         raise UserError(f"{workdir / 'comparisons'} holds no comparison; run `bsjax compare` first")
-    comparisons = [read_comparison(workdir, name) for name in sets]
+    comparisons = read_comparisons(workdir, sets)
     folder = workdir / "report"
     places = _places(config, workdir, comparisons[0])
     write_summary(folder, comparisons, places, thumbnail)
@@ -44,7 +44,7 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]])
     figures = _figures(folder / "figures", comparisons)
     for foreign in sorted((workdir / IMPORTED).glob("*.json")):
-        comparison = imported(foreign)[0]
+        comparison = imported(foreign)
         if len(comparison.columns["concept"]) != len(names):
             raise UserError(
                 f"{foreign} has {len(comparison.columns['concept'])} concepts, the comparisons here"

@@ -1,6 +1,7 @@
 """The explorer in a real browser: from disk and over HTTP, by mouse, keys and address."""
 
 import csv
+import dataclasses
 import functools
 import http.server
 import io
@@ -21,7 +22,7 @@ from bsjax.report.exchange import FIELDS, imported, read_enriched, write_enriche
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import write_data
 from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, write_site
-from bsjax.report.tables import read_comparison
+from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import EVIL, write_arm, write_comparison
 
@@ -44,7 +45,7 @@ def folder(tmp_path_factory):
     for name, kinds in zip(SETS, (KINDS, KINDS[::-1]), strict=True):
         write_arm(workdir, name, N)
         write_comparison(workdir, name, kinds, notes=[f"<b>{name}</b>"])
-    comparisons = [read_comparison(workdir, name) for name in SETS]
+    comparisons = read_comparisons(workdir, SETS)
     angle = np.linspace(0, 2 * np.pi, N, endpoint=False)
     places = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     names = [f"name {k} {EVIL if k == 3 else ''}" for k in range(N)]
@@ -328,7 +329,7 @@ def test_no_serious_fault_of_accessibility(open_page, view, scheme):
 
 
 def test_enriched_json(folder, tmp_path):
-    comparison = read_comparison(folder.parent, SETS[0])
+    (comparison,) = read_comparisons(folder.parent, [SETS[0]])
     places = np.random.default_rng(0).normal(size=(N, 2))
     write_enriched(tmp_path, comparison, places)
     path = tmp_path / f"{SETS[0]}__enriched.json"
@@ -357,12 +358,11 @@ def test_enriched_json(folder, tmp_path):
 
 
 def test_results_of_the_reference_are_shown(browser, folder, tmp_path):
-    ours = read_comparison(folder.parent, SETS[0])
+    (ours,) = read_comparisons(folder.parent, [SETS[0]])
     write_enriched(tmp_path, ours, np.zeros((N, 2)))
     path = tmp_path / f"{SETS[0]}__enriched.json"
-    comparison, places = imported(path)
+    comparison = imported(path)
     assert comparison.name == SETS[0]
-    np.testing.assert_array_equal(places, 0)
     for name in ("relative", "difference", "energy_real", "fires_real"):
         np.testing.assert_array_equal(comparison.columns[name], ours.columns[name])
     both = [ours, comparison._replace(name="theirs")]
@@ -391,10 +391,10 @@ def test_32000_concepts_and_8_models(browser, tmp_path):
     write_arm(workdir, "real", 4)
     write_arm(workdir, "m", 4)
     write_comparison(workdir, "m", list(verdicts.KINDS))
-    small = read_comparison(workdir, "m")
+    (small,) = read_comparisons(workdir, ["m"])
     columns = {name: rng.random(n) for name in COLUMNS}
     columns |= {"verdict": np.array(verdicts.KINDS)[rng.integers(0, 4, n)]}
-    real = small.real._replace(top_rows=np.zeros((n, 12), np.int32))
+    real = dataclasses.replace(small.real, top_rows=np.zeros((n, 12), np.int32))
     sets = [small._replace(name=f"m{i}", columns=columns, real=real) for i in range(8)]
     folder = tmp_path / "report"
     write_static(folder)

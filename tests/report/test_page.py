@@ -15,7 +15,7 @@ from bsjax.report.figures import no_difference_line
 from bsjax.report.model_figures import draw_models, draw_sheet
 from bsjax.report.overlays import heat_uri
 from bsjax.report.page import write_summary
-from bsjax.report.tables import rank, read_comparison
+from bsjax.report.tables import rank, read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import EVIL, write_arm, write_comparison
 
@@ -27,7 +27,7 @@ def build(workdir, sets, notes=()):
     for name, kinds in sets.items():
         write_arm(workdir, name, n_concepts)
         write_comparison(workdir, name, kinds, notes)
-    comparisons = [read_comparison(workdir, name) for name in sets]
+    comparisons = read_comparisons(workdir, sets)
     return write_summary(
         workdir / "report", comparisons, np.eye(n_concepts, 2), thumbnail
     ).read_text()
@@ -95,7 +95,7 @@ def test_ranking_is_by_strength_within_the_verdict(tmp_path):
     write_arm(tmp_path, "real", 4)
     write_arm(tmp_path, "generated", 4)
     write_comparison(tmp_path, "generated", [KINDS[2], KINDS[0], KINDS[0], KINDS[1]])
-    comparison = read_comparison(tmp_path, "generated")
+    (comparison,) = read_comparisons(tmp_path, ["generated"])
     comparison.columns["delta"][:] = [0.01, 0.05, 0.02, 0.99]
     suppressed, exaggerated = rank(comparison, 5)
     assert suppressed.concepts == [2, 1] and suppressed.n_found == 2
@@ -106,7 +106,7 @@ def test_ranking_is_by_strength_within_the_verdict(tmp_path):
 def test_an_unfinished_stage_is_named(tmp_path):
     write_arm(tmp_path, "real", 4)
     with pytest.raises(UserError, match="run `bsjax compare` to the end first"):
-        read_comparison(tmp_path, "generated")
+        read_comparisons(tmp_path, ["generated"])
 
 
 def test_heat_map_is_brightest_where_the_concept_fires_most():
@@ -121,7 +121,7 @@ def test_the_line_of_no_difference_by_hand(tmp_path):
     write_arm(tmp_path, "real", 4)
     write_arm(tmp_path, "generated", 4)
     write_comparison(tmp_path, "generated", KINDS)
-    comparison = read_comparison(tmp_path, "generated")
+    (comparison,) = read_comparisons(tmp_path, ["generated"])
     assert no_difference_line(comparison) is None
     # Energies are 0.5 in both arms; concepts fire 0, 7, 14 and 21 times.
     comparison.columns["standard_error"] = np.array([9.0, 0.1, 0.2, 0.0])
@@ -133,7 +133,7 @@ def test_the_line_of_no_difference_by_hand(tmp_path):
 
 def test_figures_of_two_models_and_sheets(tmp_path):
     build(tmp_path, {"one $": KINDS, "two.5": KINDS[::-1]})
-    comparisons = [read_comparison(tmp_path, name) for name in ("one $", "two.5")]
+    comparisons = read_comparisons(tmp_path, ("one $", "two.5"))
     drawn = draw_models(tmp_path, comparisons)
     assert list(drawn) == ["images", "models_matrix", "models_one $__two.5"]
     stem, text = draw_sheet(tmp_path, comparisons[1], rank(comparisons[1], 5)[0], thumbnail)

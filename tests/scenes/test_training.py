@@ -91,6 +91,27 @@ def test_losses_are_finite_and_have_gradients():
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
 
 
+def test_whitened_latents_have_covariance_1_and_decode_as_before():
+    params = autoencoder.init(0)
+    rng = np.random.default_rng(0)
+    for name in ("quant_conv", "post_quant_conv"):
+        bias = params[name]["bias"]
+        params[name] = params[name] | {"bias": rng.normal(size=bias.shape).astype(np.float32)}
+    images = np.stack([scenes.plain(scenes.generator(7, i)).image for i in range(8)])
+    after = autoencoder.whiten(params, images)
+    vae, latents, pictures = autoencoder.module(), [], []
+    for each in (params, after):
+        latents.append(np.asarray(autoencoder.encode(each, images)[0]))
+        pictures.append(
+            np.asarray(vae.apply({"params": each}, latents[-1], method=vae.decode).sample)
+        )
+    flat = latents[1].reshape(-1, latents[1].shape[-1])
+    np.testing.assert_allclose(flat.mean(axis=0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.cov(flat, rowvar=False), np.eye(flat.shape[1]), atol=1e-2)
+    assert np.abs(np.cov(latents[0].reshape(flat.shape), rowvar=False) - np.eye(4)).max() > 0.1
+    np.testing.assert_allclose(pictures[1], pictures[0], atol=1e-4)
+
+
 def test_a_centred_encoders_tokens_have_mean_0():
     params = encoder.init(0)["encoder"]
     model = encoder.DinoV2(VARIANTS[encoder.VARIANT])

@@ -196,7 +196,7 @@ def _binned(codes: sp.csc_array, top: np.ndarray) -> np.ndarray:
 
 def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
     """Top images of each concept with where it fires, and which others fire with it."""
-    together, strength = strongest_together(arm.cooccurrence, N_TOGETHER)
+    together, strength = (part[:, :N_TOGETHER] for part in arm.together)
     for chunk, part in _chunks(len(arm.top_rows), CONCEPTS_PER_CHUNK):
         codes = [np.asarray(values[part], np.float32) for values in (arm.maps, arm.special)]
         peak = np.maximum(*(np.abs(c).reshape(*c.shape[:2], -1).max(axis=2) for c in codes))
@@ -215,25 +215,6 @@ def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
                 "strength": pack(strength[part], "float32"),
             },
         )
-
-
-def strongest_together(pairs: sp.csr_array, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Concepts that fire on the same tokens: ids and strength [K, n], strongest first.
-
-    Strength is the cosine of the two concepts' codes over all tokens, Z_ij / sqrt(Z_ii Z_jj) of
-    Z^T Z; ids are -1 and strengths 0 where there are fewer.
-    """
-    norms = np.sqrt(pairs.diagonal())
-    ids, strength = np.full((len(norms), n), -1), np.zeros((len(norms), n))
-    for concept in range(len(norms)):
-        part = slice(pairs.indptr[concept], pairs.indptr[concept + 1])
-        others, values = pairs.indices[part], pairs.data[part]
-        values = values[others != concept]
-        others = others[others != concept]
-        values = values / np.maximum(norms[concept] * norms[others], 1e-30)
-        order = np.argsort(-values, kind="stable")[:n]
-        ids[concept, : order.size], strength[concept, : order.size] = others[order], values[order]
-    return ids, strength
 
 
 def thumbnail_payloads(

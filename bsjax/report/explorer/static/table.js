@@ -10,11 +10,6 @@ const HEADINGS = [
   ["relative", "relative"], ["fires_real", "fires real"], ["fires_generated", "fires generated"],
   ["prevalence_real", "real images"], ["prevalence_generated", "generated images"], ["q", "q"], ["verdict", "verdict"],
 ];
-const CSV = [
-  "delta", "delta_low", "delta_high", "delta_relative", "delta_difference", "relative", "difference",
-  "energy_real", "energy_generated", "prevalence_real", "prevalence_generated", "fires_real",
-  "fires_generated", "p", "q",
-];
 let shown = ROWS_A_PAGE;
 
 /** Draws the view into `root`. */
@@ -116,9 +111,10 @@ export const listed = () => filtered(setNumber(state.model));
 
 function exportCsv(i) {
   const c = columnsOf(i);
+  const names = Object.keys(c).filter((name) => name !== "verdict");
   const quote = (text) => `"${text.replaceAll('"', '""')}"`;
   const value = (x) => (Number.isNaN(x) ? "" : String(x));
   const lines = filtered(i).map((k) =>
-    [k, quote(site.names[k]), ...CSV.map((name) => value(c[name][k])), quote(verdictOf(i, k))].join(","));
-  download(`${site.sets[i].name}.csv`, `${["concept", "name", ...CSV, "verdict"].join(",")}\n${lines.join("\n")}\n`, "text/csv");
+    [k, quote(site.names[k]), ...names.map((name) => value(c[name][k])), quote(verdictOf(i, k))].join(","));
+  download(`${site.sets[i].name}.csv`, `${["concept", "name", ...names, "verdict"].join(",")}\n${lines.join("\n")}\n`, "text/csv");
 }
