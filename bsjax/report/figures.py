@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from bsjax.report.tables import Comparison, Ranking
 from bsjax.stats import divergences, verdicts
@@ -135,6 +136,8 @@ def _histogram(axes: Axes, comparison: Comparison) -> None:
         title="Divergence of every concept",
         xlabel=f"delta ({comparison.form}); below 0.5 drawn less than real",
     )
+    axes.yaxis.set_major_formatter(ScalarFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=2)
 
 

@@ -27,7 +27,7 @@ from bsjax.scenes import autoencoder
 
 STREAM = 12
 BATCH = 64
-POOL = 50_000  # scenes
+POOL = 30_000  # scenes
 NO_CAPTION = 0.1  # share of captions left out, for guidance
 LENGTH = 24  # tokens of a caption
 WIDTH = 128  # of the text encoder

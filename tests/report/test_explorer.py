@@ -144,15 +144,45 @@ def test_from_disk_by_click_id_and_address(open_page):
     assert "There is no concept 4000" in page.inner_text("#panel")
 
 
-def test_over_http(open_page, folder):
+@pytest.fixture
+def served(folder):
+    """Address of the report on a server."""
     handler = functools.partial(QuietHandler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        page = open_page("#concept=5", base=f"http://127.0.0.1:{server.server_port}")
-        wait_for_concept(page, 5)
-        page.click("#tab-images")
-        page.wait_for_selector("#view .pair img")
+        yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
+
+
+def test_over_http(open_page, served):
+    page = open_page("#concept=5", base=served)
+    wait_for_concept(page, 5)
+    page.click("#tab-images")
+    page.wait_for_selector("#view .pair img")
+
+
+def test_link_caption_and_image_are_copied(open_page, served):
+    permissions = ["clipboard-read", "clipboard-write"]
+    page = open_page("#concept=5", base=served, permissions=permissions)
+    wait_for_concept(page, 5)
+    for label, expected in (("this caption", None), ("a link to this concept", page.url)):
+        page.locator(f"#panel [aria-label='copy {label}']").first.click()
+        page.wait_for_function("document.getElementById('status').textContent === 'copied'")
+        copied = page.evaluate("navigator.clipboard.readText()")
+        assert copied == (expected or page.locator("#panel figcaption bdi").first.inner_text())
+    page.evaluate("document.getElementById('status').textContent = ''")
+    page.locator("#panel [aria-label='copy this image']").first.click()
+    page.wait_for_function("document.getElementById('status').textContent === 'copied'")
+    size = page.evaluate(
+        """async () => { const [item] = await navigator.clipboard.read();
+        const image = await createImageBitmap(await item.getType("image/png"));
+        return [image.width, image.height]; }"""
+    )
+    shown = page.evaluate(
+        """() => { const image = document.querySelector("#panel .frame img");
+        return [image.naturalWidth, image.naturalHeight]; }"""
+    )
+    assert size == shown
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
