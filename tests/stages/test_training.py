@@ -35,7 +35,7 @@ SETTINGS = {
     "train.n_concepts": 64,
     "train.n_candidates": 64,
     "train.tokens_per_step": 256,
-    "train.look_every": 5,
+    "train.look_every": 1,
     "train.checkpoint_every": 5,
     "train.judge_tokens": 512,
     "train.peak_learning_rate": 2e-3,
@@ -88,9 +88,13 @@ def assert_equal(got, expected):
         np.testing.assert_array_equal(got[name], expected[name], err_msg=name)
 
 
-def steps_of(workdir):
+def curve(workdir, name):
     lines = (workdir / "sae" / "curves.jsonl").read_text().splitlines()
-    return [json.loads(line)["step"] for line in lines]
+    return [json.loads(line)[name] for line in lines]
+
+
+def steps_of(workdir):
+    return curve(workdir, "step")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +128,7 @@ def test_killed_at_a_random_step_it_ends_with_the_same_bits(whole, tmp_path):
     output = train(tmp_path)
     assert "going on from step" in output
     assert_equal(weights(tmp_path), weights(whole))
-    assert steps_of(tmp_path) == steps_of(whole) == list(range(5, N_STEPS + 1, 5))
+    assert steps_of(tmp_path) == steps_of(whole) == list(range(1, N_STEPS + 1))
 
 
 def test_sigterm_saves_and_exits_with_zero(whole, tmp_path):
@@ -215,9 +219,11 @@ def test_two_hosts_of_four_devices_end_where_one_device_does(whole, tmp_path, mo
     hosts = start_hosts(tmp_path, mesh__model=model)
     outputs = [host.communicate(timeout=300)[1] for host in hosts]
     assert [host.returncode for host in hosts] == [0, 0], "\n".join(outputs)
+    np.testing.assert_allclose(curve(tmp_path, "loss")[:3], curve(whole, "loss")[:3], rtol=1e-6)
+    # Sums of other order round otherwise. Sooner or later two codes that are equal but for rounding
+    # change places at the border of the top k, and the loss parts within a step (seen on one
+    # processor: by 7e-8 until step 3, by 5e-4 from step 4 on; on another never).
     expected, got = weights(whole), weights(tmp_path)
-    # Adam turns the rounding of a gradient near 0 into a step of its own size: how far two orders
-    # of summation end apart depends on the processor. 1e-5 was seen on one, 4e-3 on another.
     for name in expected:
         scale = np.abs(expected[name]).max()
         np.testing.assert_allclose(got[name], expected[name], atol=1e-2 * scale, err_msg=name)
