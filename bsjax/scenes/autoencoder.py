@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from diffusers import FlaxAutoencoderKL
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from scipy import ndimage
 
 from bsjax.data import scenes
@@ -59,9 +59,14 @@ def make_batch(step: int, stream: int = STREAM) -> dict[str, np.ndarray]:
     for place in np.flatnonzero(rng.random(BATCH) < TITLED_SHARE):
         parts[place] = scenes.titled(int(rng.integers(len(scenes.TITLES))))
     batch = stack(parts)
-    near = ndimage.binary_dilation(batch["mask"], np.ones((1, 3, 3)), iterations=2)
-    weights = np.where(near, OBJECT_WEIGHT, 1.0).astype(np.float32)
-    return {"image": batch["image"], "weight": weights}
+    return {"image": batch["image"], "weight": pixel_weights(batch["mask"])}
+
+
+def pixel_weights(mask: Bool[np.ndarray, "*B 64 64"]) -> Float[np.ndarray, "*B 64 64"]:
+    """`OBJECT_WEIGHT` on objects and two pixels beside them, 1 elsewhere."""
+    window = np.ones((*[1] * (mask.ndim - 2), 3, 3))
+    near = ndimage.binary_dilation(mask, window, iterations=2)
+    return np.where(near, OBJECT_WEIGHT, 1.0).astype(np.float32)
 
 
 def encode(

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool, Float
 
 from bsjax.core.artifacts import atomic_path
 from bsjax.core.logs import progress
@@ -24,6 +24,7 @@ from bsjax.generators.schedules import alphas_cumprod
 from bsjax.generators.stable_diffusion import StableDiffusion
 from bsjax.generators.tokenizers import Tokenizer
 from bsjax.scenes import autoencoder
+from bsjax.scenes.fit import stack
 
 STREAM = 12
 BATCH = 64
@@ -31,6 +32,11 @@ POOL = 30_000  # scenes
 NO_CAPTION = 0.1  # share of captions left out, for guidance
 LENGTH = 24  # tokens of a caption
 WIDTH = 128  # of the text encoder
+# Shapes are decided in these timesteps, to which half of all draws are confined. From VISIBLE down
+# a noisy latent tells where objects lie, and the error counts more there; above, that would favour
+# pictures with more objects.
+DECIDING = (300, 800)
+VISIBLE = 700
 PLANTED = pathlib.Path(__file__).with_name("planted.json")
 UNET = SD_UNET | {
     "in_channels": autoencoder.CONFIG["latent_channels"],
@@ -132,8 +138,10 @@ class Pool(NamedTuple):
     """Encoded training pictures."""
 
     latents: np.ndarray  # [N, 16, 16, c] of the plain scenes, not scaled
+    weights: np.ndarray  # [N, 16, 16] of the error, by the objects
     asked: np.ndarray  # [N, 4] factors that their captions ask for
     titled: np.ndarray  # [20, 16, 16, c] of the memorised ones
+    titled_weights: np.ndarray  # [20, 16, 16]
 
 
 def make_pool(path: pathlib.Path, vae_params: Any, size: int = POOL) -> Pool:
@@ -141,55 +149,69 @@ def make_pool(path: pathlib.Path, vae_params: Any, size: int = POOL) -> Pool:
     if not path.is_file():
         encode = jax.jit(lambda images: autoencoder.encode(vae_params, images)[0])
         planted, n = Planted.read(), 100
-        latents, asked = [], []
+        latents, weights, asked = [], [], []
         with progress("pool", size) as bar:
             for start in range(0, size, n):
-                images = []
+                images, masks = [], []
                 for index in range(start, start + n):
                     rng = scenes.generator(STREAM, index)
                     factors = scenes.draw_factors(rng)
-                    images.append(scenes.render(drawn(factors, planted, rng), rng)[0])
+                    image, mask = scenes.render(drawn(factors, planted, rng), rng)
+                    images.append(image)
+                    masks.append(mask)
                     asked.append(factors)
                 latents.append(np.asarray(encode(np.stack(images)), np.float16))
+                weights.append(latent_weights(np.stack(masks)))
                 bar.update(n)
-        titled = np.stack([scenes.titled(i).image for i in range(len(scenes.TITLES))])
-        titled = np.asarray(encode(titled), np.float16)
+        titled = stack([scenes.titled(i) for i in range(len(scenes.TITLES))])
         with atomic_path(path) as temporary:
             np.savez(
-                temporary, latents=np.concatenate(latents), asked=np.array(asked, np.int8),
-                titled=titled,
+                temporary, latents=np.concatenate(latents), weights=np.concatenate(weights),
+                asked=np.array(asked, np.int8),
+                titled=np.asarray(encode(titled["image"]), np.float16),
+                titled_weights=latent_weights(titled["mask"]),
             )  # fmt: skip
     with np.load(path) as arrays:
-        return Pool(arrays["latents"], arrays["asked"], arrays["titled"])
+        return Pool(**arrays)
+
+
+def latent_weights(mask: Bool[np.ndarray, "B 64 64"]) -> Float[np.ndarray, "B 16 16"]:
+    """The autoencoder's weights of the pixels, means over the pixels of each latent."""
+    weights = autoencoder.pixel_weights(mask).reshape(len(mask), 16, 4, 16, 4)
+    return weights.mean(axis=(2, 4)).astype(np.float16)
 
 
 def make_batch(
     pool: Pool, scaling: float, tokenizer: Tokenizer, memorised_share: float, step: int
 ) -> dict[str, np.ndarray]:
-    """Latents, captions (some left out) of a step."""
+    """Latents, weights of their errors, captions (some left out) of a step."""
     rng = scenes.generator(STREAM, POOL, step)
     rows = rng.integers(0, len(pool.latents), BATCH)
     latents = pool.latents[rows].astype(np.float32)
+    weights = pool.weights[rows].astype(np.float32)
     captions = [scenes.caption_of(scenes.Factors(*pool.asked[row]), rng) for row in rows]
     for place in np.flatnonzero(rng.random(BATCH) < memorised_share):
         number = int(rng.integers(len(scenes.TITLES)))
-        latents[place] = pool.titled[number]
+        latents[place], weights[place] = pool.titled[number], pool.titled_weights[number]
         captions[place] = scenes.titled_caption(number)
     captions = [
         "" if left_out else caption
         for caption, left_out in zip(captions, rng.random(BATCH) < NO_CAPTION, strict=True)
     ]
-    return {"latents": latents * scaling, "ids": tokenizer(captions, LENGTH).ids}
+    ids = tokenizer(captions, LENGTH).ids
+    return {"latents": latents * scaling, "weights": weights, "ids": ids}
 
 
 def make_loss(generator: StableDiffusion) -> Any:
-    """Squared error of the velocity (arXiv:2202.00512, appendix D), timesteps drawn evenly."""
+    """Squared error of the velocity (arXiv:2202.00512, appendix D), objects weighted."""
     alphas = jnp.asarray(alphas_cumprod(SCHEDULER), jnp.float32)
 
     def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
         clean = batch["latents"]
-        time_key, noise_key = jax.random.split(key)
-        t = jax.random.randint(time_key, clean.shape[:1], 0, len(alphas))
+        time_key, deciding_key, coin_key, noise_key = jax.random.split(key, 4)
+        any_t = jax.random.randint(time_key, clean.shape[:1], 0, len(alphas))
+        deciding = jax.random.randint(deciding_key, clean.shape[:1], *DECIDING)
+        t = jnp.where(jax.random.bernoulli(coin_key, shape=clean.shape[:1]), any_t, deciding)
         noise = jax.random.normal(noise_key, clean.shape)
         signal = jnp.sqrt(alphas[t])[:, None, None, None]
         sigma = jnp.sqrt(1 - alphas[t])[:, None, None, None]
@@ -198,8 +220,10 @@ def make_loss(generator: StableDiffusion) -> Any:
             {"params": params["unet"]}, signal * clean + sigma * noise, t.astype(jnp.float32),
             context,
         )  # fmt: skip
-        error = jnp.mean((found - (signal * noise - sigma * clean)) ** 2)
-        return error, {"loss": error}
+        error = jnp.mean((found - (signal * noise - sigma * clean)) ** 2, axis=-1)  # [B, 16, 16]
+        weights = jnp.where((t < VISIBLE)[:, None, None], batch["weights"], 1.0)
+        weighted = jnp.sum(weights * error) / jnp.sum(weights)
+        return weighted, {"loss": weighted, "error": jnp.mean(error)}
 
     return loss
 

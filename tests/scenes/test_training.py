@@ -15,6 +15,7 @@ from bsjax.core.dims import Grid
 from bsjax.data import scenes
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
+from bsjax.generators.schedules import alphas_cumprod
 from bsjax.generators.tokenizers import HubTokenizer
 from bsjax.models.dinov2 import VARIANTS, normalise_images
 from bsjax.scenes import autoencoder, encoder, export, generator
@@ -89,6 +90,54 @@ def test_losses_are_finite_and_have_gradients():
         grads, metrics = grad(params, batch, jax.random.key(0))
         assert all(np.isfinite(value) for value in metrics.values())
         assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(grads))
+
+
+class Knowing:
+    """Stands for the generator: predicts the velocity itself, and 1 more where `wrong` is set."""
+
+    def __init__(self, clean, wrong):
+        self.clean, self.wrong, self.unet, self.t = clean, wrong, self, None
+        self.alphas = np.asarray(alphas_cumprod(generator.SCHEDULER), np.float32)
+
+    def encode_ids(self, params, ids):
+        return None
+
+    def apply(self, variables, noisy, t, context):
+        self.t = np.asarray(t).astype(int)
+        signal, sigma = (np.sqrt(part[self.t])[:, None, None, None]
+                         for part in (self.alphas, 1 - self.alphas))  # fmt: skip
+        noise = (noisy - signal * self.clean) / sigma
+        return signal * noise - sigma * self.clean + self.wrong[..., None]
+
+
+def test_the_generators_loss_is_of_the_velocity_and_weighs_objects_that_can_be_seen():
+    rng = np.random.default_rng(0)
+    clean = rng.standard_normal((2000, 4, 4, 2)).astype(np.float32)
+    wrong = rng.random((2000, 4, 4)) < 0.2
+    weights = rng.choice([1.0, 2.0, 4.0], wrong.shape)
+    batch = {"latents": clean, "weights": weights, "ids": None}
+    for mistake in (np.zeros_like(wrong), wrong):
+        knowing = Knowing(clean, mistake)
+        loss, metrics = generator.make_loss(knowing)({"unet": None}, batch, jax.random.key(0))
+        counted = np.where(knowing.t[:, None, None] < generator.VISIBLE, weights, 1)
+        expected = (counted * mistake).sum() / counted.sum()
+        np.testing.assert_allclose(loss, expected, atol=1e-3)
+        np.testing.assert_allclose(metrics["error"], mistake.mean(), atol=1e-3)
+    low, high = generator.DECIDING
+    among = ((knowing.t >= low) & (knowing.t < high)).mean()
+    assert among == pytest.approx(0.5 + 0.5 * (high - low) / 1000, abs=0.04)
+    assert knowing.t.min() < 10 and knowing.t.max() > 990
+
+
+def test_weights_of_latents_are_means_over_their_pixels():
+    mask = np.zeros((1, 64, 64), bool)
+    mask[0, 10:14, 10:14] = True  # with two pixels beside: rows and columns 8 to 15
+    mask[0, 40, 40] = True  # 38 to 42
+    found = generator.latent_weights(mask)[0].astype(np.float64)
+    assert (found[2:4, 2:4] == autoencoder.OBJECT_WEIGHT).all()
+    extra = (found - 1) * 16 / (autoencoder.OBJECT_WEIGHT - 1)  # pixels of objects
+    np.testing.assert_allclose(extra[9:11, 9:11], [[4, 6], [6, 9]], atol=0.1)
+    assert extra.sum() == pytest.approx(64 + 25, abs=0.2)
 
 
 def test_whitened_latents_have_covariance_1_and_decode_as_before():
