@@ -31,7 +31,7 @@ STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
 SEED = 0
 PARAMS = "params.npz"
 JUDGED_BATCHES = 64  # of pictures by which the latents are whitened
-ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 2600, 500, 6000
+ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 2600, 500, 6600
 
 
 def train_encoder(workdir: pathlib.Path, steps: int) -> None:
