@@ -110,6 +110,11 @@ def text_config(tokenizer: Any) -> dict[str, Any]:
     }
 
 
+def settings() -> Settings:
+    """How pictures are drawn."""
+    return Settings(20, 2.0, scenes.SIZE, scenes.SIZE, "float32")
+
+
 def system(text: dict[str, Any], scaling: float, tokenizer: Tokenizer) -> StableDiffusion:
     """The generator as `bsjax generate` builds it from its folder."""
     configs = {
@@ -118,8 +123,7 @@ def system(text: dict[str, Any], scaling: float, tokenizer: Tokenizer) -> Stable
         "text_encoder": text,
         "scheduler": SCHEDULER,
     }
-    settings = Settings(20, 2.0, scenes.SIZE, scenes.SIZE, "float32")
-    return StableDiffusion(configs, settings, {"tokenizer": tokenizer})
+    return StableDiffusion(configs, settings(), {"tokenizer": tokenizer})
 
 
 def init(generator: StableDiffusion, seed: int) -> dict[str, Any]:

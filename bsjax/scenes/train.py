@@ -3,7 +3,8 @@
 PART is encoder, autoencoder, decoder or generator. Decoder and generator need the autoencoder's end
 and may train side by side; the generator then writes the decoder too. Each was made to take about
 an hour or less on two CPU cores; killed at any moment, the same command goes on. What it ends with
-is a folder in the hub's layout, with a card, below DIR/weights.
+is a folder in the hub's layout, with a card, below DIR/weights. With --start=FOLDER decoder and
+generator train on from a finished generator's folder, such as bsjax/assets/scenes/generator.
 """
 
 import functools
@@ -21,6 +22,7 @@ from flax import traverse_util
 from bsjax.core.artifacts import atomic_path, package_versions, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.logs import quiet_libraries
+from bsjax.generators import loading
 from bsjax.generators.tokenizers import HubTokenizer
 from bsjax.models.dinov2 import VARIANTS
 from bsjax.scenes import autoencoder, encoder, export, generator
@@ -28,13 +30,14 @@ from bsjax.scenes.fit import fit, read_curves
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and results", required=True)
 STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
+START = flags.DEFINE_string("start", None, "finished generator to train on from")
 SEED = 0
 PARAMS = "params.npz"
 JUDGED_BATCHES = 64  # of pictures by which the latents are whitened
 ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 2600, 500, 6600
 
 
-def train_encoder(workdir: pathlib.Path, steps: int) -> None:
+def train_encoder(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
     """DINOv2 in small; writes weights/encoder."""
     params, seconds = fit(
         workdir / "encoder", encoder.init(SEED), encoder.loss, encoder.make_batch,
@@ -47,7 +50,7 @@ def train_encoder(workdir: pathlib.Path, steps: int) -> None:
     write_card(folder, workdir / "encoder", "encoder", steps, seconds)
 
 
-def train_autoencoder(workdir: pathlib.Path, steps: int) -> None:
+def train_autoencoder(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
     """Pixels to latents and back; writes its parameters for the parts that follow."""
     params, seconds = fit(
         workdir / "autoencoder", autoencoder.init(SEED), autoencoder.loss, autoencoder.make_batch,
@@ -58,9 +61,9 @@ def train_autoencoder(workdir: pathlib.Path, steps: int) -> None:
     write_card(workdir / "autoencoder", workdir / "autoencoder", "autoencoder", steps, seconds)
 
 
-def train_decoder(workdir: pathlib.Path, steps: int) -> None:
+def train_decoder(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
     """Latents to pixels once more; writes the autoencoder's parameters with the new decoder's."""
-    trained = read_params(workdir / "autoencoder")
+    trained = start["vae"] if start else read_params(workdir / "autoencoder")
     params, seconds = fit(
         workdir / "decoder", {name: trained[name] for name in autoencoder.DECODING},
         autoencoder.make_decoder_loss(trained),
@@ -68,7 +71,8 @@ def train_decoder(workdir: pathlib.Path, steps: int) -> None:
         steps=steps, peak_learning_rate=5e-4, batch=autoencoder.BATCH,
     )  # fmt: skip
     write_params(workdir / "decoder", trained | params)
-    write_card(workdir / "decoder", workdir / "decoder", "decoder", steps, seconds)
+    part = "decoder --start=FOLDER" if start else "decoder"
+    write_card(workdir / "decoder", workdir / "decoder", part, steps, seconds)
 
 
 def write_params(folder: pathlib.Path, params: Any) -> None:
@@ -90,22 +94,38 @@ def read_params(folder: pathlib.Path) -> Any:
         return traverse_util.unflatten_dict(dict(arrays), sep="/")
 
 
-def train_generator(workdir: pathlib.Path, steps: int) -> None:
+def read_start(folder: str) -> dict[str, Any]:
+    """Parameters of a finished generator by component, float32.
+
+    Raises:
+      UserError: the folder is none.
+    """
+    settings = generator.settings()
+    opened = loading.open_generator("stable_diffusion", "", {"": folder}, settings)
+    return opened.read_params()
+
+
+def train_generator(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
     """Text encoder and UNet; writes weights/generator, autoencoder included."""
     folder = workdir / "weights" / "generator"
     export.write_tokenizer(folder / "tokenizer", generator.words(), generator.LENGTH)
     tokenizer = HubTokenizer(folder / "tokenizer", "CLIPTokenizerFast")
-    pool = generator.make_pool(workdir / "pool.npz", read_params(workdir / "autoencoder"))
+    trained = start["vae"] if start else read_params(workdir / "autoencoder")
+    pool = generator.make_pool(workdir / "pool.npz", trained)
     scaling = round(1 / float(np.std(pool.latents.astype(np.float32))), 5)
     text = generator.text_config(tokenizer.tokenizer)
     system = generator.system(text, scaling, tokenizer)
     share = generator.Planted.read().memorised_share
+    begin = generator.init(system, SEED)
+    if start:
+        begin = {name: start[name] for name in begin}
     params, seconds = fit(
-        workdir / "generator", generator.init(system, SEED), generator.make_loss(system),
+        workdir / "generator", begin, generator.make_loss(system),
         functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
         steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH
     )  # fmt: skip
-    vae = read_params(workdir / "decoder")
+    is_done = (workdir / "decoder" / PARAMS).is_file()
+    vae = start["vae"] if start and not is_done else read_params(workdir / "decoder")
     for name, tree, config, stem, renames in (
         ("unet", params["unet"], generator.UNET, "diffusion_pytorch_model", ()),
         ("vae", vae, autoencoder.CONFIG | {"scaling_factor": scaling},
@@ -115,9 +135,11 @@ def train_generator(workdir: pathlib.Path, steps: int) -> None:
         export.write_component(folder / name, export.torch_state(tree, renames), config, stem)
     write_json(folder / "scheduler" / "scheduler_config.json", generator.SCHEDULER)
     export.write_model_index(folder)
-    write_card(folder, workdir / "generator", "generator", steps, seconds)
+    part = "generator --start=FOLDER" if start else "generator"
+    write_card(folder, workdir / "generator", part, steps, seconds)
     for part in ("autoencoder", "decoder"):
-        shutil.copy(workdir / part / "card.json", folder / "vae" / f"{part}.json")
+        if (workdir / part / "card.json").is_file():
+            shutil.copy(workdir / part / "card.json", folder / "vae" / f"{part}.json")
 
 
 def write_card(
@@ -137,7 +159,7 @@ def write_card(
     )
 
 
-PARTS: dict[str, tuple[Callable[[pathlib.Path, int], Any], int]] = {
+PARTS: dict[str, tuple[Callable[..., None], int]] = {
     "encoder": (train_encoder, ENCODER_STEPS),
     "autoencoder": (train_autoencoder, AUTOENCODER_STEPS),
     "decoder": (train_decoder, DECODER_STEPS),
@@ -155,7 +177,8 @@ def main(argv: list[str]) -> None:
         workdir = pathlib.Path(WORKDIR.value).expanduser()
         (workdir / part).mkdir(parents=True, exist_ok=True)
         try:
-            train(workdir, STEPS.value or steps)
+            start = read_start(START.value) if START.value else None
+            train(workdir, STEPS.value or steps, start)
         except UserError as error:
             sys.exit(f"error: {error}")
 

@@ -1,5 +1,6 @@
 """Training goes on where it was, targets are right, and the folders written are torch's too."""
 
+import functools
 import json
 
 import diffusers
@@ -10,6 +11,7 @@ import pytest
 import torch
 import transformers
 
+from bsjax import presets
 from bsjax.convert.dinov2 import load_dinov2
 from bsjax.core.dims import Grid
 from bsjax.data import scenes
@@ -18,7 +20,7 @@ from bsjax.generators.protocol import Settings
 from bsjax.generators.schedules import alphas_cumprod
 from bsjax.generators.tokenizers import HubTokenizer
 from bsjax.models.dinov2 import VARIANTS, normalise_images
-from bsjax.scenes import autoencoder, encoder, export, generator
+from bsjax.scenes import autoencoder, encoder, export, generator, train
 from bsjax.scenes.fit import fit, read_curves
 
 
@@ -225,6 +227,24 @@ def test_generator_as_written_is_that_of_diffusers(tmp_path):
         guidance_scale=3.0, height=64, width=64, output_type="np",
     ).images  # fmt: skip
     np.testing.assert_allclose(np.clip(image / 2 + 0.5, 0, 1), wanted, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_finished_generator_is_trained_on(tmp_path, monkeypatch):
+    shipped = presets.SCENES / "generator"
+    start = train.read_start(str(shipped))
+    make_pool = functools.partial(generator.make_pool, size=100)
+    monkeypatch.setattr(generator, "make_pool", make_pool)
+    (tmp_path / "generator").mkdir()
+    train.train_generator(tmp_path, 2, start)
+    after = train.read_start(str(tmp_path / "weights" / "generator"))
+    assert set(after) == set(start)
+    for name in start:
+        pairs = zip(jax.tree.leaves(start[name]), jax.tree.leaves(after[name]), strict=True)
+        moved = [np.abs(np.asarray(a) - np.asarray(b)).max() for a, b in pairs]
+        # Two steps with a learning rate of at most 1e-3; the autoencoder stays as it is.
+        assert max(moved) < 4e-3
+        assert (max(moved) > 0) == (name != "vae")
 
 
 def test_each_word_of_a_caption_is_one_token(tmp_path):
