@@ -105,7 +105,7 @@ def on_scenes(cfg: ml_collections.ConfigDict, n_captions: int) -> None:
     # scenes alone: most factor values then have a concept with 3/4 of its energy on them.
     cfg.sae.threshold = 2.75
     cfg.generator = stable_diffusion("scenes", "scenes", str(SCENES / "generator"))
-    cfg.generator.steps, cfg.generator.guidance = 20, 2.0
+    cfg.generator.steps, cfg.generator.guidance = 20, 1.5
     cfg.generator.height = cfg.generator.width = 64
     cfg.generator.dtype = "float32"
     cfg.generator.batch_per_device = 50

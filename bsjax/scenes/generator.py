@@ -112,7 +112,7 @@ def text_config(tokenizer: Any) -> dict[str, Any]:
 
 def settings() -> Settings:
     """How pictures are drawn."""
-    return Settings(20, 2.0, scenes.SIZE, scenes.SIZE, "float32")
+    return Settings(20, 1.5, scenes.SIZE, scenes.SIZE, "float32")
 
 
 def system(text: dict[str, Any], scaling: float, tokenizer: Tokenizer) -> StableDiffusion:
