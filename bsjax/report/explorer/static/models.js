@@ -22,7 +22,7 @@ export async function showModels(root) {
   root.replaceChildren(
     el("div", { className: "toolbar" },
       choice("compare by", [["relative", "relative"], ["difference", "difference"], ["delta", "delta"]], state.x, (x) => set({ x }))),
-    el("h2", { textContent: `${site.sets[i].name} and ${site.sets[j].name}: r = ${site.correlations[i][j] ?? "–"} (relative)` }),
+    el("h2", { textContent: `${site.sets[i].name} and ${site.sets[j].name}: r = ${site.correlations[i][j]?.toFixed(2) ?? "–"} (relative)` }),
     box,
     el("p", { className: "hint", textContent:
       "Concepts that both can judge. Two models that have nothing in common correlate at about 0.5, since both are compared with the same real images." }),
