@@ -19,10 +19,14 @@ import numpy as np
 from absl import app, flags
 from flax import traverse_util
 
+from bsjax.convert.tables import convert_by_name
+from bsjax.convert.tensors import open_folder
 from bsjax.core.artifacts import atomic_path, package_versions, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.logs import quiet_libraries
 from bsjax.generators import loading
+from bsjax.generators.latents import RENAMES
+from bsjax.generators.modules import DIFFUSION_STEMS
 from bsjax.generators.tokenizers import HubTokenizer
 from bsjax.models.dinov2 import VARIANTS
 from bsjax.scenes import autoencoder, encoder, export, generator
@@ -102,7 +106,10 @@ def read_start(folder: str) -> dict[str, Any]:
     """
     settings = generator.settings()
     opened = loading.open_generator("stable_diffusion", "", {"": folder}, settings)
-    return opened.read_params()
+    # That reads the decoding half of the autoencoder alone.
+    files = open_folder(pathlib.Path(folder) / "vae", DIFFUSION_STEMS, "--start")
+    shapes = jax.eval_shape(lambda: autoencoder.init(SEED))
+    return opened.read_params() | {"vae": convert_by_name(files, shapes, "vae", RENAMES)}
 
 
 def train_generator(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
