@@ -135,8 +135,9 @@ def imported(path: pathlib.Path) -> Comparison:
         "notes": [f"Imported from {path.name}: no images, no intervals, no significance."],
         "versions": {},
     }
-    real = _without_images(content["top_original_image"], _connections(content))
-    generated = _without_images(content["top_ai_image"], _connections(content))
+    pairs = _connections(content)
+    real = _without_images(content["top_original_image"], pairs)
+    generated = _without_images(content["top_ai_image"], pairs)
     return Comparison(name, columns, [], manifest, real, generated)
 
 

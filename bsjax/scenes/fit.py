@@ -20,6 +20,7 @@ from bsjax.core.logs import progress
 from bsjax.data import scenes
 
 CURVES = "curves.jsonl"
+DECAY = 0.999  # of the average; it starts lower
 
 # (params, batch, random key) -> loss, metrics
 Loss = Callable[[Any, Any, jax.Array], tuple[Float[Array, ""], dict[str, Float[Array, ""]]]]
@@ -43,7 +44,6 @@ def fit(
     steps: int,
     peak_learning_rate: float,
     batch: int,
-    decay: float = 0.999,
     weight_decay: float = 0.01,
     checkpoint_every: int = 250,
     look_every: int = 50,
@@ -61,7 +61,6 @@ def fit(
       steps: in all.
       peak_learning_rate: reached after the warm-up.
       batch: images a step, for the rate shown.
-      decay: of the average; it starts lower.
       weight_decay: of matrices and kernels alone.
       checkpoint_every: steps.
       look_every: steps between two lines of curves.jsonl.
@@ -84,7 +83,7 @@ def fit(
         grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        keep = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+        keep = jnp.minimum(DECAY, (1 + state.step) / (10 + state.step))
         average = jax.tree.map(lambda a, p: a + (1 - keep) * (p - a), state.average, params)
         return FitState(params, average, opt_state, state.step + 1), metrics
 

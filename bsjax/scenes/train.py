@@ -123,9 +123,10 @@ def train_generator(workdir: pathlib.Path, steps: int, start: Any = None) -> Non
     text = generator.text_config(tokenizer.tokenizer)
     system = generator.system(text, scaling, tokenizer)
     share = generator.Planted.read().memorised_share
-    begin = generator.init(system, SEED)
     if start:
-        begin = {name: start[name] for name in begin}
+        begin = {name: start[name] for name in ("text_encoder", "unet")}
+    else:
+        begin = generator.init(system, SEED)
     params, seconds = fit(
         workdir / "generator", begin, generator.make_loss(system),
         functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
@@ -177,17 +178,17 @@ PARTS: dict[str, tuple[Callable[..., None], int]] = {
 def main(argv: list[str]) -> None:
     """Trains the parts named, in the order given."""
     quiet_libraries()
-    for part in argv[1:] or PARTS:
-        if part not in PARTS:
-            raise app.UsageError(f"{part!r}: expected some of {', '.join(PARTS)}")
-        train, steps = PARTS[part]
-        workdir = pathlib.Path(WORKDIR.value).expanduser()
-        (workdir / part).mkdir(parents=True, exist_ok=True)
-        try:
-            start = read_start(START.value) if START.value else None
+    workdir = pathlib.Path(WORKDIR.value).expanduser()
+    try:
+        start = read_start(START.value) if START.value else None
+        for part in argv[1:] or PARTS:
+            if part not in PARTS:
+                raise app.UsageError(f"{part!r}: expected some of {', '.join(PARTS)}")
+            train, steps = PARTS[part]
+            (workdir / part).mkdir(parents=True, exist_ok=True)
             train(workdir, STEPS.value or steps, start)
-        except UserError as error:
-            sys.exit(f"error: {error}")
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
