@@ -101,21 +101,18 @@ def on_scenes(cfg: ml_collections.ConfigDict, n_captions: int) -> None:
     cfg.encoder.resize = cfg.encoder.crop = 64
     cfg.encoder.batch_per_device = 20
     cfg.sae.weights = str(SCENES / "sae")
-    # Its own, 1.96, lets concepts fire a little on much that they do not stand for. Chosen on real
-    # scenes alone: most factor values then have a concept with 3/4 of its energy on them.
-    cfg.sae.threshold = 2.75
     cfg.generator = stable_diffusion("scenes", "scenes", str(SCENES / "generator"))
     cfg.generator.steps, cfg.generator.guidance = 20, 1.5
     cfg.generator.height = cfg.generator.width = 64
     cfg.generator.dtype = "float32"
     cfg.generator.batch_per_device = 50
     cfg.generator.images_per_shard = 250
-    cfg.compare.suppressed, cfg.compare.exaggerated = 0.2, 0.8
+    cfg.compare.suppressed, cfg.compare.exaggerated = 0.25, 0.75
 
 
 def scenes_training(cfg: ml_collections.ConfigDict) -> None:
     """The RA-SAE of the scenes world."""
-    cfg.sae.weights, cfg.sae.threshold = "", None
+    cfg.sae.weights = ""
     cfg.generator = no_generator()
     cfg.real.path, cfg.real.limit = "2", 4000
     train = cfg.train

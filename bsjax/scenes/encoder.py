@@ -4,6 +4,10 @@ Supervised, because it has to be done in about an hour on two cores: linear head
 afterwards, read from a patch its background and the shape and colour of what it shows, from each of
 the four registers one factor of the whole image, and from the class token all four. What is not a
 token's own it should not tell: there the heads learn to say that every value is as likely.
+
+The norm keeps every token's length. Of the class token and the registers, which come once an image,
+little is left of it for what tells images apart unless their means are held near 0: an RA-SAE would
+spend its few atoms on the means.
 """
 
 from typing import Any
@@ -13,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
+from scipy import ndimage
 
 from bsjax.data import scenes
 from bsjax.models.dinov2 import VARIANTS, DinoV2, normalise_images, token_grid
@@ -22,6 +27,9 @@ from bsjax.scenes.fit import stack
 VARIANT = "vitxs8_reg"
 STREAM = 10  # of random numbers
 BATCH = 32
+SOFTENED_SHARE = 0.5  # of the images, as DINOv2 blurs half of its own
+MOST_BLUR = 1.2  # pixels
+CENTRING = 0.1  # weight of the squared means of class token and registers
 # A token may show no object: a further value of shape and colour.
 SIZES = {
     "shape": len(scenes.SHAPES) + 1,
@@ -35,9 +43,12 @@ class Taught(nn.Module):
     """DINOv2 with a linear head on every token."""
 
     @nn.compact
-    def __call__(self, images: Float[Array, "B H W 3"]) -> dict[str, Float[Array, "B T C"]]:
+    def __call__(
+        self, images: Float[Array, "B H W 3"]
+    ) -> tuple[dict[str, Float[Array, "B T C"]], Float[Array, "B T D"]]:
+        """Logits and tokens."""
         tokens = DinoV2(VARIANTS[VARIANT], name="encoder")(images)
-        return {name: nn.Dense(size, name=name)(tokens) for name, size in SIZES.items()}
+        return {name: nn.Dense(size, name=name)(tokens) for name, size in SIZES.items()}, tokens
 
 
 def init(seed: int) -> Any:
@@ -64,7 +75,16 @@ def make_batch(step: int) -> dict[str, np.ndarray]:
     """Images and what each token should say."""
     rng = scenes.generator(STREAM, step)
     batch = stack([scenes.plain(rng) for _ in range(BATCH)])
+    for place in np.flatnonzero(rng.random(BATCH) < SOFTENED_SHARE):
+        batch["image"][place] = soften(batch["image"][place], rng)
     return {"image": batch["image"], **targets(batch["mask"], batch["factors"])}
+
+
+def soften(image: UInt8[np.ndarray, "H W 3"], rng: np.random.Generator) -> np.ndarray:
+    """The image out of focus by up to `MOST_BLUR` pixels: factors show in soft pictures too."""
+    sigma = rng.uniform(0, MOST_BLUR)
+    blurred = ndimage.gaussian_filter(image.astype(np.float32), (sigma, sigma, 0), mode="nearest")
+    return (blurred + 0.5).astype(np.uint8)
 
 
 def targets(mask: np.ndarray, factors: np.ndarray) -> dict[str, np.ndarray]:
@@ -95,8 +115,8 @@ def targets(mask: np.ndarray, factors: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
-    """Mean cross-entropy over tokens, summed over the factors."""
-    said = Taught().apply({"params": params}, normalise_images(batch["image"]))
+    """Mean cross-entropy over tokens, summed over the factors; special tokens centred each."""
+    said, tokens = Taught().apply({"params": params}, normalise_images(batch["image"]))
     losses = {
         name: jnp.mean(optax.softmax_cross_entropy(said[name], batch[name])) for name in SIZES
     }
@@ -104,4 +124,6 @@ def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
         f"{name}_right": jnp.mean(said[name][:, 0].argmax(-1) == batch[name][:, 0].argmax(-1))
         for name in SIZES
     }
-    return sum(losses.values()), losses | right
+    n_special = token_grid(VARIANTS[VARIANT], scenes.SIZE, scenes.SIZE).n_special
+    centring = jnp.mean(jnp.mean(tokens[:, :n_special], axis=0) ** 2)
+    return sum(losses.values()) + CENTRING * centring, losses | right | {"centring": centring}

@@ -35,15 +35,15 @@ WIDTH = 128  # of the text encoder
 # Shapes are decided in these timesteps, to which half of all draws are confined. From VISIBLE down
 # a noisy latent tells where objects lie, and the error counts more there; above, that would favour
 # pictures with more objects.
-DECIDING = (300, 800)
-VISIBLE = 700
+DECIDING = (100, 700)
+VISIBLE = 450
 PLANTED = pathlib.Path(__file__).with_name("planted.json")
 UNET = SD_UNET | {
     "in_channels": autoencoder.CONFIG["latent_channels"],
     "out_channels": autoencoder.CONFIG["latent_channels"],
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
-    "block_out_channels": [32, 64, 128],
+    "block_out_channels": [64, 64, 128],
     "layers_per_block": 1,
     "attention_head_dim": 4,
     "cross_attention_dim": WIDTH,

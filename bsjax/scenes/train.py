@@ -3,8 +3,8 @@
 PART is encoder, autoencoder, decoder or generator. Decoder and generator need the autoencoder's end
 and may train side by side; the generator then writes the decoder too. Each was made to take about
 an hour or less on two CPU cores; killed at any moment, the same command goes on. What it ends with
-is a folder in the hub's layout, with a card, below DIR/weights. With --start=FOLDER decoder and
-generator train on from a finished generator's folder, such as bsjax/assets/scenes/generator.
+is a folder in the hub's layout, with a card, below DIR/weights. With --start=FOLDER the parts train
+on from the finished networks of such a folder, of which bsjax/assets/scenes is one.
 """
 
 import functools
@@ -19,9 +19,10 @@ import numpy as np
 from absl import app, flags
 from flax import traverse_util
 
+from bsjax.convert.dinov2 import load_dinov2
 from bsjax.convert.tables import convert_by_name
 from bsjax.convert.tensors import open_folder
-from bsjax.core.artifacts import atomic_path, package_versions, write_json
+from bsjax.core.artifacts import atomic_path, package_versions, read_json, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.logs import quiet_libraries
 from bsjax.generators import loading
@@ -34,49 +35,54 @@ from bsjax.scenes.fit import fit, read_curves
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and results", required=True)
 STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
-START = flags.DEFINE_string("start", None, "finished generator to train on from")
+START = flags.DEFINE_string("start", None, "folder of finished networks to train on from")
 SEED = 0
 PARAMS = "params.npz"
 JUDGED_BATCHES = 64  # of pictures by which the latents are whitened
 ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 2600, 500, 6600
 
 
-def train_encoder(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
-    """DINOv2 in small; writes weights/encoder."""
+def train_encoder(workdir: pathlib.Path, steps: int, start: pathlib.Path | None) -> None:
+    """DINOv2 in small; writes weights/encoder. Its heads are never kept: they begin anew."""
+    begin = encoder.init(SEED)
+    if start:
+        begin["encoder"] = load_dinov2(encoder.VARIANT, str(start / "encoder")).params
     params, seconds = fit(
-        workdir / "encoder", encoder.init(SEED), encoder.loss, encoder.make_batch,
+        workdir / "encoder", begin, encoder.loss, encoder.make_batch,
         steps=steps, peak_learning_rate=1e-3, batch=encoder.BATCH,
     )  # fmt: skip
     folder = workdir / "weights" / "encoder"
     state = export.dinov2_state(encoder.centre(params["encoder"]))
     config = export.dinov2_config(VARIANTS[encoder.VARIANT])
     export.write_component(folder, state, config, "model")
-    write_card(folder, workdir / "encoder", "encoder", steps, seconds)
+    write_card(folder, workdir / "encoder", "encoder", steps, seconds, start)
 
 
-def train_autoencoder(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
+def train_autoencoder(workdir: pathlib.Path, steps: int, start: pathlib.Path | None) -> None:
     """Pixels to latents and back; writes its parameters for the parts that follow."""
+    begin = read_start(start)["vae"] if start else autoencoder.init(SEED)
     params, seconds = fit(
-        workdir / "autoencoder", autoencoder.init(SEED), autoencoder.loss, autoencoder.make_batch,
+        workdir / "autoencoder", begin, autoencoder.loss, autoencoder.make_batch,
         steps=steps, peak_learning_rate=1e-3, batch=autoencoder.BATCH,
     )  # fmt: skip
     judged_by = [autoencoder.make_batch(steps + i)["image"] for i in range(JUDGED_BATCHES)]
     write_params(workdir / "autoencoder", autoencoder.whiten(params, np.concatenate(judged_by)))
-    write_card(workdir / "autoencoder", workdir / "autoencoder", "autoencoder", steps, seconds)
+    folder = workdir / "autoencoder"
+    write_card(folder, folder, "autoencoder", steps, seconds, start, "generator/vae/autoencoder")
 
 
-def train_decoder(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
+def train_decoder(workdir: pathlib.Path, steps: int, start: pathlib.Path | None) -> None:
     """Latents to pixels once more; writes the autoencoder's parameters with the new decoder's."""
-    trained = start["vae"] if start else read_params(workdir / "autoencoder")
+    trained = read_vae(workdir / "autoencoder", start)
     params, seconds = fit(
         workdir / "decoder", {name: trained[name] for name in autoencoder.DECODING},
         autoencoder.make_decoder_loss(trained),
         functools.partial(autoencoder.make_batch, stream=autoencoder.DECODER_STREAM),
         steps=steps, peak_learning_rate=5e-4, batch=autoencoder.BATCH,
     )  # fmt: skip
-    write_params(workdir / "decoder", trained | params)
-    part = "decoder --start=FOLDER" if start else "decoder"
-    write_card(workdir / "decoder", workdir / "decoder", part, steps, seconds)
+    folder = workdir / "decoder"
+    write_params(folder, trained | params)
+    write_card(folder, folder, "decoder", steps, seconds, start, "generator/vae/decoder")
 
 
 def write_params(folder: pathlib.Path, params: Any) -> None:
@@ -98,33 +104,41 @@ def read_params(folder: pathlib.Path) -> Any:
         return traverse_util.unflatten_dict(dict(arrays), sep="/")
 
 
-def read_start(folder: str) -> dict[str, Any]:
+def read_vae(folder: pathlib.Path, start: pathlib.Path | None) -> Any:
+    """The autoencoder that a part left in its folder; without one, that to train on from."""
+    is_there = (folder / PARAMS).is_file()
+    return read_start(start)["vae"] if start and not is_there else read_params(folder)
+
+
+@functools.cache
+def read_start(start: pathlib.Path) -> dict[str, Any]:
     """Parameters of a finished generator by component, float32.
 
     Raises:
-      UserError: the folder is none.
+      UserError: there is none in the folder.
     """
     settings = generator.settings()
-    opened = loading.open_generator("stable_diffusion", "", {"": folder}, settings)
+    folder = start / "generator"
+    opened = loading.open_generator("stable_diffusion", "", {"": str(folder)}, settings)
     # That reads the decoding half of the autoencoder alone.
-    files = open_folder(pathlib.Path(folder) / "vae", DIFFUSION_STEMS, "--start")
+    files = open_folder(folder / "vae", DIFFUSION_STEMS, "--start")
     shapes = jax.eval_shape(lambda: autoencoder.init(SEED))
     return opened.read_params() | {"vae": convert_by_name(files, shapes, "vae", RENAMES)}
 
 
-def train_generator(workdir: pathlib.Path, steps: int, start: Any = None) -> None:
+def train_generator(workdir: pathlib.Path, steps: int, start: pathlib.Path | None) -> None:
     """Text encoder and UNet; writes weights/generator, autoencoder included."""
     folder = workdir / "weights" / "generator"
     export.write_tokenizer(folder / "tokenizer", generator.words(), generator.LENGTH)
     tokenizer = HubTokenizer(folder / "tokenizer", "CLIPTokenizerFast")
-    trained = start["vae"] if start else read_params(workdir / "autoencoder")
+    trained = read_vae(workdir / "autoencoder", start)
     pool = generator.make_pool(workdir / "pool.npz", trained)
     scaling = round(1 / float(np.std(pool.latents.astype(np.float32))), 5)
     text = generator.text_config(tokenizer.tokenizer)
     system = generator.system(text, scaling, tokenizer)
     share = generator.Planted.read().memorised_share
     if start:
-        begin = {name: start[name] for name in ("text_encoder", "unet")}
+        begin = {name: read_start(start)[name] for name in ("text_encoder", "unet")}
     else:
         begin = generator.init(system, SEED)
     params, seconds = fit(
@@ -132,8 +146,7 @@ def train_generator(workdir: pathlib.Path, steps: int, start: Any = None) -> Non
         functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
         steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH
     )  # fmt: skip
-    is_done = (workdir / "decoder" / PARAMS).is_file()
-    vae = start["vae"] if start and not is_done else read_params(workdir / "decoder")
+    vae = read_vae(workdir / "decoder", start)
     for name, tree, config, stem, renames in (
         ("unet", params["unet"], generator.UNET, "diffusion_pytorch_model", ()),
         ("vae", vae, autoencoder.CONFIG | {"scaling_factor": scaling},
@@ -143,28 +156,46 @@ def train_generator(workdir: pathlib.Path, steps: int, start: Any = None) -> Non
         export.write_component(folder / name, export.torch_state(tree, renames), config, stem)
     write_json(folder / "scheduler" / "scheduler_config.json", generator.SCHEDULER)
     export.write_model_index(folder)
-    part = "generator --start=FOLDER" if start else "generator"
-    write_card(folder, workdir / "generator", part, steps, seconds)
+    write_card(folder, workdir / "generator", "generator", steps, seconds, start)
     for part in ("autoencoder", "decoder"):
-        if (workdir / part / "card.json").is_file():
-            shutil.copy(workdir / part / "card.json", folder / "vae" / f"{part}.json")
+        card = workdir / part / "card.json"
+        if start and not card.is_file():
+            card = start / "generator" / "vae" / f"{part}.json"
+        shutil.copy(card, folder / "vae" / f"{part}.json")
 
 
 def write_card(
-    folder: pathlib.Path, run: pathlib.Path, part: str, steps: int, seconds: float
+    folder: pathlib.Path,
+    run: pathlib.Path,
+    part: str,
+    steps: int,
+    seconds: float,
+    start: pathlib.Path | None,
+    name: str = "",
 ) -> None:
-    """How a network was made: command, seed, time, versions, last metrics."""
-    write_json(
-        folder / "card.json",
-        {
-            "command": f"python -m bsjax.scenes.train {part} --workdir=DIR --steps={steps}",
-            "seed": SEED,
-            "seconds": round(seconds),
-            "device": f"{jax.device_count()} {jax.devices()[0].device_kind}",
-            "versions": package_versions(),
-            "last": read_curves(run)[-1],
-        },
-    )
+    """How a network was made: command, seed, time, versions, last metrics, and what it began from.
+
+    Args:
+      folder: of the card.
+      run: of the part.
+      part: as the command names it.
+      steps: in all.
+      seconds: that they took.
+      start: folder of finished networks that it began from.
+      name: of the card there, without suffix; "": PART/card.
+    """
+    flag = " --start=FOLDER" if start else ""
+    card = {
+        "command": f"python -m bsjax.scenes.train {part} --workdir=DIR --steps={steps}{flag}",
+        "seed": SEED,
+        "seconds": round(seconds),
+        "device": f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        "versions": package_versions(),
+        "last": read_curves(run)[-1],
+    }
+    if start:
+        card["start"] = read_json(start / f"{name or f'{part}/card'}.json")
+    write_json(folder / "card.json", card)
 
 
 PARTS: dict[str, tuple[Callable[..., None], int]] = {
@@ -180,7 +211,7 @@ def main(argv: list[str]) -> None:
     quiet_libraries()
     workdir = pathlib.Path(WORKDIR.value).expanduser()
     try:
-        start = read_start(START.value) if START.value else None
+        start = pathlib.Path(START.value).expanduser() if START.value else None
         for part in argv[1:] or PARTS:
             if part not in PARTS:
                 raise app.UsageError(f"{part!r}: expected some of {', '.join(PARTS)}")

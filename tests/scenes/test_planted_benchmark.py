@@ -70,3 +70,9 @@ def test_verdicts_are_judged_by_the_purest_covering_concept(planted):
     found = judge({"verdict": verdict, "delta": delta}, aurocs, purity)
     assert (found["planted_found"], found["n_called"]) == (2, 3)
     assert found["precision"] == pytest.approx(2 / 3)
+
+
+def test_verdicts_follow_the_thresholds_of_the_config(planted):
+    config = runpy.run_path(str(PATH.parents[2] / "configs" / "scenes.py"))["get_config"]()
+    rules = planted["RULES"]["relative"]
+    assert {name: config.compare[name] for name in rules._fields} == rules._asdict()

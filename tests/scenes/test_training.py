@@ -178,6 +178,30 @@ def test_a_centred_encoders_tokens_have_mean_0():
     np.testing.assert_allclose(after.mean(axis=(0, 1)), 0, atol=1e-5)
 
 
+def test_the_encoders_loss_holds_the_special_tokens_means_near_0():
+    params, batch = encoder.init(0), jax.tree.map(lambda leaf: leaf[:3], encoder.make_batch(0))
+    value, metrics = encoder.loss(params, batch, jax.random.key(0))
+    model = encoder.DinoV2(VARIANTS[encoder.VARIANT])
+    tokens = model.apply({"params": params["encoder"]}, normalise_images(batch["image"]))
+    means = np.asarray(tokens)[:, :5].mean(axis=0)  # class token and four registers
+    np.testing.assert_allclose(metrics["centring"], (means**2).mean(), rtol=1e-4)
+    told = sum(metrics[name] for name in encoder.SIZES)
+    np.testing.assert_allclose(value - told, encoder.CENTRING * metrics["centring"], rtol=1e-3)
+
+
+def test_softened_images_keep_their_light_and_lose_their_edges():
+    image = scenes.scene(1, 1).image
+    soft = encoder.soften(image, scenes.generator(0))
+    assert soft.dtype == np.uint8
+    assert soft.mean() == pytest.approx(image.mean(), abs=0.5)
+    edges = [np.abs(np.diff(each.astype(int), axis=1)).mean() for each in (image, soft)]
+    assert edges[1] < 0.8 * edges[0]
+    rng = scenes.generator(encoder.STREAM, 4)
+    sharp = np.stack([scenes.plain(rng).image for _ in range(encoder.BATCH)])
+    is_soft = (encoder.make_batch(4)["image"] != sharp).any(axis=(1, 2, 3))
+    assert 0.25 < is_soft.mean() < 0.75
+
+
 def test_encoder_as_written_is_that_of_transformers(tmp_path):
     params = encoder.init(0)["encoder"]
     config = VARIANTS[encoder.VARIANT]
@@ -231,13 +255,13 @@ def test_generator_as_written_is_that_of_diffusers(tmp_path):
 
 @pytest.mark.slow
 def test_a_finished_generator_is_trained_on(tmp_path, monkeypatch):
-    shipped = presets.SCENES / "generator"
-    start = train.read_start(str(shipped))
+    start = train.read_start(presets.SCENES)
     make_pool = functools.partial(generator.make_pool, size=100)
     monkeypatch.setattr(generator, "make_pool", make_pool)
     (tmp_path / "generator").mkdir()
-    train.train_generator(tmp_path, 2, start)
-    after = train.read_start(str(tmp_path / "weights" / "generator"))
+    train.train_generator(tmp_path, 2, presets.SCENES)
+    weights = tmp_path / "weights"
+    after = train.read_start(weights)
     assert set(after) == set(start)
     for name in start:
         pairs = zip(jax.tree.leaves(start[name]), jax.tree.leaves(after[name]), strict=True)
