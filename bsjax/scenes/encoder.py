@@ -7,7 +7,8 @@ token's own it should not tell: there the heads learn to say that every value is
 
 The norm keeps every token's length. Of the class token and the registers, which come once an image,
 little is left of it for what tells images apart unless their means are held near 0: an RA-SAE would
-spend its few atoms on the means.
+spend its few atoms on the means. Nor does the cross-entropy mind when three's register lies halfway
+to four's, but a concept's code is a scalar product: registers of other values are held apart.
 """
 
 from typing import Any
@@ -30,6 +31,7 @@ BATCH = 32
 SOFTENED_SHARE = 0.5  # of the images, as DINOv2 blurs half of its own
 MOST_BLUR = 1.2  # pixels
 CENTRING = 0.1  # weight of the squared means of class token and registers
+APART = 1.0  # weight of the squared cosines, as far as positive, between registers of other values
 # A token may show no object: a further value of shape and colour.
 SIZES = {
     "shape": len(scenes.SHAPES) + 1,
@@ -125,5 +127,23 @@ def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
         for name in SIZES
     }
     n_special = token_grid(VARIANTS[VARIANT], scenes.SIZE, scenes.SIZE).n_special
-    centring = jnp.mean(jnp.mean(tokens[:, :n_special], axis=0) ** 2)
-    return sum(losses.values()) + CENTRING * centring, losses | right | {"centring": centring}
+    extra = {
+        "centring": jnp.mean(jnp.mean(tokens[:, :n_special], axis=0) ** 2),
+        "apart": closeness(tokens[:, 1:n_special], batch),
+    }
+    total = sum(losses.values()) + CENTRING * extra["centring"] + APART * extra["apart"]
+    return total, losses | right | extra
+
+
+def closeness(
+    registers: Float[Array, "B R D"], batch: dict[str, Float[Array, "B T C"]]
+) -> Float[Array, ""]:
+    """Mean over registers, and pairs of images, of the squared cosine where positive.
+
+    Pairs that share the value of the register's factor do not count.
+    """
+    unit = registers / jnp.linalg.norm(registers, axis=-1, keepdims=True)
+    cosines = jnp.einsum("ird,jrd->rij", unit, unit)
+    values = jnp.stack([batch[name][:, 0].argmax(-1) for name in SIZES])  # [R, B]
+    other = values[:, :, None] != values[:, None, :]
+    return jnp.mean(jnp.where(other, nn.relu(cosines) ** 2, 0.0))

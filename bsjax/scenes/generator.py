@@ -28,14 +28,14 @@ from bsjax.scenes.fit import stack
 
 STREAM = 12
 BATCH = 64
-POOL = 30_000  # scenes
+POOL = 60_000  # scenes
 NO_CAPTION = 0.1  # share of captions left out, for guidance
 LENGTH = 24  # tokens of a caption
 WIDTH = 128  # of the text encoder
 # Shapes are decided in these timesteps, to which half of all draws are confined. From VISIBLE down
 # a noisy latent tells where objects lie, and the error counts more there; above, that would favour
 # pictures with more objects.
-DECIDING = (100, 700)
+DECIDING = (100, 900)
 VISIBLE = 450
 PLANTED = pathlib.Path(__file__).with_name("planted.json")
 UNET = SD_UNET | {

@@ -11,7 +11,7 @@ import functools
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -39,6 +39,12 @@ START = flags.DEFINE_string("start", None, "folder of finished networks to train
 SEED = 0
 PARAMS = "params.npz"
 JUDGED_BATCHES = 64  # of pictures by which the latents are whitened
+CARDS = {  # of each part, in a folder of finished networks
+    "encoder": "encoder/card.json",
+    "autoencoder": "generator/vae/autoencoder.json",
+    "decoder": "generator/vae/decoder.json",
+    "generator": "generator/card.json",
+}
 ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 4500, 2600, 500, 6600
 
 
@@ -68,7 +74,7 @@ def train_autoencoder(workdir: pathlib.Path, steps: int, start: pathlib.Path | N
     judged_by = [autoencoder.make_batch(steps + i)["image"] for i in range(JUDGED_BATCHES)]
     write_params(workdir / "autoencoder", autoencoder.whiten(params, np.concatenate(judged_by)))
     folder = workdir / "autoencoder"
-    write_card(folder, folder, "autoencoder", steps, seconds, start, "generator/vae/autoencoder")
+    write_card(folder, folder, "autoencoder", steps, seconds, start)
 
 
 def train_decoder(workdir: pathlib.Path, steps: int, start: pathlib.Path | None) -> None:
@@ -82,7 +88,7 @@ def train_decoder(workdir: pathlib.Path, steps: int, start: pathlib.Path | None)
     )  # fmt: skip
     folder = workdir / "decoder"
     write_params(folder, trained | params)
-    write_card(folder, folder, "decoder", steps, seconds, start, "generator/vae/decoder")
+    write_card(folder, folder, "decoder", steps, seconds, start)
 
 
 def write_params(folder: pathlib.Path, params: Any) -> None:
@@ -146,7 +152,9 @@ def train_generator(workdir: pathlib.Path, steps: int, start: pathlib.Path | Non
         functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
         steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH
     )  # fmt: skip
-    vae = read_vae(workdir / "decoder", start)
+    # A decoder fits the latents that it was trained on alone.
+    has_own = (workdir / "autoencoder" / PARAMS).is_file()
+    vae = read_vae(workdir / "decoder", None if has_own else start)
     for name, tree, config, stem, renames in (
         ("unet", params["unet"], generator.UNET, "diffusion_pytorch_model", ()),
         ("vae", vae, autoencoder.CONFIG | {"scaling_factor": scaling},
@@ -160,7 +168,7 @@ def train_generator(workdir: pathlib.Path, steps: int, start: pathlib.Path | Non
     for part in ("autoencoder", "decoder"):
         card = workdir / part / "card.json"
         if start and not card.is_file():
-            card = start / "generator" / "vae" / f"{part}.json"
+            card = start / CARDS[part]
         shutil.copy(card, folder / "vae" / f"{part}.json")
 
 
@@ -171,7 +179,6 @@ def write_card(
     steps: int,
     seconds: float,
     start: pathlib.Path | None,
-    name: str = "",
 ) -> None:
     """How a network was made: command, seed, time, versions, last metrics, and what it began from.
 
@@ -182,7 +189,6 @@ def write_card(
       steps: in all.
       seconds: that they took.
       start: folder of finished networks that it began from.
-      name: of the card there, without suffix; "": PART/card.
     """
     flag = " --start=FOLDER" if start else ""
     card = {
@@ -194,8 +200,22 @@ def write_card(
         "last": read_curves(run)[-1],
     }
     if start:
-        card["start"] = read_json(start / f"{name or f'{part}/card'}.json")
+        card["start"] = read_json(start / CARDS[part])
     write_json(folder / "card.json", card)
+
+
+def require_start(start: pathlib.Path, parts: Sequence[str]) -> None:
+    """Fails at once where training on from a folder would fail at the end.
+
+    Raises:
+      UserError: the folder has no card of a part.
+    """
+    for part in parts:
+        if not (start / CARDS[part]).is_file():
+            raise UserError(
+                f"--start={start}: {CARDS[part]} is not there; expected a folder of finished"
+                " networks with their cards, as bsjax/assets/scenes is"
+            )
 
 
 PARTS: dict[str, tuple[Callable[..., None], int]] = {
@@ -212,9 +232,13 @@ def main(argv: list[str]) -> None:
     workdir = pathlib.Path(WORKDIR.value).expanduser()
     try:
         start = pathlib.Path(START.value).expanduser() if START.value else None
-        for part in argv[1:] or PARTS:
+        parts = argv[1:] or list(PARTS)
+        for part in parts:
             if part not in PARTS:
                 raise app.UsageError(f"{part!r}: expected some of {', '.join(PARTS)}")
+        if start:
+            require_start(start, parts)
+        for part in parts:
             train, steps = PARTS[part]
             (workdir / part).mkdir(parents=True, exist_ok=True)
             train(workdir, STEPS.value or steps, start)

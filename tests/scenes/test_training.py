@@ -14,6 +14,7 @@ import transformers
 from bsjax import presets
 from bsjax.convert.dinov2 import load_dinov2
 from bsjax.core.dims import Grid
+from bsjax.core.errors import UserError
 from bsjax.data import scenes
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
@@ -187,7 +188,24 @@ def test_the_encoders_loss_holds_the_special_tokens_means_near_0():
     means = np.asarray(tokens)[:, :5].mean(axis=0)  # class token and four registers
     np.testing.assert_allclose(metrics["centring"], (means**2).mean(), rtol=1e-4)
     told = sum(metrics[name] for name in encoder.SIZES)
-    np.testing.assert_allclose(value - told, encoder.CENTRING * metrics["centring"], rtol=1e-3)
+    held = encoder.CENTRING * metrics["centring"] + encoder.APART * metrics["apart"]
+    np.testing.assert_allclose(value - told, held, rtol=1e-3)
+    assert metrics["apart"] == encoder.closeness(tokens[:, 1:5], batch) > 0
+
+
+def test_registers_of_other_values_are_close_by_their_cosine_alone():
+    rng = scenes.generator(encoder.STREAM, 0)
+    batch = encoder.stack([scenes.plain(rng) for _ in range(3)])
+    factors = np.array([[0, 0, 0, 2], [0, 1, 0, 3], [0, 0, 1, 3]])
+    told = {k: jnp.asarray(v) for k, v in encoder.targets(batch["mask"], factors).items()}
+    registers = np.zeros((3, 4, 5))
+    registers[:, :, 0] = 1  # the same: of the 9 pairs that counts 0, 4, 4 and 4 times
+    assert encoder.closeness(jnp.asarray(registers), told) == pytest.approx(3 * 4 / 9 / 4)
+    registers[0, 3] = [0, 3, 4, 0, 0]  # lengths say nothing
+    registers[1, 3] = [0, 6, 0, 0, 0]
+    registers[2, 3] = [0, -1, 0, 0, 0]
+    by_count = 2 * 0.6**2 / 9  # the opposite is not closer than a right angle
+    assert encoder.closeness(jnp.asarray(registers), told) == pytest.approx((8 / 9 + by_count) / 4)
 
 
 def test_softened_images_keep_their_light_and_lose_their_edges():
@@ -254,6 +272,12 @@ def test_generator_as_written_is_that_of_diffusers(tmp_path):
     np.testing.assert_allclose(np.clip(image / 2 + 0.5, 0, 1), wanted, atol=1e-3)
 
 
+def test_a_folder_to_train_on_from_has_every_parts_card(tmp_path):
+    train.require_start(presets.SCENES, list(train.PARTS))
+    with pytest.raises(UserError, match="encoder/card.json is not there; expected a folder of"):
+        train.require_start(tmp_path, ["encoder"])
+
+
 @pytest.mark.slow
 def test_a_finished_generator_is_trained_on(tmp_path, monkeypatch):
     start = train.read_start(presets.SCENES)
@@ -270,6 +294,10 @@ def test_a_finished_generator_is_trained_on(tmp_path, monkeypatch):
         # Two steps with a learning rate of at most 1e-3; the autoencoder stays as it is.
         assert max(moved) < 4e-3
         assert (max(moved) > 0) == (name != "vae")
+    (tmp_path / "autoencoder").mkdir()
+    train.write_params(tmp_path / "autoencoder", start["vae"])  # latents of its own: no old decoder
+    with pytest.raises(UserError, match="train the part decoder"):
+        train.train_generator(tmp_path, 2, presets.SCENES)
 
 
 def test_each_word_of_a_caption_is_one_token(tmp_path):
