@@ -278,11 +278,32 @@ def test_a_folder_to_train_on_from_has_every_parts_card(tmp_path):
         train.require_start(tmp_path, ["encoder"])
 
 
-@pytest.mark.slow
-def test_a_finished_generator_is_trained_on(tmp_path, monkeypatch):
-    start = train.read_start(presets.SCENES)
+@pytest.fixture
+def small_pool(monkeypatch):
     make_pool = functools.partial(generator.make_pool, size=100)
     monkeypatch.setattr(generator, "make_pool", make_pool)
+
+
+@pytest.mark.slow
+def test_all_parts_are_trained_one_after_the_other_and_then_on(tmp_path, small_pool):
+    for part, (train_part, _) in train.PARTS.items():
+        (tmp_path / part).mkdir()
+        train_part(tmp_path, 2, None)
+    weights = tmp_path / "weights"
+    train.require_start(weights, list(train.PARTS))
+    load_dinov2(encoder.VARIANT, str(weights / "encoder"))
+    assert set(train.read_start(weights)) == {"text_encoder", "unet", "vae"}
+    again = tmp_path / "again"
+    (again / "autoencoder").mkdir(parents=True)
+    train.train_autoencoder(again, 2, weights)
+    card = json.loads((again / "autoencoder" / "card.json").read_text())
+    assert card["command"].endswith("--steps=2 --start=FOLDER")
+    assert card["start"]["command"].endswith("autoencoder --workdir=DIR --steps=2")
+
+
+@pytest.mark.slow
+def test_a_finished_generator_is_trained_on(tmp_path, small_pool):
+    start = train.read_start(presets.SCENES)
     (tmp_path / "generator").mkdir()
     train.train_generator(tmp_path, 2, presets.SCENES)
     weights = tmp_path / "weights"
