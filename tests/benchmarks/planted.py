@@ -4,8 +4,8 @@
 
 Runs `generate` and `measure` of configs/scenes.py (resumes, repeats nothing), then asks
 (a) which concepts cover which factor value: AUROC of their image energy, on other real scenes than
-    those compared; of those that cover a value, the one whose energy lies most on images that show
-    it stands for it,
+    those compared; of those that cover a value and have three quarters of their energy on images
+    that show it, the one with the largest AUROC stands for it,
 (b) what the verdicts on these concepts are worth, for both forms of delta and several numbers of
     images,
 (c) how many concepts are called where there is no difference: real against other real scenes,
@@ -133,6 +133,20 @@ def read_codes(folder: pathlib.Path, n: int) -> sp.csr_array:
     return codes
 
 
+def spokesman(covering: np.ndarray, aurocs: np.ndarray, purity: np.ndarray) -> int:
+    """The concept that stands for a value: of the pure ones that which tells it best.
+
+    Args:
+      covering: concepts that cover the value, at least one.
+      aurocs: [K], of the value.
+      purity: [K], of the value. If no concept is pure, the purest stands for it.
+    """
+    pure = covering[purity[covering] >= PURE]
+    if not pure.size:
+        return int(covering[purity[covering].argmax()])
+    return int(pure[np.lexsort((purity[pure], aurocs[pure]))[-1]])
+
+
 def judge_factors(columns: dict[str, np.ndarray], aurocs: np.ndarray, purity: np.ndarray) -> dict:
     """How the verdicts on the concepts of the covered factor values compare with the truth."""
     change, planted = expected_change(), planted_values()
@@ -141,7 +155,7 @@ def judge_factors(columns: dict[str, np.ndarray], aurocs: np.ndarray, purity: np
         covering = np.flatnonzero(aurocs[:, place] >= COVERED)
         if not covering.size:
             continue
-        concept = int(covering[purity[covering, place].argmax()])
+        concept = spokesman(covering, aurocs[:, place], purity[:, place])
         rows[value] = {
             "concept": concept,
             "purity": float(purity[concept, place]),
@@ -258,7 +272,7 @@ def draw(result: dict, path: pathlib.Path) -> None:
         left.axhline(bound, color="0.3", lw=0.8, ls=":")
     labels = [f"{name.split(' ', 1)[1]} ({change[name]:.2g}x)" for name in names]
     left.set_xticks(range(len(names)), labels, rotation=90)
-    left.set_ylabel("delta of the purest concept")
+    left.set_ylabel("delta of the concept that stands for it")
     left.set_ylim(0, 1)
     left.set_title(f"taught change (x) and delta, {size} images")
     for name, score in result["copies"]["scores"].items():

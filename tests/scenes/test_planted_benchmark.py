@@ -45,7 +45,17 @@ def test_auroc_and_purity(planted, shown):
     np.testing.assert_allclose(purity[:, :10].sum(axis=1), 1, rtol=1e-6)
 
 
-def test_verdicts_are_judged_by_the_purest_covering_concept(planted):
+def test_the_best_of_the_pure_concepts_stands_for_a_value(planted):
+    choose = planted["spokesman"]
+    aurocs, purity = np.array([0.99, 0.91, 0.95, 0.95]), np.array([0.6, 1.0, 0.8, 0.9])
+    everything = np.arange(4)
+    assert choose(everything, aurocs, purity) == 3  # purer than 2, which tells it as well
+    assert choose(everything, aurocs, 0.7 * purity) == 1  # none is pure
+    assert choose(everything[:2], aurocs, purity) == 1
+    assert choose(everything[:1], aurocs, purity) == 0
+
+
+def test_verdicts_are_judged_by_one_concept_a_value(planted):
     """Concept k stands for value k; concept 30 covers the first value too, but is less pure."""
     values, truth = planted["VALUES"], planted["planted_values"]()
     aurocs = np.concatenate([np.eye(30), np.eye(30)[:1]])
