@@ -2,6 +2,7 @@
 
 import functools
 import json
+import types
 
 import diffusers
 import jax
@@ -130,6 +131,30 @@ def test_the_generators_loss_is_of_the_velocity_and_weighs_objects_that_can_be_s
     among = ((knowing.t >= low) & (knowing.t < high)).mean()
     assert among == pytest.approx(0.5 + 0.5 * (high - low) / 1000, abs=0.04)
     assert knowing.t.min() < 10 and knowing.t.max() > 990
+
+
+def test_captions_are_left_out_of_pictures_of_three_alone():
+    rng = np.random.default_rng(0)
+    asked = rng.integers(0, 4, (500, 4))
+    numbers = np.arange(1, 501, dtype=np.float16)  # stands in for the latents; titled ones: 0
+    pool = generator.Pool(
+        np.broadcast_to(numbers[:, None, None, None], (500, 16, 16, 4)), np.ones((500, 16, 16)),
+        asked, np.zeros((20, 16, 16, 4)), np.ones((20, 16, 16)),
+    )  # fmt: skip
+    seen = []
+
+    def tokenize(captions, length):
+        seen.append(captions)
+        return types.SimpleNamespace(ids=np.zeros((len(captions), length), np.int32))
+
+    batches = [generator.make_batch(pool, 1.0, tokenize, 0.1, step) for step in range(40)]
+    rows = np.concatenate([batch["latents"][:, 0, 0, 0] for batch in batches]).astype(int)
+    empty = np.array([caption == "" for captions in seen for caption in captions])
+    is_titled = rows == 0
+    assert 0.05 < is_titled.mean() < 0.15
+    shows_three = ~is_titled & (asked[rows - 1, 3] >= 2)  # "four" is drawn as three
+    assert not empty[~shows_three].any()
+    assert empty[shows_three].mean() == pytest.approx(generator.NO_CAPTION, abs=0.04)
 
 
 def test_weights_of_latents_are_means_over_their_pixels():
