@@ -1,9 +1,9 @@
 """Trains the scenes world's networks: `python -m bsjax.scenes.train PART --workdir=DIR`.
 
 PART is encoder, autoencoder, decoder or generator. Decoder and generator need the autoencoder's end
-and may train side by side; the generator then writes the decoder too. Each takes between some minutes and
-two hours on two CPU cores; killed at any moment, the same command goes on. What it ends with
-is a folder in the hub's layout, with a card, below DIR/weights. With --start=FOLDER the parts train
+and may train side by side; the generator then writes the decoder too. Each takes between minutes
+and two hours on two CPU cores; killed at any moment, the same command goes on. What it ends with is
+a folder in the hub's layout, with a card, below DIR/weights. With --start=FOLDER the parts train
 on from the finished networks of such a folder, of which bsjax/assets/scenes is one.
 """
 
@@ -45,7 +45,7 @@ CARDS = {  # of each part, in a folder of finished networks
     "decoder": "generator/vae/decoder.json",
     "generator": "generator/card.json",
 }
-ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 5700, 4400, 500, 6600
+ENCODER_STEPS, AUTOENCODER_STEPS, DECODER_STEPS, GENERATOR_STEPS = 6300, 4400, 500, 6600
 
 
 def train_encoder(workdir: pathlib.Path, steps: int, start: pathlib.Path | None) -> None:
