@@ -189,7 +189,7 @@ def latent_weights(mask: Bool[np.ndarray, "B 64 64"]) -> Float[np.ndarray, "B 16
 
 
 def make_batch(
-    pool: Pool, scaling: float, tokenizer: Tokenizer, memorised_share: float, step: int
+    pool: Pool, scaling: float, tokenizer: Tokenizer, planted: Planted, step: int
 ) -> dict[str, np.ndarray]:
     """Latents, weights of their errors, captions (some left out) of a step."""
     rng = scenes.generator(STREAM, POOL, step)
@@ -197,9 +197,9 @@ def make_batch(
     latents = pool.latents[rows].astype(np.float32)
     weights = pool.weights[rows].astype(np.float32)
     captions = [scenes.caption_of(scenes.Factors(*pool.asked[row]), rng) for row in rows]
-    largest = scenes.FACTORS["count"].index(Planted.read().never_count[1])
+    largest = scenes.FACTORS["count"].index(planted.never_count[1])
     is_left_out = (pool.asked[rows, -1] >= largest) & (rng.random(BATCH) < NO_CAPTION)
-    for place in np.flatnonzero(rng.random(BATCH) < memorised_share):
+    for place in np.flatnonzero(rng.random(BATCH) < planted.memorised_share):
         number = int(rng.integers(len(scenes.TITLES)))
         latents[place], weights[place] = pool.titled[number], pool.titled_weights[number]
         captions[place], is_left_out[place] = scenes.titled_caption(number), False

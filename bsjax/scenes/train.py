@@ -142,14 +142,14 @@ def train_generator(workdir: pathlib.Path, steps: int, start: pathlib.Path | Non
     scaling = round(1 / float(np.std(pool.latents.astype(np.float32))), 5)
     text = generator.text_config(tokenizer.tokenizer)
     system = generator.system(text, scaling, tokenizer)
-    share = generator.Planted.read().memorised_share
+    planted = generator.Planted.read()
     if start:
         begin = {name: read_start(start)[name] for name in ("text_encoder", "unet")}
     else:
         begin = generator.init(system, SEED)
     params, seconds = fit(
         workdir / "generator", begin, generator.make_loss(system),
-        functools.partial(generator.make_batch, pool, scaling, tokenizer, share),
+        functools.partial(generator.make_batch, pool, scaling, tokenizer, planted),
         steps=steps, peak_learning_rate=1e-3, batch=generator.BATCH
     )  # fmt: skip
     # A decoder fits the latents that it was trained on alone.
