@@ -15,13 +15,26 @@ import transformers
 from jaxtyping import Array, Float, Key
 from transformers.models.clip.modeling_flax_clip import FlaxCLIPTextModelWithProjectionModule
 
+from bsjax.core.errors import UserError
 from bsjax.generators import schedules
 from bsjax.generators.modules import (
     CLIP_IGNORED,
     DIFFUSION_STEMS,
     TRANSFORMERS_STEMS,
-    require_settings,
+    caption_length,
+    require_vocabulary,
     shapes_of,
+)
+from bsjax.generators.network_keys import (
+    CLIP_TEXT,
+    CLIP_VISION,
+    KANDINSKY_UNET,
+    MOVQ,
+    PRIOR,
+    XLM_ROBERTA,
+    read_settings,
+    require_channels,
+    require_equal,
 )
 from bsjax.generators.protocol import (
     Component,
@@ -29,6 +42,7 @@ from bsjax.generators.protocol import (
     Samples,
     Settings,
     as_samples,
+    flag_of,
     guided,
     normal_rows,
     pair,
@@ -44,31 +58,14 @@ from bsjax.models.kandinsky_unet import KandinskyUNet, KandinskyUNetConfig
 from bsjax.models.movq import MoVQ, MoVQConfig
 
 LENGTH = 77
-PRIOR_SETTINGS = {
-    "added_emb_type": "prd",
-    "encoder_hid_proj_type": "linear",
-    "norm_in_type": None,
-    "embedding_proj_norm_type": None,
-    "time_embed_act_fn": "silu",
-    "time_embed_dim": None,
-    "embedding_proj_dim": None,
-    "clip_embed_dim": None,
+TABLES = {
+    "prior": PRIOR,
+    "clip_text": CLIP_TEXT,
+    "clip_image": CLIP_VISION,
+    "text_encoder": XLM_ROBERTA,
+    "unet": KANDINSKY_UNET,
+    "movq": MOVQ,
 }
-UNET_SETTINGS = {
-    "addition_embed_type": "text_image",
-    "encoder_hid_dim_type": "text_image_proj",
-    "resnet_time_scale_shift": "scale_shift",
-    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-    "norm_num_groups": 32,
-    "act_fn": "silu",
-    "resnet_skip_time_act": False,
-    "only_cross_attention": False,
-    "cross_attention_norm": None,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-}
-MOVQ_SETTINGS = {"norm_type": "spatial", "act_fn": "silu", "norm_num_groups": 32,
-                 "lookup_from_codebook": False}  # fmt: skip
 
 
 class Kandinsky:
@@ -95,7 +92,7 @@ class Kandinsky:
         "scheduler": ("", "scheduler"),
     }
     TOKENIZERS = {
-        "clip": ("prior", "tokenizer", "CLIPTokenizerFast"),
+        "clip": ("prior", "tokenizer", "CLIPTokenizer"),
         "multilingual": ("", "tokenizer", "XLMRobertaTokenizerFast"),
     }
     TEXT_COMPONENTS = ()
@@ -111,29 +108,31 @@ class Kandinsky:
         self.clip_tokenizer = tokenizers.get("clip", ByteTokenizer())
         self.tokenizer = tokenizers.get("multilingual", ByteTokenizer())
         dtype = jnp.dtype(settings.dtype)
-        require_settings("prior", configs["prior"], PRIOR_SETTINGS)
-        require_settings("unet", configs["unet"], UNET_SETTINGS)
-        require_settings("movq", configs["movq"], MOVQ_SETTINGS)
-        self.prior_config = PriorConfig.of(configs["prior"])
+        found = {
+            name: read_settings(table, configs[name], self.CONFIGS[name])
+            for name, table in TABLES.items()
+        }
+        self._check(found)
+        self.prior_config = PriorConfig.of(found["prior"])
         self.prior = PriorTransformer(self.prior_config, dtype)
         self.prior_schedule = schedules.make_schedule(
             configs["prior_scheduler"], settings.prior_steps
         )
         self.clip_text = FlaxCLIPTextModelWithProjectionModule(
-            transformers.CLIPTextConfig(**configs["clip_text"]), dtype
+            transformers.CLIPTextConfig(**found["clip_text"]), dtype
         )
-        image_config = transformers.CLIPVisionConfig(**configs["clip_image"])
-        self.image_size = image_config.image_size
-        self.clip_image = CLIPVisionWithProjection(image_config, dtype)
-        text = configs["text_encoder"]
-        # The names of the two widths in the multilingual encoder's own config.
+        self.image_size = found["clip_image"]["image_size"]
+        self.clip_image = CLIPVisionWithProjection(
+            transformers.CLIPVisionConfig(**found["clip_image"]), dtype
+        )
+        text = found["text_encoder"]
         self.text_encoder = MultilingualCLIP(
-            transformers.XLMRobertaConfig(**text), text.get("numDims", 768), dtype
+            transformers.XLMRobertaConfig(**text), text["numDims"], dtype
         )
-        self.unet_config = KandinskyUNetConfig.of(configs["unet"])
+        self.unet_config = KandinskyUNetConfig.of(found["unet"])
         self.unet = KandinskyUNet(self.unet_config, dtype)
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
-        movq = MoVQConfig.of(configs["movq"])
+        movq = MoVQConfig.of(found["movq"])
         self.movq = MoVQ(movq, dtype)
         down = 2 ** (len(movq.block_out_channels) - 1)
         # As the pipeline: up to a multiple of the square of the decoder's factor.
@@ -141,42 +140,85 @@ class Kandinsky:
         self.latent_shape = (height, width, self.unet_config.in_channels)
         self.components = self._components()
 
+    def _check(self, found: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuses networks and tokenizers that do not belong together."""
+        prior, clip, image, text, unet, movq = (found[name] for name in TABLES)
+        require_equal(
+            ("prior.embedding_dim", prior["embedding_dim"]),
+            ("clip_text.hidden_size", clip["hidden_size"]),
+            ("clip_text.projection_dim", clip["projection_dim"]),
+            ("clip_image.projection_dim", image["projection_dim"]),
+            ("unet.cross_attention_dim", unet["cross_attention_dim"]),
+            ("text_encoder.numDims", text["numDims"]),
+        )
+        require_equal(
+            ("unet.encoder_hid_dim", unet["encoder_hid_dim"]),
+            ("text_encoder.hidden_size", text["hidden_size"]),
+            ("text_encoder.transformerDimensions", text["transformerDimensions"]),
+        )
+        require_equal(
+            ("unet.in_channels", unet["in_channels"]),
+            ("movq.vq_embed_dim", movq["vq_embed_dim"] or movq["latent_channels"]),
+        )
+        require_channels("unet", unet["in_channels"], unet["out_channels"])
+        places = self.CONFIGS
+        require_vocabulary(self.clip_tokenizer, clip["vocab_size"], places["clip_text"])
+        require_vocabulary(self.tokenizer, text["vocab_size"], places["text_encoder"])
+        n_positions = clip["max_position_embeddings"]
+        require_equal(
+            ("tokens a caption", caption_length(
+                self.clip_tokenizer, n_positions, places["clip_text"])),
+            ("prior.num_embeddings", LENGTH),
+        )  # fmt: skip
+        # Positions of XLM-R count from behind that of padding.
+        if text["max_position_embeddings"] <= LENGTH + text["pad_token_id"]:
+            raise UserError(
+                f"text_encoder/config.json has max_position_embeddings="
+                f"{text['max_position_embeddings']}: expected more than"
+                f" {LENGTH + text['pad_token_id']}; set {flag_of('')} to a complete repository"
+            )
+
     def _components(self) -> dict[str, Component]:
         def array(*shape, dtype=jnp.float32):
             return jax.ShapeDtypeStruct((1, *shape), dtype)
 
         width = self.prior_config.embedding_dim
         ids, embedding = array(LENGTH, dtype=jnp.int32), array(width)
+        places = self.CONFIGS
         prior = shapes_of(
-            self.prior.init, embedding, array(), embedding, array(LENGTH, width),
+            places["prior"], self.prior.init, embedding, array(), embedding, array(LENGTH, width),
             array(LENGTH, dtype=bool),
         )  # fmt: skip
         text_width = self.unet_config.encoder_hid_dim
         unet_embedding = array(self.unet_config.cross_attention_dim)
         unet = shapes_of(
-            self.unet.init, array(*self.latent_shape), array(), array(LENGTH, text_width),
+            places["unet"], self.unet.init, array(*self.latent_shape), array(), array(LENGTH, text_width),
             unet_embedding, unet_embedding,
         )  # fmt: skip
         pixels = array(self.image_size, self.image_size, 3)
         return {
             "prior": Component(self.prior, prior, "prior", DIFFUSION_STEMS, "prior"),
             "clip_text": Component(
-                self.clip_text, shapes_of(self.clip_text.init, ids, ids, ids), "text_encoder",
-                TRANSFORMERS_STEMS, "prior", ignored=CLIP_IGNORED,
+                self.clip_text,
+                shapes_of(places["clip_text"], self.clip_text.init, ids, ids, ids),
+                "text_encoder", TRANSFORMERS_STEMS, "prior", ignored=CLIP_IGNORED,
             ),
             "clip_image": Component(
-                self.clip_image, shapes_of(self.clip_image.init, pixels), "image_encoder",
-                TRANSFORMERS_STEMS, "prior", ignored=CLIP_IGNORED,
+                self.clip_image,
+                shapes_of(places["clip_image"], self.clip_image.init, pixels),
+                "image_encoder", TRANSFORMERS_STEMS, "prior", ignored=CLIP_IGNORED,
             ),
             "text_encoder": Component(
-                self.text_encoder, shapes_of(self.text_encoder.init, ids, ids), "text_encoder",
-                TRANSFORMERS_STEMS,
+                self.text_encoder,
+                shapes_of(places["text_encoder"], self.text_encoder.init, ids, ids),
+                "text_encoder", TRANSFORMERS_STEMS,
                 ignored=(r"transformer\.pooler\..*", r"transformer\.embeddings\.position_ids"),
             ),
             "unet": Component(self.unet, unet, "unet", DIFFUSION_STEMS),
             "movq": Component(
-                self.movq, shapes_of(self.movq.init, array(*self.latent_shape)), "movq",
-                DIFFUSION_STEMS, ignored=(r"encoder\..*", r"quant_conv\..*", r"quantize\..*"),
+                self.movq,
+                shapes_of(places["movq"], self.movq.init, array(*self.latent_shape)),
+                "movq", DIFFUSION_STEMS, ignored=(r"encoder\..*", r"quant_conv\..*", r"quantize\..*"),
             ),
         }  # fmt: skip
 

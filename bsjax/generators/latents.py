@@ -9,12 +9,7 @@ import jax.numpy as jnp
 from diffusers import FlaxAutoencoderKL
 from jaxtyping import Array, Float
 
-from bsjax.generators.modules import (
-    DIFFUSION_STEMS,
-    module_of,
-    require_settings,
-    shapes_of,
-)
+from bsjax.generators.modules import DIFFUSION_STEMS, module_of, shapes_of
 from bsjax.generators.protocol import Component
 
 # Attention has its old names in Flax, and either in the file.
@@ -26,18 +21,8 @@ RENAMES = (
 )
 
 
-# What the module has built in.
-SETTINGS = {"act_fn": "silu", "norm_num_groups": 32, "use_post_quant_conv": True,
-            "mid_block_add_attention": True, "latents_mean": None}  # fmt: skip
-
-
 def make_vae(config: Mapping[str, Any], dtype: Any) -> FlaxAutoencoderKL:
-    """The autoencoder of a config file.
-
-    Raises:
-      UserError: a config that the module cannot be built from.
-    """
-    require_settings("vae", config, SETTINGS)
+    """The autoencoder of a config file that was accounted for."""
     return module_of(FlaxAutoencoderKL, config, dtype)
 
 
@@ -47,7 +32,7 @@ def vae_component(vae: FlaxAutoencoderKL, latent_shape: tuple[int, int, int]) ->
     latents = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
     decode = functools.partial(vae.init, method=vae.decode)
     return Component(
-        vae, shapes_of(decode, latents), "vae", DIFFUSION_STEMS, renames=RENAMES,
+        vae, shapes_of(("", "vae"), decode, latents), "vae", DIFFUSION_STEMS, renames=RENAMES,
         ignored=(r"encoder\..*", r"quant_conv\..*"),
     )  # fmt: skip
 

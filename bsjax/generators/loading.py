@@ -23,13 +23,12 @@ from bsjax.convert.tensors import TensorSource, open_folder
 from bsjax.core.artifacts import is_remote, read_json, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import place_shapes, put
-from bsjax.generators.protocol import Generator, Settings
+from bsjax.generators.protocol import MAIN, Generator, Settings, flag_of
 from bsjax.generators.released import RELEASED
 from bsjax.generators.tokenizers import HubTokenizer
 
 RANDOM = "random:"
 CACHE = "generator.json"
-MAIN = ""  # the repository that cfg.generator.weights names
 # Imported when asked for: other stages need neither diffusers nor transformers.
 FAMILIES = {
     "stable_diffusion": "bsjax.generators.stable_diffusion:StableDiffusion",
@@ -53,13 +52,6 @@ class Opened(NamedTuple):
     def in_float32(self) -> Generator:
         """The same generator, computing in float32."""
         return self.rebuild(self.generator.settings._replace(dtype="float32"))
-
-
-def flag_of(repository: str) -> str:
-    """The flag that names a repository."""
-    return (
-        f"--config.generator.{repository}_weights" if repository else "--config.generator.weights"
-    )
 
 
 def family_of(name: str) -> Any:

@@ -4,10 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 
 from bsjax.core.errors import UserError
+from bsjax.generators.protocol import flag_of
+from bsjax.generators.tokenizers import Tokenizer
 from bsjax.models.from_json import pick
 
 DIFFUSION_STEMS = ("diffusion_pytorch_model",)
@@ -22,25 +25,69 @@ def module_of(module_class: Any, config: Mapping[str, Any], dtype: Any) -> Any:
     return module_class(**pick(config, names), dtype=dtype)
 
 
-def require_settings(name: str, config: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuses a config whose settings are others than those a module has built in.
+def shapes_of(
+    place: tuple[str, str], init: Callable[..., Any], *inputs: jax.ShapeDtypeStruct
+) -> Any:
+    """Parameters of a module as shapes, float32; nothing is computed.
+
+    Args:
+      place: repository and folder that its config lies in, as in a family's CONFIGS.
+      init: of the module.
+      inputs: of the module.
 
     Raises:
-      UserError: with the settings.
+      UserError: sizes in the config that make no network, such as heads that do not divide a width.
     """
-    wrong = [
-        f"{key}={config[key]!r} (only {value!r})"
-        for key, value in wanted.items()
-        if config.get(key, value) != value
-    ]
-    if wrong:
+    repository, folder = place
+    try:
+        params = jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
+    except (
+        ValueError,
+        TypeError,
+        ArithmeticError,
+        LookupError,
+        AssertionError,
+        flax.errors.FlaxError,
+    ) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{name}/config.json asks for {', '.join(wrong)}, which bsjax does not have; set"
-            " --config.generator.weights to a model of the kind that --config.generator.name says"
+            f"{folder}/config.json describes a network that cannot be built ({reason[:200]}); set"
+            f" {flag_of(repository)} to a repository with the sizes of its weights"
+        ) from error
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), dict(params))
+
+
+def require_vocabulary(tokenizer: Tokenizer, n_ids: int, place: tuple[str, str]) -> None:
+    """Refuses a tokenizer with more ids than the text encoder has rows for.
+
+    Raises:
+      UserError: with both numbers; a lookup beyond the last row would take the last one.
+    """
+    repository, folder = place
+    if tokenizer.n_ids > n_ids:
+        raise UserError(
+            f"the tokenizer has {tokenizer.n_ids} ids, {folder}/config.json vocab_size={n_ids};"
+            f" set {flag_of(repository)} to a repository whose tokenizer and text encoder belong"
+            " together"
         )
 
 
-def shapes_of(init: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Any:
-    """Parameters of a module as shapes, float32; nothing is computed."""
-    params = jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
-    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), dict(params))
+def caption_length(tokenizer: Tokenizer, n_positions: int, place: tuple[str, str]) -> int:
+    """To how many tokens a pipeline pads captions: the length that the tokenizer names.
+
+    Args:
+      tokenizer: of the captions.
+      n_positions: of the text encoder, and the length where the tokenizer names none.
+      place: repository and folder of the text encoder.
+
+    Raises:
+      UserError: captions that the text encoder has no positions for.
+    """
+    repository, folder = place
+    if (tokenizer.length or 0) > n_positions:
+        raise UserError(
+            f"the tokenizer pads captions to {tokenizer.length} tokens, {folder}/config.json has"
+            f" {n_positions} positions; set {flag_of(repository)} to a repository whose tokenizer"
+            " and text encoder belong together"
+        )
+    return tokenizer.length or n_positions

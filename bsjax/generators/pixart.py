@@ -20,8 +20,16 @@ from bsjax.generators.latents import decode_latents, make_vae, vae_component
 from bsjax.generators.modules import (
     DIFFUSION_STEMS,
     TRANSFORMERS_STEMS,
-    require_settings,
+    require_vocabulary,
     shapes_of,
+)
+from bsjax.generators.network_keys import (
+    PIXART_TRANSFORMER,
+    T5,
+    VAE,
+    read_settings,
+    require_channels,
+    require_equal,
 )
 from bsjax.generators.protocol import (
     Component,
@@ -45,12 +53,9 @@ SHAPES = (
     (16, 15), (17, 15), (17, 14), (18, 14), (18, 13), (19, 13), (20, 12), (21, 12), (22, 11),
     (23, 11), (24, 10), (25, 10), (27, 9), (32, 8),
 )  # fmt: skip
-TRANSFORMER_SETTINGS = {
-    "norm_type": "ada_norm_single",
-    "activation_fn": "gelu-approximate",
-    "norm_elementwise_affine": False,
-}
-T5_SETTINGS = {"feed_forward_proj": "gated-gelu"}
+# Buffers that versions of diffusers saved beside the parameters: the sines of positions, and the
+# empty caption of training (120 tokens), which the 1024 model's file still holds.
+IGNORED = (r"pos_embed\.pos_embed", r"caption_projection\.y_embedding")
 
 
 class PixArt:
@@ -72,7 +77,7 @@ class PixArt:
         "text_encoder": ("", "text_encoder"),
         "scheduler": ("", "scheduler"),
     }
-    TOKENIZERS = {"tokenizer": ("", "tokenizer", "T5TokenizerFast")}
+    TOKENIZERS = {"tokenizer": ("", "tokenizer", "T5Tokenizer")}
     TEXT_COMPONENTS = ("text_encoder",)
 
     def __init__(
@@ -84,18 +89,35 @@ class PixArt:
         self.settings = settings
         self.tokenizer = (tokenizers or {}).get("tokenizer", ByteTokenizer())
         dtype = jnp.dtype(settings.dtype)
-        require_settings("transformer", configs["transformer"], TRANSFORMER_SETTINGS)
-        require_settings("text_encoder", configs["text_encoder"], T5_SETTINGS)
-        self.config = PixArtConfig.of(configs["transformer"])
+        tables = {"transformer": PIXART_TRANSFORMER, "text_encoder": T5, "vae": VAE}
+        transformer, text, vae = (
+            read_settings(table, configs[name], self.CONFIGS[name])
+            for name, table in tables.items()
+        )
+        self.config = PixArtConfig.of(transformer)
+        require_equal(
+            ("transformer.caption_channels", self.config.caption_channels),
+            ("text_encoder.d_model", text["d_model"]),
+        )
+        require_equal(
+            ("transformer.cross_attention_dim", transformer["cross_attention_dim"]),
+            ("num_attention_heads * attention_head_dim", self.config.width),
+        )
+        require_equal(
+            ("transformer.in_channels", self.config.in_channels),
+            ("vae.latent_channels", vae["latent_channels"]),
+        )
+        require_channels("transformer", self.config.in_channels, self.config.out_channels)
+        require_vocabulary(self.tokenizer, text["vocab_size"], self.CONFIGS["text_encoder"])
         self.transformer = PixArtTransformer(self.config, dtype)
-        self.text_encoder = T5Encoder(T5Config.of(configs["text_encoder"]), dtype)
-        self.vae = make_vae(configs["vae"], dtype)
-        self.scaling = configs["vae"].get("scaling_factor", 0.18215)
+        self.text_encoder = T5Encoder(T5Config.of(text), dtype)
+        self.vae = make_vae(vae, dtype)
+        self.scaling = vae["scaling_factor"]
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
         self.height, self.width = nearest_shape(
             settings.height, settings.width, self.config.sample_size
         )
-        down = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
+        down = 2 ** (len(vae["block_out_channels"]) - 1)
         self.latent_shape = (self.height // down, self.width // down, self.config.in_channels)
         self.components = self._components()
 
@@ -106,14 +128,17 @@ class PixArt:
         context = array(MAX_TOKENS, self.config.caption_channels)
         mask = array(MAX_TOKENS, dtype=bool)
         transformer = shapes_of(
-            self.transformer.init, array(*self.latent_shape), array(), context, mask, array(2),
+            self.CONFIGS["transformer"], self.transformer.init, array(*self.latent_shape), array(), context, mask, array(2),
             array(1),
         )  # fmt: skip
-        text = shapes_of(self.text_encoder.init, array(MAX_TOKENS, dtype=jnp.int32), mask)
+        text = shapes_of(
+            self.CONFIGS["text_encoder"], self.text_encoder.init,
+            array(MAX_TOKENS, dtype=jnp.int32), mask,
+        )  # fmt: skip
         return {
             "transformer": Component(
                 self.transformer, transformer, "transformer", DIFFUSION_STEMS,
-                ignored=(r"pos_embed\.pos_embed",),  # computed
+                ignored=IGNORED,
             ),
             "vae": vae_component(self.vae, self.latent_shape),
             "text_encoder": Component(

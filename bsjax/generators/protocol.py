@@ -13,6 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Key, UInt8
 
+MAIN = ""  # the repository that cfg.generator.weights names
+
+
+def flag_of(repository: str) -> str:
+    """The flag that names a repository."""
+    return (
+        f"--config.generator.{repository}_weights" if repository else "--config.generator.weights"
+    )
+
 
 class Settings(NamedTuple):
     """How images are drawn."""

@@ -111,7 +111,9 @@ PIXART_TRANSFORMER = {
     "norm_type": "ada_norm_single",
     "norm_elementwise_affine": False,
     "norm_eps": 1e-6,
+    "activation_fn": "gelu-approximate",
     "caption_channels": 4096,
+    "cross_attention_dim": 1152,
 }
 T5_XXL = {
     "vocab_size": 32128,
@@ -136,6 +138,7 @@ PIXART_TINY = PIXART_1024 | {
         "num_attention_heads": 3,
         "attention_head_dim": 8,
         "caption_channels": 32,
+        "cross_attention_dim": 24,
     },
     "vae": TINY_VAE,
     "text_encoder": T5_XXL
@@ -150,12 +153,20 @@ KANDINSKY_UNET = {
     "attention_head_dim": 64,
     "cross_attention_dim": 768,
     "encoder_hid_dim": 1024,
+    "encoder_hid_dim_type": "text_image_proj",
+    "addition_embed_type": "text_image",
+    "resnet_time_scale_shift": "scale_shift",
+    "down_block_types": ["ResnetDownsampleBlock2D"] + ["SimpleCrossAttnDownBlock2D"] * 3,
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "up_block_types": ["SimpleCrossAttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
 }
 MOVQ = {
     "block_out_channels": [128, 256, 256, 512],
     "layers_per_block": 2,
     "up_block_types": ["AttnUpDecoderBlock2D"] + ["UpDecoderBlock2D"] * 3,
     "latent_channels": 4,
+    "vq_embed_dim": 4,
+    "norm_type": "spatial",
 }
 CLIP_L_VISION = {
     "hidden_size": 1024,
@@ -176,6 +187,7 @@ XLM_R_LARGE = {
     "type_vocab_size": 1,
     "layer_norm_eps": 1e-5,
     "pad_token_id": 1,
+    "transformerDimensions": 1024,
     "numDims": 768,
 }
 KANDINSKY21 = {
@@ -216,6 +228,7 @@ KANDINSKY21_TINY = KANDINSKY21 | {
         "intermediate_size": 37,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
+        "transformerDimensions": 32,
         "numDims": 32,
     },
     "unet": KANDINSKY_UNET
@@ -225,6 +238,8 @@ KANDINSKY21_TINY = KANDINSKY21 | {
         "attention_head_dim": 8,
         "cross_attention_dim": 32,
         "encoder_hid_dim": 32,
+        "down_block_types": ["ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"],
+        "up_block_types": ["SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"],
     },
     "movq": MOVQ
     | {

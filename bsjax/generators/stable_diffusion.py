@@ -21,9 +21,11 @@ from bsjax.generators.modules import (
     CLIP_IGNORED,
     DIFFUSION_STEMS,
     TRANSFORMERS_STEMS,
-    require_settings,
+    caption_length,
+    require_vocabulary,
     shapes_of,
 )
+from bsjax.generators.network_keys import CLIP_TEXT, SD_UNET, VAE, read_settings, require_equal
 from bsjax.generators.protocol import (
     Component,
     Prompts,
@@ -36,31 +38,6 @@ from bsjax.generators.protocol import (
 )
 from bsjax.generators.tokenizers import ByteTokenizer, Tokenizer
 from bsjax.models.sd_unet import SDUNet, SDUNetConfig
-
-# What the UNet has built in.
-UNET_SETTINGS = {
-    "act_fn": "silu",
-    "center_input_sample": False,
-    "downsample_padding": 1,
-    "mid_block_scale_factor": 1,
-    "norm_eps": 1e-5,
-    "norm_num_groups": 32,
-    "dual_cross_attention": False,
-    "class_embed_type": None,
-    "encoder_hid_dim_type": None,
-    "resnet_time_scale_shift": "default",
-    "resnet_skip_time_act": False,
-    "time_embedding_type": "positional",
-    "conv_in_kernel": 3,
-    "conv_out_kernel": 3,
-    "num_attention_heads": None,
-    "addition_embed_type": None,
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
-    "only_cross_attention": False,
-    "transformer_layers_per_block": 1,
-    "flip_sin_to_cos": True,
-    "freq_shift": 0,
-}
 
 
 class StableDiffusion:
@@ -82,7 +59,7 @@ class StableDiffusion:
         "text_encoder": ("", "text_encoder"),
         "scheduler": ("", "scheduler"),
     }
-    TOKENIZERS = {"tokenizer": ("", "tokenizer", "CLIPTokenizerFast")}
+    TOKENIZERS = {"tokenizer": ("", "tokenizer", "CLIPTokenizer")}
     TEXT_COMPONENTS = ()
 
     def __init__(
@@ -94,11 +71,25 @@ class StableDiffusion:
         self.settings = settings
         self.tokenizer = (tokenizers or {}).get("tokenizer", ByteTokenizer())
         dtype = jnp.dtype(settings.dtype)
-        unet, vae, text = (configs[name] for name in ("unet", "vae", "text_encoder"))
-        require_settings("unet", unet, UNET_SETTINGS)
+        tables = {"unet": SD_UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
+        unet, vae, text = (
+            read_settings(table, configs[name], self.CONFIGS[name])
+            for name, table in tables.items()
+        )
+        require_equal(
+            ("unet.cross_attention_dim", unet["cross_attention_dim"]),
+            ("text_encoder.hidden_size", text["hidden_size"]),
+        )
+        require_equal(
+            ("unet.in_channels", unet["in_channels"]),
+            ("unet.out_channels", unet["out_channels"]),
+            ("vae.latent_channels", vae["latent_channels"]),
+        )
         self.latent_shape = self._latent_shape(unet, vae)
-        self.scaling = vae.get("scaling_factor", 0.18215)
-        self.length = text.get("max_position_embeddings", 77)
+        self.scaling = vae["scaling_factor"]
+        place = self.CONFIGS["text_encoder"]
+        require_vocabulary(self.tokenizer, text["vocab_size"], place)
+        self.length = caption_length(self.tokenizer, text["max_position_embeddings"], place)
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
         self.unet = SDUNet(SDUNetConfig.of(unet), dtype)
         self.vae = make_vae(vae, dtype)
@@ -124,12 +115,14 @@ class StableDiffusion:
         ids = jax.ShapeDtypeStruct((1, self.length), jnp.int32)
         return {
             "unet": Component(
-                self.unet, shapes_of(self.unet.init, latents, time, context),
+                self.unet,
+                shapes_of(self.CONFIGS["unet"], self.unet.init, latents, time, context),
                 "unet", DIFFUSION_STEMS, repository="unet",
             ),
             "vae": vae_component(self.vae, self.latent_shape),
             "text_encoder": Component(
-                self.text_encoder, shapes_of(self.text_encoder.init, ids, ids, ids),
+                self.text_encoder,
+                shapes_of(self.CONFIGS["text_encoder"], self.text_encoder.init, ids, ids, ids),
                 "text_encoder", TRANSFORMERS_STEMS, ignored=CLIP_IGNORED,
             ),
         }  # fmt: skip

@@ -15,6 +15,7 @@ from bsjax.models.from_json import pick
 from bsjax.models.resnet import GROUPS, ResnetBlock, conv3
 
 N_IMAGE_TOKENS = 10
+ATTENTION = "SimpleCrossAttn"  # how the names of blocks with attention begin
 
 
 class KandinskyUNetConfig(NamedTuple):
@@ -23,6 +24,11 @@ class KandinskyUNetConfig(NamedTuple):
     in_channels: int = 4
     out_channels: int = 8
     block_out_channels: tuple[int, ...] = (384, 768, 1152, 1536)
+    down_block_types: tuple[str, ...] = (
+        "ResnetDownsampleBlock2D",
+        *["SimpleCrossAttnDownBlock2D"] * 3,
+    )
+    up_block_types: tuple[str, ...] = (*["SimpleCrossAttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D")
     layers_per_block: int = 3
     attention_head_dim: int = 64
     cross_attention_dim: int = 768
@@ -185,13 +191,19 @@ class KandinskyUNet(nn.Module):
 
         x = conv3(widths[0], self.dtype, "conv_in")(x)
         kept, last = [x], len(widths) - 1
-        for i, width in enumerate(widths):
-            block = DownBlock(config, width, i > 0, i == last, self.dtype, name=f"down_blocks_{i}")
+        for i, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
+            has_attention = kind.startswith(ATTENTION)
+            block = DownBlock(
+                config, width, has_attention, i == last, self.dtype, name=f"down_blocks_{i}"
+            )
             x, more = block(x, time, context)
             kept += more
         x = MidBlock(config, self.dtype, name="mid_block")(x, time, context)
-        for i, width in enumerate(reversed(widths)):
-            block = UpBlock(config, width, i < last, i == last, self.dtype, name=f"up_blocks_{i}")
+        for i, (width, kind) in enumerate(zip(widths[::-1], config.up_block_types, strict=True)):
+            has_attention = kind.startswith(ATTENTION)
+            block = UpBlock(
+                config, width, has_attention, i == last, self.dtype, name=f"up_blocks_{i}"
+            )
             x = block(x, kept, time, context)
         norm = nn.GroupNorm(GROUPS, epsilon=config.norm_eps, dtype=self.dtype, name="conv_norm_out")
         return conv3(config.out_channels, self.dtype, "conv_out")(nn.silu(norm(x)))
