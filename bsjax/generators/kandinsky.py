@@ -192,8 +192,8 @@ class Kandinsky:
         text_width = self.unet_config.encoder_hid_dim
         unet_embedding = array(self.unet_config.cross_attention_dim)
         unet = shapes_of(
-            places["unet"], self.unet.init, array(*self.latent_shape), array(), array(LENGTH, text_width),
-            unet_embedding, unet_embedding,
+            places["unet"], self.unet.init, array(*self.latent_shape), array(),
+            array(LENGTH, text_width), unet_embedding, unet_embedding,
         )  # fmt: skip
         pixels = array(self.image_size, self.image_size, 3)
         return {
@@ -218,7 +218,8 @@ class Kandinsky:
             "movq": Component(
                 self.movq,
                 shapes_of(places["movq"], self.movq.init, array(*self.latent_shape)),
-                "movq", DIFFUSION_STEMS, ignored=(r"encoder\..*", r"quant_conv\..*", r"quantize\..*"),
+                "movq", DIFFUSION_STEMS,
+                ignored=(r"encoder\..*", r"quant_conv\..*", r"quantize\..*"),
             ),
         }  # fmt: skip
 

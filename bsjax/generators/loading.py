@@ -1,34 +1,45 @@
 """A generator and its parameters, from repositories in the hub's layout or from a seed."""
 
 import functools
+import glob
 import hashlib
 import importlib
 import json
 import os
 import pathlib
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
-from bsjax.convert.hub import download_snapshot
-from bsjax.convert.tables import convert_by_name
-from bsjax.convert.tensors import TensorSource, open_folder
+from bsjax.convert.hub import download_snapshot, list_repository
+from bsjax.convert.tables import convert_by_name, match_names
+from bsjax.convert.tensors import TensorSource, choose_files, open_folder, shards_of
 from bsjax.core.artifacts import is_remote, read_json, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import place_shapes, put
+from bsjax.generators.modules import DIFFUSION_STEMS, TRANSFORMERS_STEMS
 from bsjax.generators.protocol import MAIN, Generator, Settings, flag_of
 from bsjax.generators.released import RELEASED
+from bsjax.generators.repository import (
+    INDEX,
+    SMALL_FILES,
+    read_config,
+    read_object,
+    tokenizer_class,
+    with_named_class,
+)
 from bsjax.generators.tokenizers import HubTokenizer
 
 RANDOM = "random:"
-CACHE = "generator.json"
+CACHE, CACHE_SCHEMA = "generator.json", 2
 # Imported when asked for: other stages need neither diffusers nor transformers.
 FAMILIES = {
     "stable_diffusion": "bsjax.generators.stable_diffusion:StableDiffusion",
@@ -48,6 +59,7 @@ class Opened(NamedTuple):
     rebuild: Callable[[Settings], Generator]  # the same system, drawn otherwise
     roots: Mapping[str, pathlib.Path] = {}  # where the repositories lie
     configs: Mapping[str, Mapping[str, Any]] = {}
+    tokenizer_classes: Mapping[str, str] = {}
 
     def in_float32(self) -> Generator:
         """The same generator, computing in float32."""
@@ -119,13 +131,21 @@ def open_generator(
         )  # fmt: skip
     family = family_of(name)
     roots = _fetch(family, weights, revision)
+    flags = {repository: _flag(weights, repository) for repository in roots}
+    index = {key: read_object(root / INDEX, {}) for key, root in roots.items()}
     configs = {
-        key: _read_config(roots[repository] / folder, flag_of(repository))
+        key: with_named_class(
+            read_config(roots[repository] / folder, flags[repository]), index[repository], folder
+        )
         for key, (repository, folder) in family.CONFIGS.items()
     }
     tokenizers = {
-        key: HubTokenizer(roots[repository] / folder, class_name)
-        for key, (repository, folder, class_name) in family.TOKENIZERS.items()
+        key: HubTokenizer(
+            roots[repository] / folder,
+            tokenizer_class(index[repository], roots[repository] / folder, default),
+            flags[repository],
+        )
+        for key, (repository, folder, default) in family.TOKENIZERS.items()
     }
 
     def rebuild(settings):
@@ -133,14 +153,16 @@ def open_generator(
 
     generator = rebuild(settings)
     sources = {
-        key: open_folder(roots[each.repository] / each.folder, each.stems, flag_of(each.repository))
+        key: open_folder(roots[each.repository] / each.folder, each.stems, flags[each.repository])
         for key, each in generator.components.items()
     }
-    identity = [configs, {key: quick_digest(source) for key, source in sources.items()}]
+    check_names(generator, sources)
+    classes = {key: tokenizer.class_name for key, tokenizer in tokenizers.items()}
+    identity = [configs, classes, {key: quick_digest(source) for key, source in sources.items()}]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     read = functools.partial(_read_params, generator, sources)
     place = functools.partial(_place, read)
-    return Opened(generator, digest, read, place, rebuild, roots, configs)
+    return Opened(generator, digest, read, place, rebuild, roots, configs, classes)
 
 
 def save_cache(opened: Opened, folder: epath.Path, weights: Mapping[str, str]) -> None:
@@ -154,7 +176,13 @@ def save_cache(opened: Opened, folder: epath.Path, weights: Mapping[str, str]) -
         for name in opened.generator.components:
             checkpointer.save(_cached(folder, name), opened.read_params([name])[name], force=True)
             checkpointer.wait_until_finished()
-    content = {"digest": opened.digest, "weights": weights, "configs": opened.configs}
+    content = {
+        "schema": CACHE_SCHEMA,
+        "digest": opened.digest,
+        "weights": weights,
+        "configs": opened.configs,
+        "tokenizer_classes": opened.tokenizer_classes,
+    }
     write_json(folder / CACHE, content)
 
 
@@ -169,6 +197,10 @@ def open_cache(
       UserError: it was made from other weights.
     """
     content, family = read_json(folder / CACHE), family_of(name)
+    if content.get("schema") != CACHE_SCHEMA:
+        raise UserError(
+            f"{folder} was converted by another version of bsjax: run `bsjax convert --overwrite`"
+        )
     if content["weights"] != dict(weights):
         raise UserError(
             f"{folder} was converted from {content['weights']}, the config names {dict(weights)}:"
@@ -176,7 +208,7 @@ def open_cache(
         )
     tokenizers = {
         key: HubTokenizer(pathlib.Path(folder / "tokenizers" / key), class_name)
-        for key, (_, _, class_name) in family.TOKENIZERS.items()
+        for key, class_name in content["tokenizer_classes"].items()
     }
 
     def rebuild(settings):
@@ -227,6 +259,18 @@ def _read_params(
     return params
 
 
+def check_names(generator: Generator, sources: Mapping[str, TensorSource]) -> None:
+    """Holds all components' names and shapes, as the files' headers have them, to the modules.
+
+    Raises:
+      UserError: tensors too many, too few or of another shape, in whatever component.
+    """
+    for key, each in generator.components.items():
+        source = sources[key]
+        what = str(source.files[0].parent)
+        match_names(source.shapes, each.shapes, what, each.renames, each.ignored)
+
+
 def abstract_params(generator: Generator, names: Sequence[str]) -> dict[str, Any]:
     """Shapes of components' parameters in the dtype that they are used in."""
     dtype = jnp.dtype(generator.settings.dtype)
@@ -250,50 +294,74 @@ def _cast(shapes: Any, dtype: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes)
 
 
+def _flag(weights: Mapping[str, str], repository: str) -> str:
+    """The flag to set for a repository; one that is not named comes from the main one."""
+    return flag_of(repository if weights.get(repository) else MAIN)
+
+
 def _fetch(family, weights: Mapping[str, str], revision: str | None) -> dict[str, pathlib.Path]:
-    """Where each repository of a family lies on this machine."""
-    needed: dict[str, set[str]] = {}  # repository -> folders
-    entries = [*family.CONFIGS.values(), *(entry[:2] for entry in family.TOKENIZERS.values())]
-    for repository, folder in entries:
-        needed.setdefault(repository, set()).add(folder)
+    """Where each repository of a family lies on this machine; on the way, what it lacks is fetched.
+
+    Configs and vocabularies come first; then, of all weight files that a repository lists, those
+    that the reader would choose.
+    """
+    networks: dict[str, set[str]] = {}  # hub id or folder -> folders in it
+    vocabularies: dict[str, set[str]] = {}
+    repositories: dict[str, str] = {}  # by the names that the family gives them
+    for folders, entries in ((networks, family.CONFIGS), (vocabularies, family.TOKENIZERS)):
+        for repository, folder, *_ in entries.values():
+            name = repositories[repository] = weights.get(repository) or weights[MAIN]
+            folders.setdefault(name, set()).add(folder)
     roots = {}
-    for repository, folders in needed.items():
-        name, flag = weights.get(repository) or weights[MAIN], flag_of(repository)
-        path = pathlib.Path(name).expanduser()
+    for repository, name in repositories.items():
+        flag, path = _flag(weights, repository), pathlib.Path(name).expanduser()
+        if name in roots:
+            continue
         if path.is_dir():
-            roots[repository] = path
+            roots[name] = path
             continue
         if path.is_absolute() or name.count("/") != 1:
             raise UserError(
                 f"{flag}={name}: expected a hub id (owner/name), a folder in the hub's layout, or"
                 " random:SEED"
             )
-        files = ("*.json", "*.txt", "*.model", "*.safetensors")
-        patterns = tuple(f"{folder}/{pattern}" for folder in sorted(folders) for pattern in files)
         at = revision if name == weights[MAIN] else None
-        root = download_snapshot(name, flag, patterns, at)
-        bare = [folder for folder in folders if _has_no_weights(root / folder)]
-        if bare:
-            patterns = tuple(f"{folder}/*.bin" for folder in bare)
-            root = download_snapshot(name, flag, patterns, at)
-        roots[repository] = root
-    return roots
+        folders = sorted(networks.get(name, set()))
+        everywhere = sorted({*folders, *vocabularies.get(name, ())})
+        small = (f"{folder}/{kind}" for folder in everywhere for kind in SMALL_FILES)
+        roots[name] = download_snapshot(name, flag, (INDEX, *small), at)
+        listing = list_repository(name, flag, at)
+        if listing is None:  # what the cache has must do
+            continue
+        chosen = plan_download(listing, folders, roots[name])
+        size = sum(listing[file] for file in chosen)
+        logging.info("%s: %d weight files, %.2f GB", name, len(chosen), size / 1e9)
+        if chosen:
+            roots[name] = download_snapshot(name, flag, tuple(map(glob.escape, chosen)), at)
+    return {repository: roots[name] for repository, name in repositories.items()}
 
 
-def _has_no_weights(folder: pathlib.Path) -> bool:
-    """Whether a component's folder came without safetensors; some repositories have .bin alone."""
-    return (folder / "config.json").is_file() and not list(folder.glob("*.safetensors"))
+def plan_download(
+    listing: Collection[str], folders: Sequence[str], root: pathlib.Path
+) -> list[str]:
+    """The weight files that reading these folders will take.
 
+    Args:
+      listing: paths of all files of the repository.
+      folders: of its networks; a scheduler's has none.
+      root: where its small files lie already, among them the indexes of shards.
 
-def _read_config(folder: pathlib.Path, flag: str) -> dict[str, Any]:
-    names = ("config.json", "scheduler_config.json")
-    for name in names:
-        if (folder / name).is_file():
-            try:
-                return json.loads((folder / name).read_text())
-            except ValueError as error:
-                raise UserError(f"{folder / name} is no JSON ({error}); fetch it again") from error
-    raise UserError(f"{folder} has no {names[0]}; set {flag} to a complete repository")
+    Raises:
+      UserError: a damaged index.
+    """
+    chosen = []
+    for folder in folders:
+        names = [path.removeprefix(f"{folder}/") for path in listing
+                 if path.startswith(f"{folder}/")]  # fmt: skip
+        for file in choose_files(names, (*DIFFUSION_STEMS, *TRANSFORMERS_STEMS)) or ():
+            shards = shards_of(root / folder / file) if file.endswith(".json") else [file]
+            chosen += [f"{folder}/{shard}" for shard in shards]
+    return chosen
 
 
 def _random_params(

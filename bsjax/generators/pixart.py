@@ -128,8 +128,8 @@ class PixArt:
         context = array(MAX_TOKENS, self.config.caption_channels)
         mask = array(MAX_TOKENS, dtype=bool)
         transformer = shapes_of(
-            self.CONFIGS["transformer"], self.transformer.init, array(*self.latent_shape), array(), context, mask, array(2),
-            array(1),
+            self.CONFIGS["transformer"], self.transformer.init, array(*self.latent_shape), array(),
+            context, mask, array(2), array(1),
         )  # fmt: skip
         text = shapes_of(
             self.CONFIGS["text_encoder"], self.text_encoder.init,

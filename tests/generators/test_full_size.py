@@ -15,7 +15,6 @@ from bsjax.generators import loading, released
 from bsjax.generators.protocol import Settings
 
 SETTINGS = Settings(steps=20, guidance=4.0, height=512, width=512, dtype="float32")
-ATTENTION = "SimpleCrossAttn"
 
 
 def clip_text(projection=False):
@@ -33,20 +32,12 @@ def vae(config):
 
 
 def kandinsky_unet(config):
-    return diffusers.UNet2DConditionModel(
-        **config, encoder_hid_dim_type="text_image_proj", addition_embed_type="text_image",
-        down_block_types=("ResnetDownsampleBlock2D", *[f"{ATTENTION}DownBlock2D"] * 3),
-        up_block_types=(*[f"{ATTENTION}UpBlock2D"] * 3, "ResnetUpsampleBlock2D"),
-        mid_block_type="UNetMidBlock2DSimpleCrossAttn", resnet_time_scale_shift="scale_shift",
-    )  # fmt: skip
+    return diffusers.UNet2DConditionModel(**config)
 
 
 def movq(config):
     down = ("DownEncoderBlock2D",) * 3 + ("AttnDownEncoderBlock2D",)
-    return diffusers.VQModel(
-        **config, down_block_types=down, vq_embed_dim=4, num_vq_embeddings=16384,
-        norm_type="spatial",
-    )  # fmt: skip
+    return diffusers.VQModel(**config, down_block_types=down, num_vq_embeddings=16384)
 
 
 # System, variant, component: torch's class, its parameters (all of them, as released), and how many
@@ -65,11 +56,11 @@ COMPONENTS = {
     ("stable_diffusion", "sd15", "text_encoder"): (clip_text(), 123_060_480, 123_060_480),
     ("stable_diffusion", "sd21", "text_encoder"): (clip_text(), 340_387_840, 340_387_840),
     ("pixart", "pixart_1024", "transformer"): (
-        lambda config: diffusers.PixArtTransformer2DModel(**config, cross_attention_dim=1152),
+        lambda config: diffusers.PixArtTransformer2DModel(**config),
         611_349_152, 611_349_152,
     ),
     ("pixart", "pixart_512", "transformer"): (
-        lambda config: diffusers.PixArtTransformer2DModel(**config, cross_attention_dim=1152),
+        lambda config: diffusers.PixArtTransformer2DModel(**config),
         610_856_096, 610_856_096,
     ),
     ("pixart", "pixart_1024", "text_encoder"): (
@@ -87,7 +78,7 @@ COMPONENTS = {
         303_966_208, 303_966_208,
     ),
     ("kandinsky", "kandinsky21", "text_encoder"): (
-        lambda config: MultilingualCLIP(MCLIPConfig(**config, imageDimSize=768)),
+        lambda config: MultilingualCLIP(MCLIPConfig(**config)),
         560_677_632, 559_628_032,
     ),
     ("kandinsky", "kandinsky21", "unet"): (kandinsky_unet, 1_228_661_768, 1_228_661_768),

@@ -101,11 +101,18 @@ def edit(path, **changes):
     [
         (lambda f: shutil.rmtree(f / "vae"), "vae has no config.json"),
         (lambda f: next((f / "unet").glob("*.safetensors")).unlink(), "has no diffusion_pytorch"),
-        (lambda f: shutil.rmtree(f / "tokenizer"), "no usable CLIPTokenizerFast"),
-        (lambda f: edit(f / "unet" / "config.json", cross_attention_dim=64), "has shape"),
+        (lambda f: shutil.rmtree(f / "tokenizer"), "no usable CLIPTokenizer"),
+        (
+            lambda f: edit(f / "unet" / "config.json", cross_attention_dim=64),
+            "do not fit each other",
+        ),
         (lambda f: edit(f / "unet" / "config.json", layers_per_block=2), "is missing"),
-        (lambda f: edit(f / "unet" / "config.json", act_fn="gelu"), "asks for act_fn='gelu'"),
-        (lambda f: edit(f / "scheduler" / "scheduler_config.json", _class_name="X"), "scheduler"),
+        (
+            lambda f: edit(f / "unet" / "config.json", act_fn="gelu"),
+            'act_fn="gelu": expected only "silu"',
+        ),
+        (lambda f: edit(f / "text_encoder" / "config.json", intermediate_size=38), "has shape"),
+        (lambda f: edit(f / "model_index.json", scheduler=["diffusers", "X"]), "scheduler 'X'"),
         (lambda f: (f / "unet" / "config.json").write_text("{"), "is no JSON"),
         (
             lambda f: next((f / "unet").glob("*.safetensors")).write_bytes(b"x" * 100),

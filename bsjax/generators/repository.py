@@ -1,0 +1,67 @@
+"""What a repository in the hub's layout says of itself: configs, and the classes that it names."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from absl import logging
+
+from bsjax.convert.lfs import refuse_pointer
+from bsjax.core.errors import UserError
+from bsjax.generators.config_keys import shown
+
+INDEX = "model_index.json"  # what the pipeline is made of
+SMALL_FILES = ("*.json", "*.txt", "*.model")  # configs and vocabularies
+
+
+def read_config(folder: pathlib.Path, flag: str) -> dict[str, Any]:
+    names = ("config.json", "scheduler_config.json")
+    for name in names:
+        content = read_object(folder / name)
+        if content is not None:
+            return content
+    raise UserError(f"{folder} has no {names[0]}; set {flag} to a complete repository")
+
+
+def read_object(path: pathlib.Path, default: Any = None) -> Any:
+    """The object of a JSON file; the default where there is no such file."""
+    if not path.is_file():
+        return default
+    refuse_pointer(path)
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:  # UnicodeDecodeError too
+        raise UserError(f"{path} is no JSON ({error}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, got {shown(content)}; fetch it again")
+    return content
+
+
+def _class_in(index: Mapping[str, Any], folder: str) -> str | None:
+    """The class that model_index.json names for a folder: its entry is [library, class]."""
+    entry = index.get(folder)
+    if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str):
+        return entry[1]
+    return None
+
+
+def with_named_class(
+    config: dict[str, Any], index: Mapping[str, Any], folder: str
+) -> dict[str, Any]:
+    """A scheduler's config with the class that the pipeline makes of it: the index names it."""
+    name = _class_in(index, folder)
+    if folder != "scheduler" or name is None:
+        return config
+    if config.get("_class_name", name) != name:
+        logging.warning(
+            "the scheduler is %s, as %s has it; scheduler_config.json says %s",
+            name, INDEX, config["_class_name"],
+        )  # fmt: skip
+    return config | {"_class_name": name}
+
+
+def tokenizer_class(index: Mapping[str, Any], folder: pathlib.Path, default: str) -> str:
+    """The class that the repository names: in its index, else in the tokenizer's own config."""
+    own = read_object(folder / "tokenizer_config.json", {}).get("tokenizer_class")
+    return _class_in(index, folder.name) or (own if isinstance(own, str) else default)
