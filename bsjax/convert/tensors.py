@@ -8,7 +8,7 @@ import json
 import pathlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import ml_dtypes
 import numpy as np
@@ -41,6 +41,8 @@ class TensorSource(NamedTuple):
     shapes: Mapping[str, tuple[int, ...]]
     read: Callable[[str], np.ndarray]
     files: tuple[pathlib.Path, ...]
+    # Tensors that reading refuses for their kind of numbers, and that kind.
+    unreadable: Mapping[str, str] = {}
 
     def digest(self) -> str:
         """Start of the sha256 of all files."""
@@ -194,7 +196,8 @@ def _source(
     def read(name):
         return _read(name, tensors[name], homes[name])
 
-    return TensorSource(shapes, read, tuple(files))
+    unreadable = {name: stored.kind for name, stored in tensors.items() if stored.ref is None}
+    return TensorSource(shapes, read, tuple(files), unreadable)
 
 
 def _weight_map(index: pathlib.Path) -> dict[str, str]:
@@ -218,13 +221,22 @@ def _weight_map(index: pathlib.Path) -> dict[str, str]:
     return found
 
 
+def refuse_kind(path: pathlib.Path, name: str, kind: str) -> NoReturn:
+    """Refuses a tensor that is no floating-point number of a kind that is read.
+
+    Raises:
+      UserError: always.
+    """
+    raise UserError(
+        f"{path} holds {name} as {kind}, expected float32, float16 or bfloat16: these weights are"
+        " quantised or of another model; use a repository that has them as floats"
+    )
+
+
 def _read(name: str, stored: Stored, path: pathlib.Path) -> np.ndarray:
     """A tensor as float32."""
     if stored.ref is None:
-        raise UserError(
-            f"{path} holds {name} as {stored.kind}, expected float32, float16 or bfloat16: these"
-            " weights are quantised or of another model; use a repository that has them as floats"
-        )
+        refuse_kind(path, name, stored.kind)
     with np.errstate(over="ignore"):  # refused right below
         tensor = np.asarray(stored.ref.read(), np.float32)
     if not np.isfinite(tensor).all():

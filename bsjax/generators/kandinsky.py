@@ -58,14 +58,6 @@ from bsjax.models.kandinsky_unet import KandinskyUNet, KandinskyUNetConfig
 from bsjax.models.movq import MoVQ, MoVQConfig
 
 LENGTH = 77
-TABLES = {
-    "prior": PRIOR,
-    "clip_text": CLIP_TEXT,
-    "clip_image": CLIP_VISION,
-    "text_encoder": XLM_ROBERTA,
-    "unet": KANDINSKY_UNET,
-    "movq": MOVQ,
-}
 
 
 class Kandinsky:
@@ -91,6 +83,14 @@ class Kandinsky:
         "movq": ("", "movq"),
         "scheduler": ("", "scheduler"),
     }
+    NETWORKS = {
+        "prior": PRIOR,
+        "clip_text": CLIP_TEXT,
+        "clip_image": CLIP_VISION,
+        "text_encoder": XLM_ROBERTA,
+        "unet": KANDINSKY_UNET,
+        "movq": MOVQ,
+    }
     TOKENIZERS = {
         "clip": ("prior", "tokenizer", "CLIPTokenizer"),
         "multilingual": ("", "tokenizer", "XLMRobertaTokenizerFast"),
@@ -109,8 +109,8 @@ class Kandinsky:
         self.tokenizer = tokenizers.get("multilingual", ByteTokenizer())
         dtype = jnp.dtype(settings.dtype)
         found = {
-            name: read_settings(table, configs[name], self.CONFIGS[name])
-            for name, table in TABLES.items()
+            name: read_settings(network, configs[name], self.CONFIGS[name])
+            for name, network in self.NETWORKS.items()
         }
         self._check(found)
         self.prior_config = PriorConfig.of(found["prior"])
@@ -142,7 +142,7 @@ class Kandinsky:
 
     def _check(self, found: Mapping[str, Mapping[str, Any]]) -> None:
         """Refuses networks and tokenizers that do not belong together."""
-        prior, clip, image, text, unet, movq = (found[name] for name in TABLES)
+        prior, clip, image, text, unet, movq = (found[name] for name in self.NETWORKS)
         require_equal(
             ("prior.embedding_dim", prior["embedding_dim"]),
             ("clip_text.hidden_size", clip["hidden_size"]),

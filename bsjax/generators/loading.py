@@ -21,7 +21,7 @@ from jax.sharding import SingleDeviceSharding
 
 from bsjax.convert.hub import download_snapshot, list_repository
 from bsjax.convert.tables import convert_by_name, match_names
-from bsjax.convert.tensors import TensorSource, choose_files, open_folder, shards_of
+from bsjax.convert.tensors import TensorSource, choose_files, open_folder, refuse_kind, shards_of
 from bsjax.core.artifacts import is_remote, read_json, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import place_shapes, put
@@ -149,7 +149,14 @@ def open_generator(
     }
 
     def rebuild(settings):
-        return family(configs, settings, tokenizers)
+        try:
+            return family(configs, settings, tokenizers)
+        except UserError as error:
+            # A family names the flag of each repository; of the main one where no other is set.
+            text = str(error)
+            for repository, flag in flags.items():
+                text = text.replace(flag_of(repository), flag)
+            raise UserError(text) from error
 
     generator = rebuild(settings)
     sources = {
@@ -268,7 +275,9 @@ def check_names(generator: Generator, sources: Mapping[str, TensorSource]) -> No
     for key, each in generator.components.items():
         source = sources[key]
         what = str(source.files[0].parent)
-        match_names(source.shapes, each.shapes, what, each.renames, each.ignored)
+        matches = match_names(source.shapes, each.shapes, what, each.renames, each.ignored)
+        for name in sorted(set(matches.values()) & set(source.unreadable)):
+            refuse_kind(source.files[0].parent, name, source.unreadable[name])
 
 
 def abstract_params(generator: Generator, names: Sequence[str]) -> dict[str, Any]:

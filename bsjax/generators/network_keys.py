@@ -341,8 +341,16 @@ def read_settings(
         if wrong or len(values[key]) != n_levels:
             raise UserError(
                 f"{where} cannot be followed: {key}={shown(values[key])}: expected"
-                f" {n_levels} of {', '.join(choices)}; set {flag} to a repository without that"
+                f" {n_levels} of {', '.join(choices)}, as block_out_channels has; set {flag} to a"
+                " repository without that"
             )
+    heads = values.get("attention_head_dim")
+    if isinstance(heads, list | tuple) and len(heads) != len(values["block_out_channels"]):
+        raise UserError(
+            f"{where} cannot be followed: attention_head_dim={shown(heads)}: expected"
+            f" {len(values['block_out_channels'])} numbers, as block_out_channels has; set"
+            f" {flag} to a repository without that"
+        )
     return values
 
 

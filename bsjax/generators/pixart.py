@@ -77,6 +77,7 @@ class PixArt:
         "text_encoder": ("", "text_encoder"),
         "scheduler": ("", "scheduler"),
     }
+    NETWORKS = {"transformer": PIXART_TRANSFORMER, "text_encoder": T5, "vae": VAE}
     TOKENIZERS = {"tokenizer": ("", "tokenizer", "T5Tokenizer")}
     TEXT_COMPONENTS = ("text_encoder",)
 
@@ -89,10 +90,9 @@ class PixArt:
         self.settings = settings
         self.tokenizer = (tokenizers or {}).get("tokenizer", ByteTokenizer())
         dtype = jnp.dtype(settings.dtype)
-        tables = {"transformer": PIXART_TRANSFORMER, "text_encoder": T5, "vae": VAE}
         transformer, text, vae = (
-            read_settings(table, configs[name], self.CONFIGS[name])
-            for name, table in tables.items()
+            read_settings(network, configs[name], self.CONFIGS[name])
+            for name, network in self.NETWORKS.items()
         )
         self.config = PixArtConfig.of(transformer)
         require_equal(

@@ -59,6 +59,7 @@ class StableDiffusion:
         "text_encoder": ("", "text_encoder"),
         "scheduler": ("", "scheduler"),
     }
+    NETWORKS = {"unet": SD_UNET, "vae": VAE, "text_encoder": CLIP_TEXT}  # with a config.json
     TOKENIZERS = {"tokenizer": ("", "tokenizer", "CLIPTokenizer")}
     TEXT_COMPONENTS = ()
 
@@ -71,10 +72,9 @@ class StableDiffusion:
         self.settings = settings
         self.tokenizer = (tokenizers or {}).get("tokenizer", ByteTokenizer())
         dtype = jnp.dtype(settings.dtype)
-        tables = {"unet": SD_UNET, "vae": VAE, "text_encoder": CLIP_TEXT}
         unet, vae, text = (
-            read_settings(table, configs[name], self.CONFIGS[name])
-            for name, table in tables.items()
+            read_settings(network, configs[name], self.CONFIGS[name])
+            for name, network in self.NETWORKS.items()
         )
         require_equal(
             ("unet.cross_attention_dim", unet["cross_attention_dim"]),
