@@ -85,8 +85,8 @@ def check_keys(
                 faults.append(f"{name} is missing: expected {_expected(key)}")
             continue
         if not _is_allowed(value, key):
-            found = "=" if name in config else " is absent, which means "
-            faults.append(f"{name}{found}{shown(value)}: expected {_expected(key)}")
+            absent = "" if name in config else " (as it is absent)"
+            faults.append(f"{name}={shown(value)}{absent}: expected {_expected(key)}")
         values[name] = value
     if faults:
         way_out = f"; set {flag} to a repository without that" if flag else ""

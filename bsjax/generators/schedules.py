@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from bsjax.core.errors import UserError
+from bsjax.generators.scheduler_keys import read_scheduler_config
 
 N_EARLIER = 3
 
@@ -79,50 +80,76 @@ def as_float32(column: np.ndarray) -> Array:
     return jnp.asarray(column, jnp.float32 if column.dtype == np.float64 else None)
 
 
-def make_schedule(config: Mapping[str, Any], n_steps: int) -> Schedule:
+def make_schedule(
+    config: Mapping[str, Any],
+    n_steps: int,
+    flag: str = "--config.generator.weights",
+    steps: str = "generator.steps",
+) -> Schedule:
     """The table of a diffusers scheduler.
 
     Args:
       config: as in scheduler_config.json; `_class_name` tells which.
       n_steps: inference steps. PNDM calls the model once more.
+      flag: what an error about the config tells the user to set.
+      steps: the config's entry that `n_steps` is from.
 
     Raises:
-      UserError: a scheduler or a setting that the table does not know.
+      UserError: a scheduler, a setting or a number of steps that there is no table of.
     """
-    name = config.get("_class_name", "")
-    makers = {
-        "DDIMScheduler": _ddim,
-        "PNDMScheduler": _pndm,
-        "DPMSolverMultistepScheduler": _dpm_solver,
-        "UnCLIPScheduler": _unclip,
-    }
-    if name not in makers:
-        raise UserError(f"scheduler {name!r}: expected one of {', '.join(makers)}")
-    n_train = config.get("num_train_timesteps", 1000)
-    if not 1 < n_steps <= n_train:
+    config = read_scheduler_config(config, flag)
+    name, n_train = config["_class_name"], config["num_train_timesteps"]
+    make_timesteps, make_table, least = {
+        "DDIMScheduler": (_spaced, _ddim, 2),
+        "PNDMScheduler": (_spaced, _pndm, 3),
+        "DPMSolverMultistepScheduler": (_spaced_to_noise, _dpm_solver, 2),
+        "UnCLIPScheduler": (_spread, _unclip, 2),
+    }[name]
+    if not least <= n_steps <= n_train:
         raise UserError(
-            f"generator.steps={n_steps}: expected 2 to {n_train}; set --config.generator.steps"
+            f"{steps}={n_steps}: expected {least} to {n_train} for {name}; set --config.{steps}"
         )
-    for key, wanted in REFUSED.items():
-        if key in config and config[key] not in (wanted, None):
-            raise UserError(f"{name} with {key}={config[key]!r} is not supported, only {wanted!r}")
-    return makers[name](config, n_steps, alphas_cumprod(config))
+    timesteps = make_timesteps(config, n_steps)
+    if not _is_sound(timesteps, n_steps, n_train):
+        fewer = next(
+            (n for n in range(n_steps - 1, least - 1, -1)
+             if _is_sound(make_timesteps(config, n), n, n_train)),
+            None,
+        )  # fmt: skip
+        more = f"{fewer} is the next number that works; set --config.{steps}={fewer}"
+        none = f"no number works; set {flag} to a repository with another scheduler"
+        raise UserError(
+            f"{steps}={n_steps} asks {name} for timesteps that are doubled or outside 0 to"
+            f" {n_train - 1} (timestep_spacing={config['timestep_spacing']}, steps_offset="
+            f"{config['steps_offset']}): {more if fewer else none}"
+        )
+    cumulative = alphas_cumprod(config)
+    # Steps divide by the shares of image and of noise, in float32.
+    is_usable = np.finfo(np.float32).tiny < cumulative[-1] <= cumulative[0] < 1
+    schedule = make_table(config, timesteps, cumulative) if is_usable else None
+    if not is_usable or not _is_finite(schedule):
+        raise UserError(
+            f"{name} with {n_steps} steps has coefficients that are not finite: its betas leave no"
+            f" noise, or nothing else; set {flag} to a repository with other ones"
+        )
+    return schedule
 
 
-# Settings that only one value of is supported.
-REFUSED = {
-    "trained_betas": None,
-    "thresholding": False,
-    "use_karras_sigmas": False,
-    "use_exponential_sigmas": False,
-    "use_beta_sigmas": False,
-    "use_lu_lambdas": False,
-    "use_flow_sigmas": False,
-    "rescale_betas_zero_snr": False,
-    "euler_at_final": False,
-    "algorithm_type": "dpmsolver++",
-    "solver_type": "midpoint",
-}
+def _is_finite(schedule: Schedule) -> bool:
+    with np.errstate(over="ignore"):  # that is what is looked for
+        return all(np.isfinite(column.astype(np.float32)).all() for column in schedule[:-1])
+
+
+def _is_sound(timesteps: np.ndarray, n_steps: int, n_train: int) -> bool:
+    """As many as asked for, each below the one before, and all of them trained.
+
+    PNDM's table repeats the second one; that is not among these yet.
+    """
+    return (
+        len(timesteps) == n_steps
+        and bool(np.all(np.diff(timesteps) < 0))
+        and 0 <= timesteps[-1] <= timesteps[0] < n_train
+    )
 
 
 def alphas_cumprod(config: Mapping[str, Any]) -> Float[np.ndarray, "T"]:
@@ -136,29 +163,25 @@ def alphas_cumprod(config: Mapping[str, Any]) -> Float[np.ndarray, "T"]:
         betas = np.linspace(start, end, n_train)
     elif kind == "scaled_linear":
         betas = np.linspace(start**0.5, end**0.5, n_train) ** 2
-    elif kind == "squaredcos_cap_v2":
+    else:
         edges = np.cos((np.arange(n_train + 1) / n_train + 0.008) / 1.008 * np.pi / 2) ** 2
         betas = np.minimum(1 - edges[1:] / edges[:-1], 0.999)
-    else:
-        raise UserError(f"scheduler with beta_schedule={kind!r} is not supported")
     return np.cumprod(1 - betas)
 
 
 def _to_noise(config, alpha, sigma) -> tuple[np.ndarray, np.ndarray]:
     """(p, q) with noise = p x + q e, for samples x = alpha x0 + sigma noise."""
-    kind = config.get("prediction_type", "epsilon")
+    kind = config["prediction_type"]
     if kind == "epsilon":
         return np.zeros_like(alpha), np.ones_like(alpha)
     if kind == "v_prediction":
         return sigma, alpha
-    if kind == "sample":
-        return 1 / sigma, -alpha / sigma
-    raise UserError(f"scheduler with prediction_type={kind!r} is not supported")
+    return 1 / sigma, -alpha / sigma  # the clean sample
 
 
 def _to_clean(config, alpha, sigma) -> tuple[np.ndarray, np.ndarray]:
     """(p, q) with x0 = p x + q e."""
-    if config.get("prediction_type", "epsilon") == "sample":
+    if config["prediction_type"] == "sample":
         return np.zeros_like(alpha), np.ones_like(alpha)
     p, q = _to_noise(config, alpha, sigma)
     return (1 - sigma * p) / alpha, -sigma * q / alpha
@@ -175,59 +198,66 @@ def _table(timesteps, p, q, a, b, c=None, is_kept=None, clip=np.inf) -> Schedule
 
 def _spaced(config, n_steps: int) -> np.ndarray:
     """Timesteps of DDIM and PNDM, latest first."""
-    n_train, spacing = (
-        config.get("num_train_timesteps", 1000),
-        config.get("timestep_spacing", "leading"),
-    )
+    n_train, spacing = config["num_train_timesteps"], config["timestep_spacing"]
     if spacing == "linspace":
         return np.linspace(0, n_train - 1, n_steps).round().astype(np.int64)[::-1]
     if spacing == "leading":
-        steps = np.arange(n_steps) * (n_train // n_steps)
-        return steps[::-1] + config.get("steps_offset", 0)
-    if spacing == "trailing":
-        return np.round(np.arange(n_train, 0, -n_train / n_steps)).astype(np.int64) - 1
-    raise UserError(f"scheduler with timestep_spacing={spacing!r} is not supported")
+        return np.arange(n_steps)[::-1] * (n_train // n_steps) + config["steps_offset"]
+    return _trailing(n_train, n_steps)
 
 
-def _alpha_sigma_before(config, cumulative, timesteps, n_steps):
+def _spaced_to_noise(config, n_steps: int) -> np.ndarray:
+    """Timesteps of DPM-Solver, latest first: one more, of which the noiseless one is left out."""
+    n_train, spacing = config["num_train_timesteps"], config["timestep_spacing"]
+    if spacing == "linspace":
+        return np.linspace(0, n_train - 1, n_steps + 1).round().astype(np.int64)[:0:-1]
+    if spacing == "leading":
+        ratio = n_train // (n_steps + 1)
+        return np.arange(n_steps + 1)[:0:-1] * ratio + config["steps_offset"]
+    return _trailing(n_train, n_steps)
+
+
+def _trailing(n_train: int, n_steps: int) -> np.ndarray:
+    # The step is no exact number, so that for some n_steps one more fits in, near 0. It is cut off;
+    # the others are diffusers' to the last bit, whose rounding of halves exact numbers would miss.
+    timesteps = np.arange(n_train, 0, -n_train / n_steps)[:n_steps]
+    return np.round(timesteps).astype(np.int64) - 1
+
+
+def _spread(config, n_steps: int) -> np.ndarray:
+    """Timesteps of unCLIP, latest first."""
+    ratio = (config["num_train_timesteps"] - 1) / (n_steps - 1)
+    return (np.arange(n_steps) * ratio).round().astype(np.int64)[::-1]
+
+
+def _alpha_sigma_before(config, cumulative, timesteps, step):
     """alpha and sigma at each timestep and at the one that its step leads to."""
-    step = config.get("num_train_timesteps", 1000) // n_steps
     # What stands for the end of the schedule, behind timestep 0.
-    final = 1.0 if config.get("set_alpha_to_one", True) else cumulative[0]
+    final = 1.0 if config["set_alpha_to_one"] else cumulative[0]
     before = timesteps - step
     products = np.where(before >= 0, cumulative[np.maximum(before, 0)], final)
     here = cumulative[timesteps]
     return np.sqrt(here), np.sqrt(1 - here), np.sqrt(products), np.sqrt(1 - products)
 
 
-def _ddim(config, n_steps: int, cumulative) -> Schedule:
-    if config.get("clip_sample", True):
-        raise UserError("DDIMScheduler with clip_sample=true is not supported")
-    timesteps = _spaced(config, n_steps)
-    alpha, sigma, alpha_next, sigma_next = _alpha_sigma_before(
-        config, cumulative, timesteps, n_steps
-    )
+def _ddim(config, timesteps, cumulative) -> Schedule:
+    step = len(cumulative) // len(timesteps)
+    alpha, sigma, alpha_next, sigma_next = _alpha_sigma_before(config, cumulative, timesteps, step)
     p, q = _to_noise(config, alpha, sigma)
     # x0 = (x - sigma f) / alpha, with f the noise.
     a = alpha_next / alpha
     return _table(timesteps, p, q, a, sigma_next - a * sigma)
 
 
-def _pndm(config, n_steps: int, cumulative) -> Schedule:
+def _pndm(config, plain, cumulative) -> Schedule:
     """Linear multistep; the second call repeats the first step with the mean of both outputs."""
-    if not config.get("skip_prk_steps", False):
-        raise UserError("PNDMScheduler with skip_prk_steps=false is not supported")
-    if n_steps < 3:
-        raise UserError("PNDMScheduler takes 3 steps or more; set --config.generator.steps")
-    plain = _spaced(config, n_steps)
     timesteps = np.concatenate([plain[:1], plain[1:2], plain[1:]])
     # The second call is made at the next timestep, but steps from the first to it once more.
-    step = config.get("num_train_timesteps", 1000) // n_steps
+    step = len(cumulative) // len(plain)
     from_timesteps = timesteps.copy()
     from_timesteps[1] += step
-    config = {"set_alpha_to_one": False} | dict(config)
     alpha, sigma, alpha_next, sigma_next = _alpha_sigma_before(
-        config, cumulative, from_timesteps, n_steps
+        config, cumulative, from_timesteps, step
     )
     # The step takes a combination of earlier outputs, and turns it into noise at its own timestep.
     p, q = _to_noise(config, alpha, sigma)
@@ -249,27 +279,9 @@ def _pndm(config, n_steps: int, cumulative) -> Schedule:
     return _table(timesteps, 0 * ones, ones, a, b, is_kept=is_kept)
 
 
-def _dpm_solver(config, n_steps: int, cumulative) -> Schedule:
+def _dpm_solver(config, timesteps, cumulative) -> Schedule:
     """DPM-Solver++ of order 1 or 2 (midpoint), in steps of lambda = log(alpha / sigma)."""
-    order = config.get("solver_order", 2)
-    if order not in (1, 2):
-        raise UserError(f"DPMSolverMultistepScheduler with solver_order={order} is not supported")
-    n_train, spacing = len(cumulative), config.get("timestep_spacing", "linspace")
-    if np.isfinite(float(config.get("lambda_min_clipped", -np.inf))):
-        raise UserError("DPMSolverMultistepScheduler with lambda_min_clipped is not supported")
-    if spacing == "linspace":
-        timesteps = np.linspace(0, n_train - 1, n_steps + 1).round()[::-1][:-1]
-    elif spacing == "leading":
-        timesteps = (np.arange(n_steps + 1) * (n_train // (n_steps + 1)))[::-1][:-1]
-        timesteps = timesteps + config.get("steps_offset", 0)
-    elif spacing == "trailing":
-        timesteps = np.arange(n_train, 0, -n_train / n_steps).round() - 1
-    else:
-        raise UserError(f"scheduler with timestep_spacing={spacing!r} is not supported")
-    timesteps = timesteps.astype(np.int64)
-    final = config.get("final_sigmas_type", "zero")
-    if final not in ("zero", "sigma_min"):
-        raise UserError(f"scheduler with final_sigmas_type={final!r} is not supported")
+    n_steps, final = len(timesteps), config["final_sigmas_type"]
     last = cumulative[0] if final == "sigma_min" else 1.0
     products = np.append(cumulative[timesteps], last)
     alpha, sigma = np.sqrt(products), np.sqrt(1 - products)
@@ -278,22 +290,17 @@ def _dpm_solver(config, n_steps: int, cumulative) -> Schedule:
         steps = np.diff(np.log(alpha) - np.log(sigma))  # infinite where it ends without noise
     gain = alpha[1:] * -np.expm1(-steps)
     b = np.stack([gain, np.zeros(n_steps)], axis=1)
-    for i in range(1, n_steps):
-        is_last = i == n_steps - 1
-        is_short = config.get("lower_order_final", True) and n_steps < 15
-        if order == 2 and not (is_last and (is_short or final == "zero")):
-            half = gain[i] * steps[i] / (2 * steps[i - 1])
-            b[i] = gain[i] + half, -half
+    is_short = config["lower_order_final"] and n_steps < 15
+    is_last_of_first_order = is_short or config["euler_at_final"] or final == "zero"
+    if config["solver_order"] == 2:
+        half = gain[1:] * steps[1:] / (2 * steps[:-1])
+        half[-1] = 0 if is_last_of_first_order else half[-1]
+        b[1:] += np.stack([half, -half], axis=1)
     return _table(timesteps, p, q, sigma[1:] / sigma[:-1], b)
 
 
-def _unclip(config, n_steps: int, cumulative) -> Schedule:
+def _unclip(config, timesteps, cumulative) -> Schedule:
     """DDPM steps over clipped predictions of the clean sample, with fresh noise."""
-    if config.get("variance_type", "fixed_small_log") != "fixed_small_log":
-        raise UserError("UnCLIPScheduler with a learned variance is not supported")
-    n_train = len(cumulative)
-    timesteps = (np.arange(n_steps) * ((n_train - 1) / (n_steps - 1))).round()[::-1]
-    timesteps = timesteps.astype(np.int64)
     here = cumulative[timesteps]
     there = np.append(cumulative[timesteps[1:]], 1.0)  # the last timestep is 0, and ends clean
     beta = 1 - here / there
@@ -302,5 +309,5 @@ def _unclip(config, n_steps: int, cumulative) -> Schedule:
     b = np.sqrt(there) * beta / (1 - here)
     variance = np.maximum((1 - there) / (1 - here) * beta, 1e-20)
     c = np.where(timesteps > 0, np.sqrt(variance), 0)
-    clip = config.get("clip_sample_range", 1.0) if config.get("clip_sample", True) else np.inf
+    clip = config["clip_sample_range"] if config["clip_sample"] else np.inf
     return _table(timesteps, p, q, a, b, c=c, clip=float(clip))

@@ -86,10 +86,10 @@ def test_all_faults_are_listed_at_once():
     with pytest.raises(UserError) as error:
         check({"new": "x" * 500, "rate": None, "kind": []})
     text = str(error.value)
-    for part in ('new="xxx', "rate=null", "kind=[]", "n is missing", "clip is absent, which means"):
+    for part in ('new="xxx', "rate=null", "kind=[]", "n is missing", "clip=true (as it is absent)"):
         assert part in text
     assert len(text) < 500
-    assert "clip is absent, which means true: expected only false" in text
+    assert "clip=true (as it is absent): expected only false" in text
 
 
 @pytest.mark.parametrize("config", [[], "x", None, 3])
