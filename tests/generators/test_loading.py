@@ -10,7 +10,7 @@ import pytest
 from bsjax.core.errors import UserError
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
-from tests.generators import hub
+from tests.generators import hub, layouts
 
 SETTINGS = Settings(steps=4, guidance=7.5, height=32, width=32, dtype="float32")
 
@@ -112,7 +112,7 @@ def edit(path, **changes):
             'act_fn="gelu": expected only "silu"',
         ),
         (lambda f: edit(f / "text_encoder" / "config.json", intermediate_size=38), "has shape"),
-        (lambda f: edit(f / "model_index.json", scheduler=["diffusers", "X"]), "scheduler 'X'"),
+        (lambda f: edit(f / "model_index.json", scheduler=["diffusers", "X"]), 'scheduler "X"'),
         (lambda f: (f / "unet" / "config.json").write_text("{"), "is no JSON"),
         (
             lambda f: next((f / "unet").glob("*.safetensors")).write_bytes(b"x" * 100),
@@ -135,7 +135,108 @@ def test_another_systems_weights(copy, tmp_path):
         ).read_params()
 
 
-def test_offline(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="could not be fetched from the Hugging Face hub"):
-        read("nobody/no-such-repository")
+@pytest.mark.parametrize(
+    ("weights", "flag"),
+    [
+        ({"": "nobody/none"}, "--config.generator.weights"),
+        ({"": "nobody/none", "unet": "nobody/other"}, "--config.generator.unet_weights"),
+    ],
+)
+def test_offline_names_the_flag_that_was_set(weights, flag, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="could not be fetched from the Hugging Face hub") as caught:
+        loading.open_generator("stable_diffusion", "", weights, SETTINGS)
+    assert f"set {flag} to" in str(caught.value)
+
+
+@pytest.mark.parametrize("weights", [{}, {"unet": "here"}])
+def test_faults_of_a_config_name_the_flag_that_was_set(copy, weights):
+    edit(copy / "unet" / "config.json", act_fn="gelu")
+    more = {key: str(copy) for key in weights}
+    with pytest.raises(UserError) as caught:
+        read(copy, **more)
+    flag = "unet_weights" if weights else "weights"
+    assert f"set --config.generator.{flag} to" in str(caught.value)
+
+
+def test_a_tokenizer_of_another_text_encoder(copy):
+    edit(copy / "tokenizer" / "tokenizer_config.json", model_max_length=100)
+    with pytest.raises(UserError, match="pads captions to 100 tokens.*has 77 positions"):
+        read(copy)
+    edit(copy / "tokenizer" / "tokenizer_config.json", model_max_length=50)
+    opened = loading.open_generator("stable_diffusion", "", {"": str(copy)}, SETTINGS)
+    assert opened.generator.prompts(["a"]).arrays["ids"].shape == (1, 50)
+    edit(copy / "text_encoder" / "config.json", vocab_size=500)
+    with pytest.raises(UserError, match="tokenizer has 517 ids.*vocab_size=500"):
+        read(copy)
+
+
+def pointers(folder):
+    """Files of a clone without git-lfs, with the sizes that its pointers tell."""
+    return {
+        str(path.relative_to(folder)): int(text.split("size ")[1])
+        if (text := path.read_text()).startswith("version https://git-lfs")
+        else path.stat().st_size
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+@pytest.mark.skipif(not layouts.HUB.is_dir(), reason="the repositories' own files are not here")
+@pytest.mark.parametrize(("version", "gigabytes"), [("sd15", 4.27), ("sd21", 5.16)])
+def test_of_a_repository_what_is_read_is_fetched(version, gigabytes):
+    root = layouts.HUB / version
+    listing = pointers(root)
+    plan = loading.plan_download(listing, ["unet", "vae", "text_encoder", "scheduler"], root)
+    assert sorted(plan) == [
+        "text_encoder/model.safetensors",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+    assert sum(listing[file] for file in plan) / 1e9 == pytest.approx(gigabytes, abs=0.01)
+
+
+def test_a_plan_takes_what_the_reader_takes(tmp_path):
+    """T5 of PixArt at 512 pixels is there twice, in shards."""
+    folder = tmp_path / "text_encoder"
+    folder.mkdir()
+    names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = {"weight_map": {"a": names[0], "b": names[1]}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    files = [*names, "model.safetensors.index.json", "pytorch_model.bin.index.json",
+             *(f"pytorch_model-0000{i}-of-00002.bin" for i in (1, 2)), "config.json"]  # fmt: skip
+    listing = [f"text_encoder/{name}" for name in files] + ["other/model.safetensors"]
+    plan = loading.plan_download(listing, ["text_encoder"], tmp_path)
+    assert plan == [f"text_encoder/{name}" for name in names]
+    only_bin = ["unet/diffusion_pytorch_model.bin", "unet/diffusion_pytorch_model.fp16.bin"]
+    assert loading.plan_download(only_bin, ["unet"], tmp_path) == only_bin[:1]
+    only_half = ["unet/diffusion_pytorch_model.fp16.safetensors"]
+    assert loading.plan_download([*only_half, *only_bin], ["unet"], tmp_path) == only_half
+
+
+def test_a_fetch_asks_for_the_plan_alone(saved, monkeypatch):
+    folder, asked = saved[1], []
+    sizes = {str(p.relative_to(folder)): 1 for p in folder.rglob("*") if p.is_file()}
+    more = [
+        "safety_checker/model.safetensors",
+        *(f"unet/diffusion_pytorch_model.{kind}" for kind in ("fp16.safetensors", "bin")),
+        "unet/diffusion_pytorch_model.non_ema.safetensors",
+    ]
+
+    def download(name, flag, patterns, revision=None):
+        asked.append((name, patterns, revision))
+        return folder
+
+    monkeypatch.setattr(loading, "download_snapshot", download)
+    monkeypatch.setattr(loading, "list_repository", lambda *_: sizes | dict.fromkeys(more, 1))
+    weights = {"": "owner/main", "unet": "owner/unet"}
+    loading.open_generator("stable_diffusion", "", weights, SETTINGS, revision="fp16")
+    fetched = {name: set(patterns) for name, patterns, _ in asked[1::2]}
+    assert fetched == {
+        "owner/unet": {"unet/diffusion_pytorch_model.safetensors"},
+        "owner/main": {"vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"},
+    }
+    # The revision is the main repository's.
+    assert {(name, revision) for name, _, revision in asked} == {
+        ("owner/main", "fp16"), ("owner/unet", None)}  # fmt: skip
+    assert set(sizes) >= set().union(*fetched.values())
