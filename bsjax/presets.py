@@ -74,6 +74,11 @@ def kandinsky(variant: str, weights: str, prior_weights: str) -> ml_collections.
     return generator
 
 
+def at_the_papers_size(generator: ml_collections.ConfigDict) -> None:
+    """512 x 512 pixels: what the paper's code (arXiv:2506.19708) asks of every pipeline."""
+    generator.height = generator.width = 512
+
+
 def on_emoji(cfg: ml_collections.ConfigDict, is_tiny: bool) -> None:
     """The experiment on the 200 emoji that come with bsjax, with untrained features; or on 40."""
     cfg.real.path = str(EMOJI / "real")

@@ -10,8 +10,10 @@ Weights: kandinsky-community/kandinsky-2-1 and kandinsky-2-1-prior, or local cop
 --config.generator.weights and --config.generator.prior_weights.
 
 Options behind the colon:
+    :paper  512 x 512 by name, which is the size here anyway.
     :tiny   40 emoji captions, 64 x 64 pixels, networks of the same kind in small with random
             weights: noise, to see that all of it runs. About a minute on two CPU cores.
+With :paper,tiny the tiny size holds.
 """
 
 from bsjax import presets
@@ -19,13 +21,15 @@ from bsjax.core.config import parse_arg
 
 
 def get_config(arg: str = ""):
-    arg = parse_arg(arg, tiny=False)
+    arg = parse_arg(arg, paper=False, tiny=False)
     cfg = presets.experiment()
     cfg.generator = presets.kandinsky(
         "kandinsky21",
         "kandinsky-community/kandinsky-2-1",
         "kandinsky-community/kandinsky-2-1-prior",
     )
+    if arg.paper:
+        presets.at_the_papers_size(cfg.generator)
     if arg.tiny:
         presets.on_emoji(cfg, is_tiny=True)
         presets.in_small(cfg.generator)

@@ -3,6 +3,7 @@
 Reads tensors by name without torch and without executing anything; writes nothing.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -11,15 +12,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bsjax.convert.hub import download_snapshot
+from bsjax.convert.dinov2_config import check_encoder_config
+from bsjax.convert.hub import download_snapshot, list_repository
 from bsjax.convert.tables import Rule, convert, transpose
-from bsjax.convert.tensors import TensorSource, open_files, open_folder
+from bsjax.convert.tensors import (
+    TensorSource,
+    choose_files,
+    open_files,
+    open_folder,
+    refuse_folder,
+    shards_of,
+)
 from bsjax.core.errors import UserError
 from bsjax.models.dinov2 import VARIANTS, DinoV2, DinoV2Config
 
 FLAG = "--config.encoder.weights"
 RANDOM = "random:"
-HUB_FILES = ("*.json", "*.safetensors")
+CONFIG = "config.json"
+STEMS = ("model", "pytorch_model")
+# Asked for where the hub does not tell what it has.
+HUB_FILES = ("*.json", "model*.safetensors", "pytorch_model*.bin")
+# interpolate_offset of dinov2_vits14 and its like in the original release's hub/backbones.py.
+ORIGINAL_OFFSET = 0.1
 
 
 class LoadedEncoder(NamedTuple):
@@ -31,6 +45,8 @@ class LoadedEncoder(NamedTuple):
     source: str
     is_random: bool
     digest: str  # sha256 of the weight files, or the random seed
+    # How position embeddings are fitted to another size, where sources differ in that.
+    interpolation: str = ""
 
 
 def patch_kernel(tensor: np.ndarray) -> np.ndarray:
@@ -118,7 +134,10 @@ def load_dinov2(
 
 
 def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
-    """`load_dinov2` for a module of any size."""
+    """`load_dinov2` for a module of any size.
+
+    Position embeddings are interpolated as the code does that the weights are a release of.
+    """
     source = _open(weights)
     guess = _guess(source.shapes)
     mine = _signature(model.config)
@@ -127,9 +146,21 @@ def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
             f"{weights} holds {_name(guess)}, expected {variant} ({_describe(mine)}); set"
             f" --config.encoder.variant or {FLAG}"
         )
-    rules = ORIGINAL_RULES if "cls_token" in source.shapes else HUB_RULES
+    if not _is_file(weights):
+        check_encoder_config(source.files[0].parent, model.config, FLAG)
+    is_original = "cls_token" in source.shapes
+    rules = ORIGINAL_RULES if is_original else HUB_RULES
     params = convert(source.shapes, source.read, rules, abstract_params(model), weights)
-    return LoadedEncoder(model, params, variant, weights, False, source.digest())
+    interpolation = ""
+    if not model.config.n_registers:
+        offset = ORIGINAL_OFFSET if is_original else 0.0
+        model = model.clone(config=dataclasses.replace(model.config, interpolate_offset=offset))
+        interpolation = (
+            f"bicubic interpolation with offset {ORIGINAL_OFFSET}, as the original release has it"
+            if is_original
+            else "bicubic interpolation without offset, as transformers has it"
+        )
+    return LoadedEncoder(model, params, variant, weights, False, source.digest(), interpolation)
 
 
 def abstract_params(model: DinoV2) -> dict[str, Any]:
@@ -151,11 +182,16 @@ def _random_params(model: DinoV2, weights: str) -> dict[str, Any]:
     return jax.tree.map(np.asarray, params)
 
 
+def _is_file(weights: str) -> bool:
+    path = pathlib.Path(weights).expanduser()
+    return not path.is_dir() and path.suffix in (".safetensors", ".pth", ".pt", ".bin")
+
+
 def _open(weights: str) -> TensorSource:
     path = pathlib.Path(weights).expanduser()
     if path.is_dir():
-        return open_folder(path, ("model",), FLAG)
-    if path.suffix in (".safetensors", ".pth", ".pt", ".bin"):
+        return open_folder(path, STEMS, FLAG)
+    if _is_file(weights):
         if not path.is_file():
             raise UserError(f"{weights} does not exist; set {FLAG} to a file, folder or hub id")
         return open_files((path,))
@@ -164,7 +200,22 @@ def _open(weights: str) -> TensorSource:
             f"{FLAG}={weights}: expected a hub id (owner/name), a folder with config.json and"
             " model.safetensors, a .safetensors or .pth file, or random:SEED"
         )
-    return open_folder(download_snapshot(weights, FLAG, HUB_FILES), ("model",), FLAG)
+    return open_folder(_download(weights), STEMS, FLAG)
+
+
+def _download(repo: str) -> pathlib.Path:
+    """A repository's config and those of its weights that are read."""
+    listed = list_repository(repo, FLAG)
+    if listed is None:
+        return download_snapshot(repo, FLAG, HUB_FILES)
+    names = [name for name in listed if "/" not in name]
+    chosen = choose_files(names, STEMS)
+    if chosen is None:
+        refuse_folder(repo, names, STEMS, FLAG)
+    folder = download_snapshot(repo, FLAG, (CONFIG, *chosen))
+    if chosen[0].endswith(".json"):
+        download_snapshot(repo, FLAG, shards_of(folder / chosen[0]))
+    return folder
 
 
 def _signature(config: DinoV2Config) -> tuple[int, int, int, str]:

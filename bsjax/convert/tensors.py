@@ -109,15 +109,20 @@ def open_folder(folder: pathlib.Path, stems: Sequence[str], flag: str) -> Tensor
     names = {path.name for path in folder.iterdir() if path.is_file()} if folder.is_dir() else ()
     chosen = choose_files(names, stems)
     if chosen is None:
-        others = sorted(name for name in names if name.endswith(WEIGHT_SUFFIXES))
-        found = f", but {_listed(others)}" if others else ""
-        raise UserError(
-            f"{folder} has no {stems[0]}.safetensors (or {stems[0]}.safetensors.index.json)"
-            f"{found}; set {flag} to a folder in the hub's layout"
-        )
+        refuse_folder(str(folder), names, stems, flag)
     if not chosen[0].endswith(".json"):
         return open_files((folder / chosen[0],))
     return _open_shards(folder / chosen[0], names)
+
+
+def refuse_folder(where: str, names: Collection[str], stems: Sequence[str], flag: str) -> NoReturn:
+    """Raises the UserError for a folder, or a folder of a repository, without weights to read."""
+    others = sorted(name for name in names if name.endswith(WEIGHT_SUFFIXES))
+    found = f", but {_listed(others)}" if others else ""
+    raise UserError(
+        f"{where} has no {stems[0]}.safetensors (or {stems[0]}.safetensors.index.json){found}; set"
+        f" {flag} to a folder in the hub's layout"
+    )
 
 
 def open_files(files: Sequence[pathlib.Path]) -> TensorSource:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from types import NoneType
 from typing import Any
 
+from bsjax.convert.config_keys import Key, check_keys, shown
 from bsjax.core.errors import UserError
-from bsjax.generators.config_keys import Key, check_keys, shown
 
 LONGEST = 10_000  # timesteps; a table of more is nobody's, and would fill the memory
 

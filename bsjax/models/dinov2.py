@@ -31,6 +31,9 @@ class DinoV2Config:
     patch_size: int = 14
     pretrain_grid: int = 37  # side of the learned position embeddings, 518 / 14
     norm_eps: float = 1e-6
+    # Added to the grid's sides in the scale of interpolated position embeddings. The original
+    # release has 0.1 without registers, and none with them; transformers has none.
+    interpolate_offset: float = 0.0
 
     @property
     def mlp_width(self) -> int:
@@ -98,7 +101,9 @@ class DinoV2(nn.Module):
         cls_token = self.param("cls_token", normal, (1, 1, cfg.width))
         n_positions = 1 + cfg.pretrain_grid**2
         position = self.param("pos_embed", normal, (1, n_positions, cfg.width))
-        position = interpolate_positions(position, grid.h, grid.w, cfg.antialias)
+        position = interpolate_positions(
+            position, grid.h, grid.w, cfg.antialias, cfg.interpolate_offset
+        )
         x = x + position[:, 1:].astype(x.dtype)
         cls = jnp.broadcast_to(cls_token + position[:, :1], (batch, 1, cfg.width))
         special = [cls.astype(x.dtype)]
@@ -174,27 +179,28 @@ def _to_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B P
 
 
 def interpolate_positions(
-    position: Float[Array, "1 M D"], h: int, w: int, antialias: bool
+    position: Float[Array, "1 M D"], h: int, w: int, antialias: bool, offset: float = 0.0
 ) -> Float[Array, "1 T D"]:
     """Resizes learned position embeddings [1, 1 + g * g, D] to an h x w grid, class token first.
 
-    Bicubic with half-pixel centres as in torch: a = -0.75, or with antialiasing a = -0.5.
+    Bicubic with half-pixel centres as in torch: a = -0.75, or with antialiasing a = -0.5. With an
+    offset the grid is sampled as if it had h + offset rows and w + offset columns.
     """
     side = int(round((position.shape[1] - 1) ** 0.5))
     if (h, w) == (side, side):
         return position
     grid = position[0, 1:].reshape(side, side, -1)
-    rows = jnp.asarray(_cubic_weights(side, h, antialias), position.dtype)  # [h, side]
-    columns = jnp.asarray(_cubic_weights(side, w, antialias), position.dtype)
+    rows = jnp.asarray(_cubic_weights(side, h, antialias, offset), position.dtype)  # [h, side]
+    columns = jnp.asarray(_cubic_weights(side, w, antialias, offset), position.dtype)
     with jax.default_matmul_precision("highest"):
         grid = jnp.einsum("hi,wj,ijd->hwd", rows, columns, grid)
     return jnp.concatenate([position[:, :1], grid.reshape(1, h * w, -1)], axis=1)
 
 
-def _cubic_weights(n_in: int, n_out: int, antialias: bool) -> np.ndarray:
+def _cubic_weights(n_in: int, n_out: int, antialias: bool, offset: float = 0.0) -> np.ndarray:
     """Matrix [n_out, n_in] of bicubic interpolation; the border pixel stands for all beyond it."""
     a = -0.5 if antialias else -0.75
-    scale = n_in / n_out
+    scale = n_in / (n_out + offset)
     stretch = max(scale, 1.0) if antialias else 1.0
     centres = (np.arange(n_out) + 0.5) * scale - 0.5
     weights = np.zeros((n_out, n_in))

@@ -208,7 +208,12 @@ def parents_of(encoder: LoadedEncoder, arms: Sequence[Arm]) -> dict[str, str]:
 
 
 def encoder_notes(encoder: LoadedEncoder) -> list[str]:
-    """Warnings about the encoder that go into log, manifest and report."""
+    """Remarks about the encoder that go into log, manifest and report."""
+    if encoder.interpolation:
+        return [
+            f"Position embeddings of the {encoder.variant} encoder are fitted to the size of images"
+            f" by {encoder.interpolation}; the same weights in the other layout give other tokens."
+        ]
     if not encoder.is_random:
         return []
     return [

@@ -45,6 +45,14 @@ CASES = {
         SD | {"timestep_spacing": "leading", "steps_offset": 1},
     ),
     "dpm trailing": (diffusers.DPMSolverMultistepScheduler, SD | {"timestep_spacing": "trailing"}),
+    "dpm euler at final": (
+        diffusers.DPMSolverMultistepScheduler,
+        SD | {"final_sigmas_type": "sigma_min", "euler_at_final": True},
+    ),
+    "dpm no lower order": (
+        diffusers.DPMSolverMultistepScheduler,
+        SD | {"final_sigmas_type": "sigma_min", "lower_order_final": False},
+    ),
     "dpm first order": (diffusers.DPMSolverMultistepScheduler, SD | {"solver_order": 1}),
 }
 

@@ -4,8 +4,8 @@ from types import NoneType
 
 import pytest
 
+from bsjax.convert.config_keys import Key, check_keys
 from bsjax.core.errors import UserError
-from bsjax.generators.config_keys import Key, check_keys
 
 INF = float("inf")
 KNOWN = {
