@@ -118,7 +118,7 @@ def _find_root(file: TorchFile) -> str:
     if len(roots) > 1:
         raise UserError(
             f"{file.path} holds several RA-SAEs, or parts of them, under"
-            f" {listed(sorted(root or '(no name)' for root in roots))}; save the one that is meant alone"
+            f" {listed(sorted(root or '(no name)' for root in roots))}; save the one that is meant"
         )
     return roots.pop() if roots else ""
 
@@ -190,8 +190,8 @@ def _check_shapes(path: pathlib.Path, tensors: Mapping[str, TensorRef]) -> tuple
     weight, points = tensors[ENCODER["kernel"]].shape, tensors[DICTIONARY["C"]].shape
     if len(weight) != 2 or len(points) != 2:
         raise UserError(
-            f"{path} is no RA-SAE: expected matrices as encoder weight and candidate points, got"
-            f" {weight} and {points}"
+            f"{path} is no RA-SAE: expected matrices as {ENCODER['kernel']} and {DICTIONARY['C']},"
+            f" got {weight} and {points}"
         )
     (K, D), M = weight, points[0]
     shapes = dict.fromkeys(ENCODER.values(), (K,)) | {

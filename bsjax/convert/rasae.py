@@ -21,7 +21,7 @@ from bsjax.convert.overcomplete import (
     read_encoder,
     write_state_dict,
 )
-from bsjax.convert.overcomplete_form import ENCODER, listed
+from bsjax.convert.overcomplete_form import ENCODER, WANTED, listed
 from bsjax.convert.safetensors_file import open_safetensors, write_safetensors
 from bsjax.core.artifacts import hash_json
 from bsjax.core.errors import UserError
@@ -75,8 +75,8 @@ def load_rasae(weights: str) -> LoadedSAE:
         raise UserError(f"{weights} holds no {TRAINED}; set {FLAG} to the sae folder of a workdir")
     if path.is_file():
         if path.suffix == ".safetensors":
-            names = open_safetensors(path)[0]
-            if not any(name.endswith(ENCODER["kernel"]) for name in names):
+            names = tuple(open_safetensors(path)[0])
+            if not any(name.endswith(WANTED) for name in names):
                 return load_trained(path)
         return load_published(path)
     if path.suffix or path.is_absolute() or weights.count("/") != 1:
