@@ -9,6 +9,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -25,6 +27,7 @@ from bsjax.convert.overcomplete_form import ENCODER, WANTED, listed
 from bsjax.convert.safetensors_file import open_safetensors, write_safetensors
 from bsjax.core.artifacts import hash_json
 from bsjax.core.errors import UserError
+from bsjax.models.rasae import RASAE
 
 FLAG = "--config.sae.weights"
 PUBLISHED = "RA-SAE-DINOv2-32k.pth"
@@ -175,6 +178,45 @@ def load_trained(path: pathlib.Path) -> LoadedSAE:
       UserError: damaged (what was read is not what was written), or no such file.
     """
     return _load(path)[0]
+
+
+def as_module(sae: LoadedSAE, threshold: float | None = None) -> tuple[RASAE, dict[str, Any]]:
+    """The SAE as a Flax module for inference, and its variables.
+
+    Args:
+      sae: as loaded.
+      threshold: instead of the SAE's own.
+
+    Raises:
+      UserError: no threshold given, and the SAE has none.
+    """
+    threshold = sae.threshold if threshold is None else threshold
+    if threshold is None:
+        raise UserError(f"{sae.source} stores no threshold; give one (the published one is 0.829)")
+    params = {"encoder": sae.encoder, "dictionary": {"D": sae.dictionary}}
+    variables = {"params": params, "constants": {"threshold": np.float32(threshold)}}
+    return RASAE(sae.width, sae.n_concepts), jax.tree.map(jnp.asarray, variables)
+
+
+def as_trainable_module(
+    params: Mapping[str, Any],
+    C: np.ndarray,
+    threshold: float = 0.0,
+    relax_radius: float = PUBLISHED_RADIUS,
+) -> tuple[RASAE, dict[str, Any]]:
+    """Trainable parameters and candidate points as a Flax module, and its variables.
+
+    Args:
+      params: as `load_parameters` gives them, or the params of a training's state.
+      C: candidate points [M, D].
+      threshold: at inference, for activations that do not train it.
+      relax_radius: largest norm of a row of Lam.
+    """
+    width, n_concepts = params["encoder"]["kernel"].shape
+    activation = "jumprelu" if "log_threshold" in params["encoder"] else "batch_topk"
+    module = RASAE(width, n_concepts, len(C), activation, relax_radius=relax_radius)
+    constants = {"candidates": C, "threshold": np.float32(threshold)}
+    return module, jax.tree.map(jnp.asarray, {"params": dict(params), "constants": constants})
 
 
 def _read_fused(path: pathlib.Path, key: str, source: str) -> LoadedSAE | None:
