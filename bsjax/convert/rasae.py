@@ -1,47 +1,44 @@
 """RA-SAE weights: the published .pth without torch, and the result of our own `train_sae`.
 
-Reads the published file block by block (W alone has 4.1 GB), fuses the dictionary once and keeps
-the fused result beside it, so that the next start reads 200 MB.
+The published file's dictionary is fused once and the result kept beside it, so that the next start
+reads 200 MB instead of 4.4 GB. Files of ours say by checksums what was written.
 """
 
 import hashlib
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
 from bsjax.convert.hub import download_snapshot
-from bsjax.convert.torch_file import TensorRef, TorchFile, open_torch_file
-from bsjax.core.artifacts import atomic_path, hash_json
+from bsjax.convert.overcomplete import (
+    PUBLISHED_RADIUS,
+    fuse,
+    open_published,
+    read_dictionary,
+    read_encoder,
+    write_state_dict,
+)
+from bsjax.convert.overcomplete_form import ENCODER, WANTED, listed
+from bsjax.convert.safetensors_file import open_safetensors, write_safetensors
+from bsjax.core.artifacts import hash_json
 from bsjax.core.errors import UserError
-from bsjax.sae.dictionary import project
+from bsjax.models.rasae import RASAE
 
 FLAG = "--config.sae.weights"
 PUBLISHED = "RA-SAE-DINOv2-32k.pth"
 TRAINED = "sae.safetensors"
 OVERCOMPLETE = "overcomplete.safetensors"
-FUSED_SCHEMA = 1
-ROWS_PER_BLOCK = 1024
+FUSED_SCHEMA = 2  # 1 kept no threshold
 CACHE_DIR = pathlib.Path("~/.cache/bsjax")
 
-_NAMES = {
-    "kernel": "encoder.final_block.0.weight",
-    "bias": "encoder.final_block.0.bias",
-    "scale": "encoder.final_block.1.weight",
-    "shift": "encoder.final_block.1.bias",
-}
-_DICTIONARY = {
-    "W": "dictionary.W",
-    "C": "dictionary.C",
-    "Lam": "dictionary.Relax",
-    "multiplier": "dictionary.multiplier",
-}
+# Files from before there was a checksum have these alone.
+_FIRST_METADATA = {"digest", "source", "threshold"}
+_TENSORS = (*(f"encoder.{name}" for name in ENCODER), "dictionary")
 
 
 class LoadedSAE(NamedTuple):
@@ -51,7 +48,7 @@ class LoadedSAE(NamedTuple):
     dictionary: np.ndarray  # [K, D], projected and fused
     threshold: float | np.ndarray | None  # one, or one a concept; None: the checkpoint has none
     source: str
-    digest: str
+    digest: str  # of encoder and dictionary
 
     @property
     def width(self) -> int:
@@ -67,10 +64,11 @@ def load_rasae(weights: str) -> LoadedSAE:
 
     Args:
       weights: `.pth` in the published form, folder of a `train_sae` stage (or the workdir it lies
-        in), `.safetensors` as `save_trained` writes, or hub id.
+        in), `.safetensors` as `save_trained` or `save_overcomplete` writes, or hub id.
 
     Raises:
-      UserError: no such file, damaged, of another form, or asking to run code.
+      UserError: no such file, damaged, of another form, with values that are not finite, or asking
+        to run code.
     """
     path = pathlib.Path(weights).expanduser()
     if path.is_dir():
@@ -80,7 +78,9 @@ def load_rasae(weights: str) -> LoadedSAE:
         raise UserError(f"{weights} holds no {TRAINED}; set {FLAG} to the sae folder of a workdir")
     if path.is_file():
         if path.suffix == ".safetensors":
-            return load_trained(path)
+            names = tuple(open_safetensors(path)[0])
+            if not any(name.endswith(WANTED) for name in names):
+                return load_trained(path)
         return load_published(path)
     if path.suffix or path.is_absolute() or weights.count("/") != 1:
         raise UserError(f"{FLAG}={weights} does not exist; expected a .pth, a folder or a hub id")
@@ -88,10 +88,10 @@ def load_rasae(weights: str) -> LoadedSAE:
 
 
 def load_published(path: pathlib.Path) -> LoadedSAE:
-    """Reads a `.pth` of the published form, or the fused copy made of it earlier.
+    """Reads a checkpoint of the published form, or the fused copy made of it earlier.
 
-    Atoms are exp(multiplier) * (W C + Lam) with W and Lam projected (METHOD 2.4), computed in
-    blocks of rows of W.
+    Raises:
+      UserError: anything in it that is not known, as `overcomplete_form.account` says.
     """
     stat = path.stat()
     key = {"schema": FUSED_SCHEMA, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
@@ -103,14 +103,11 @@ def load_published(path: pathlib.Path) -> LoadedSAE:
         loaded = _read_fused(cache, hash_json(key), str(path))
         if loaded is not None:
             return loaded
-    tensors, radius = _published_tensors(open_torch_file(path))
-    encoder = {name: tensors[source].read() for name, source in _NAMES.items()}
-    encoder = {name: np.asarray(array, np.float32) for name, array in encoder.items()}
-    encoder["kernel"] = np.ascontiguousarray(encoder["kernel"].T)
-    fused = _fuse(tensors, radius)
-    digest = _digest(encoder, fused)
-    _write_fused(caches, encoder, fused, {"key": hash_json(key), "digest": digest})
-    return LoadedSAE(encoder, fused, None, str(path), digest)
+    published = open_published(path)
+    encoder, fused = read_encoder(published), fuse(published)
+    sae = LoadedSAE(encoder, fused, published.threshold, str(path), _digest(encoder, fused))
+    _write_fused(caches, sae, hash_json(key))
+    return sae
 
 
 def load_parameters(weights: str) -> tuple[dict[str, Any], np.ndarray]:
@@ -123,114 +120,28 @@ def load_parameters(weights: str) -> tuple[dict[str, Any], np.ndarray]:
       The parameters as `bsjax.sae.train_step.SAEState.params`, and the candidate points [M, D].
 
     Raises:
-      UserError: no such file, damaged, or of another form.
+      UserError: no such file, damaged, of another form, or with values that are not finite.
     """
     path = pathlib.Path(weights).expanduser()
-    if path.is_file() and path.suffix == ".safetensors":
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path} is damaged ({error}); export or fetch it again") from error
-        missing = [
-            name for name in (*_NAMES.values(), *_DICTIONARY.values()) if name not in tensors
-        ]
-        if missing:
-            raise UserError(
-                f"{path} lacks {', '.join(missing)}; expected the file that `bsjax convert` writes"
-            )
-    elif path.is_file():
-        refs, _ = _published_tensors(open_torch_file(path))
-        tensors = {name: ref.read() for name, ref in refs.items()}
-    elif weights.count("/") == 1 and not path.suffix:
+    if path.is_file():
+        published = open_published(path)
+        dictionary, C = read_dictionary(published)
+        return {"encoder": read_encoder(published), "dictionary": dictionary}, C
+    if weights.count("/") == 1 and not path.suffix:
         flag = "--config.train.init_from"
         return load_parameters(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED))
-    else:
-        raise UserError(
-            f"train.init_from={weights} does not exist; expected a .pth or .safetensors"
-        )
-
-    def take(names):
-        return {name: np.asarray(tensors[source], np.float32) for name, source in names.items()}
-
-    encoder, dictionary = take(_NAMES), take(_DICTIONARY)
-    encoder["kernel"] = np.ascontiguousarray(encoder["kernel"].T)
-    C = dictionary.pop("C")
-    return {"encoder": encoder, "dictionary": dictionary}, C
+    raise UserError(f"train.init_from={weights} does not exist; expected a .pth or .safetensors")
 
 
 def save_overcomplete(
-    path: pathlib.Path, params: Mapping[str, Any], C: np.ndarray, threshold: float
+    path: pathlib.Path,
+    params: Mapping[str, Any],
+    C: np.ndarray,
+    threshold: float,
+    relax_radius: float = PUBLISHED_RADIUS,
 ) -> None:
-    """Writes parameters under the names of overcomplete's state dict, as safetensors.
-
-    In torch: `model.load_state_dict(safetensors.torch.load_file(path))`, for a `BatchTopKSAE` with
-    a `RelaxedArchetypalDictionary`; the running threshold, which is no part of a state dict there,
-    stands in the file's metadata.
-    """
-    tensors = {
-        source: np.asarray(params["encoder"][name], np.float32) for name, source in _NAMES.items()
-    }
-    tensors[_NAMES["kernel"]] = np.ascontiguousarray(tensors[_NAMES["kernel"]].T)
-    dictionary = dict(params["dictionary"]) | {"C": C}
-    tensors |= {
-        source: np.asarray(dictionary[name], np.float32) for name, source in _DICTIONARY.items()
-    }
-    with atomic_path(path) as temporary:
-        save_file(tensors, os.fspath(temporary), metadata={"running_threshold": repr(threshold)})
-
-
-def _published_tensors(file: TorchFile) -> tuple[dict[str, TensorRef], float]:
-    """The eight tensors with consistent shapes, and the radius of the relaxation."""
-    tensors = {name.removeprefix("module."): ref for name, ref in file.tensors.items()}
-    wanted = [*_NAMES.values(), *_DICTIONARY.values()]
-    missing = [name for name in wanted if name not in tensors]
-    if missing:
-        raise UserError(f"{file.path} is no RA-SAE: it lacks {', '.join(missing)}; see {FLAG}")
-    weight, points = (tensors[n].shape for n in ("encoder.final_block.0.weight", "dictionary.C"))
-    if len(weight) != 2 or len(points) != 2:
-        raise UserError(
-            f"{file.path} is no RA-SAE: expected matrices as encoder weight and candidate points,"
-            f" got {weight} and {points}; see {FLAG}"
-        )
-    (K, D), M = weight, points[0]
-    shapes = dict.fromkeys(_NAMES.values(), (K,)) | {
-        "encoder.final_block.0.weight": (K, D),
-        "dictionary.W": (K, M),
-        "dictionary.C": (M, D),
-        "dictionary.Relax": (K, D),
-        "dictionary.multiplier": (),
-    }
-    wrong = [
-        f"{name} is {tensors[name].shape}, expected {shape}"
-        for name, shape in shapes.items()
-        if tensors[name].shape != shape
-    ]
-    if wrong:
-        raise UserError(f"{file.path} is inconsistent: {'; '.join(wrong)}")
-    radius = file.attributes.get("module.dictionary.delta")
-    radius = radius if radius is not None else file.attributes.get("dictionary.delta", 1.0)
-    return tensors, float(radius)
-
-
-def _fuse(tensors: Mapping[str, TensorRef], radius: float) -> np.ndarray:
-    """D [K, D] by blocks of rows; peak memory is one block of W beside C and D."""
-    C = np.asarray(tensors["dictionary.C"].read(), np.float32)
-    scale = np.exp(np.float32(tensors["dictionary.multiplier"].read()))
-    W, Lam = tensors["dictionary.W"], tensors["dictionary.Relax"]
-    fused = np.empty(Lam.shape, np.float32)
-    for start in range(0, W.shape[0], ROWS_PER_BLOCK):
-        stop = min(start + ROWS_PER_BLOCK, W.shape[0])
-        block = {
-            "W": np.asarray(W.read_rows(start, stop), np.float32),
-            "Lam": np.asarray(Lam.read_rows(start, stop), np.float32),
-            "multiplier": np.float32(0),
-        }
-        block = jax.tree.map(np.asarray, _project_block(block, radius))
-        fused[start:stop] = scale * (block["W"] @ C + block["Lam"])
-    return fused
-
-
-_project_block = jax.jit(project)
+    """Writes parameters as overcomplete's state dict (`overcomplete.write_state_dict`)."""
+    write_state_dict(path, params, C, threshold, relax_radius)
 
 
 def save_trained(
@@ -248,28 +159,64 @@ def save_trained(
       dictionary: atoms [K, D].
       threshold: of all concepts, or of each [K].
       source: what the file tells of where it comes from.
+
+    Raises:
+      UserError: shapes that do not fit, values that are not finite, a threshold below 0.
     """
-    encoder = {name: np.asarray(array, np.float32) for name, array in encoder.items()}
+    encoder = {name: np.asarray(encoder[name], np.float32) for name in ENCODER}
     dictionary = np.asarray(dictionary, np.float32)
-    digest = _digest(encoder, dictionary)
-    metadata = {"digest": digest, "source": source}
-    if np.ndim(threshold):
-        threshold = np.asarray(threshold, np.float32)
-        _save(path, encoder, dictionary, metadata, {"threshold": threshold})
-    else:
-        threshold = float(threshold)
-        _save(path, encoder, dictionary, metadata | {"threshold": repr(threshold)})
-    return LoadedSAE(encoder, dictionary, threshold, str(path), digest)
+    threshold = np.asarray(threshold, np.float32) if np.ndim(threshold) else float(threshold)
+    sae = LoadedSAE(encoder, dictionary, threshold, str(path), _digest(encoder, dictionary))
+    _save(path, sae, {"source": source})
+    return sae
 
 
 def load_trained(path: pathlib.Path) -> LoadedSAE:
-    """Reads what `save_trained` wrote."""
-    encoder, dictionary, metadata = _load(path)
-    threshold = metadata.get("threshold")
-    if isinstance(threshold, str):
-        threshold = float(threshold)
-    digest = metadata.get("digest") or _digest(encoder, dictionary)
-    return LoadedSAE(encoder, dictionary, threshold, str(path), digest)
+    """Reads what `save_trained` wrote.
+
+    Raises:
+      UserError: damaged (what was read is not what was written), or no such file.
+    """
+    return _load(path)[0]
+
+
+def as_module(sae: LoadedSAE, threshold: float | None = None) -> tuple[RASAE, dict[str, Any]]:
+    """The SAE as a Flax module for inference, and its variables.
+
+    Args:
+      sae: as loaded.
+      threshold: instead of the SAE's own.
+
+    Raises:
+      UserError: no threshold given, and the SAE has none.
+    """
+    threshold = sae.threshold if threshold is None else threshold
+    if threshold is None:
+        raise UserError(f"{sae.source} stores no threshold; give one (the published one is 0.829)")
+    params = {"encoder": sae.encoder, "dictionary": {"D": sae.dictionary}}
+    variables = {"params": params, "constants": {"threshold": np.float32(threshold)}}
+    return RASAE(sae.width, sae.n_concepts), jax.tree.map(jnp.asarray, variables)
+
+
+def as_trainable_module(
+    params: Mapping[str, Any],
+    C: np.ndarray,
+    threshold: float = 0.0,
+    relax_radius: float = PUBLISHED_RADIUS,
+) -> tuple[RASAE, dict[str, Any]]:
+    """Trainable parameters and candidate points as a Flax module, and its variables.
+
+    Args:
+      params: as `load_parameters` gives them, or the params of a training's state.
+      C: candidate points [M, D].
+      threshold: at inference, for activations that do not train it.
+      relax_radius: largest norm of a row of Lam.
+    """
+    width, n_concepts = params["encoder"]["kernel"].shape
+    activation = "jumprelu" if "log_threshold" in params["encoder"] else "batch_topk"
+    module = RASAE(width, n_concepts, len(C), activation, relax_radius=relax_radius)
+    constants = {"candidates": C, "threshold": np.float32(threshold)}
+    return module, jax.tree.map(jnp.asarray, {"params": dict(params), "constants": constants})
 
 
 def _read_fused(path: pathlib.Path, key: str, source: str) -> LoadedSAE | None:
@@ -277,47 +224,100 @@ def _read_fused(path: pathlib.Path, key: str, source: str) -> LoadedSAE | None:
     if not path.is_file():
         return None
     try:
-        with safe_open(path, framework="numpy") as handle:
-            if (handle.metadata() or {}).get("key") != key:
-                return None
-        encoder, dictionary, metadata = _load(path)
-    except (UserError, SafetensorError, OSError) as error:
-        logging.warning("%s is damaged and is made anew (%s)", path, error)
+        if open_safetensors(path)[1].get("key") != key:
+            return None
+        sae, _ = _load(path)
+    except UserError as error:
+        logging.warning("the fused dictionary is made anew: %s", error)
         return None
-    return LoadedSAE(encoder, dictionary, None, source, metadata["digest"])
+    return sae._replace(source=source)
 
 
-def _write_fused(caches, encoder, dictionary, metadata) -> None:
+def _write_fused(caches, sae: LoadedSAE, key: str) -> None:
     """Keeps the fused copy in the first place that can be written; a run never fails for it."""
     for path in caches:
         try:
-            _save(path, encoder, dictionary, metadata)
+            _save(path, sae, {"key": key})
         except (OSError, UserError) as error:
             logging.info("the fused dictionary is not kept at %s (%s)", path, error)
         else:
             return
 
 
-def _save(path, encoder, dictionary, metadata, more=None) -> None:
-    tensors = {f"encoder.{name}": array for name, array in encoder.items()}
-    tensors |= {"dictionary": dictionary, **(more or {})}
-    with atomic_path(path) as temporary:
-        save_file(tensors, os.fspath(temporary), metadata=metadata)
+def _save(path, sae: LoadedSAE, metadata: Mapping[str, str]) -> None:
+    _check(path, sae)
+    tensors = {f"encoder.{name}": array for name, array in sae.encoder.items()}
+    tensors["dictionary"] = sae.dictionary
+    metadata = {**metadata, "digest": sae.digest}
+    if np.ndim(sae.threshold):
+        tensors["threshold"] = sae.threshold
+    elif sae.threshold is not None:
+        metadata["threshold"] = repr(sae.threshold)
+    write_safetensors(path, tensors, metadata | {"checksum": _checksum(metadata, sae.threshold)})
 
 
-def _load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, str]]:
-    try:
-        with safe_open(path, framework="numpy") as handle:
-            metadata = handle.metadata() or {}
-            encoder = {name: handle.get_tensor(f"encoder.{name}") for name in _NAMES}
-            dictionary = handle.get_tensor("dictionary")
-            if "threshold" in handle.keys():  # noqa: SIM118 (a safetensors file is no dict)
-                metadata["threshold"] = handle.get_tensor("threshold")
-    except (SafetensorError, OSError) as error:
+def _load(path: pathlib.Path) -> tuple[LoadedSAE, dict[str, str]]:
+    """An SAE of ours and its metadata, if it is what was written."""
+    refs, metadata = open_safetensors(path)
+    wrong = [f"{name} is missing" for name in _TENSORS if name not in refs]
+    wrong += [f"{name} is not known" for name in refs if name not in (*_TENSORS, "threshold")]
+    wrong += [f"{name} is {r.dtype}" for name, r in refs.items() if r.dtype != np.float32]
+    if wrong:
         raise UserError(
-            f"{path} is damaged or no SAE of bsjax ({error}); train or fetch it again"
-        ) from error
-    return encoder, dictionary, metadata
+            f"{path} is damaged or no SAE of bsjax ({listed(wrong)}); train or fetch it again"
+        )
+    arrays = {name: ref.read() for name, ref in refs.items()}
+    encoder = {name: arrays[f"encoder.{name}"] for name in ENCODER}
+    threshold: Any = arrays.get("threshold", metadata.get("threshold"))
+    digest = _digest(encoder, arrays["dictionary"])
+    written = dict(metadata)
+    checksum = written.pop("checksum", None)
+    if (
+        metadata.get("digest", digest) != digest
+        or (checksum is None and not set(metadata) <= _FIRST_METADATA)
+        or (checksum is not None and checksum != _checksum(written, threshold))
+        or ("threshold" in arrays and "threshold" in metadata)
+    ):
+        raise UserError(
+            f"{path} is damaged: its content is not what was written; train or fetch it again"
+        )
+    if isinstance(threshold, str):
+        try:
+            threshold = float(threshold)
+        except ValueError as error:
+            raise UserError(
+                f"{path} is damaged: its threshold is {threshold!r}, expected a number"
+            ) from error
+    sae = LoadedSAE(encoder, arrays["dictionary"], threshold, str(path), digest)
+    _check(path, sae)
+    return sae, metadata
+
+
+def _check(path: Any, sae: LoadedSAE) -> None:
+    """Refuses shapes that do not fit, and numbers that no code could be told from."""
+    arrays = {f"encoder.{name}": array for name, array in sae.encoder.items()}
+    arrays |= {"dictionary": sae.dictionary}
+    K = len(sae.encoder["bias"])
+    shapes = dict.fromkeys(arrays, (K,))
+    shapes["dictionary"] = (K, *sae.dictionary.shape[1:2])
+    shapes["encoder.kernel"] = shapes["dictionary"][::-1]
+    if sae.threshold is not None:
+        arrays["threshold"] = np.asarray(sae.threshold)
+        shapes["threshold"] = (K,) if np.ndim(sae.threshold) else ()
+    wrong = [
+        f"{name} is {array.shape}, expected {shapes[name]}"
+        for name, array in arrays.items()
+        if array.shape != shapes[name]
+    ]
+    wrong += [
+        f"{name} has values that are not finite"
+        for name, array in arrays.items()
+        if not np.isfinite(array).all()
+    ]
+    if "threshold" in arrays and (arrays["threshold"] < 0).any():
+        wrong.append(f"threshold is {arrays['threshold'].min():g}, expected 0 or more")
+    if wrong:
+        raise UserError(f"{path} is no SAE that can be used: {listed(wrong)}; train it again")
 
 
 def _digest(encoder: Mapping[str, np.ndarray], dictionary: np.ndarray) -> str:
@@ -327,3 +327,9 @@ def _digest(encoder: Mapping[str, np.ndarray], dictionary: np.ndarray) -> str:
         sha.update(str(array.shape).encode())
         sha.update(np.ascontiguousarray(array))
     return sha.hexdigest()[:16]
+
+
+def _checksum(metadata: Mapping[str, str], threshold: Any) -> str:
+    """Of all that the digest, which stands in the metadata, leaves out."""
+    values = np.asarray(threshold).tolist() if np.ndim(threshold) else None
+    return hash_json([dict(metadata), values])

@@ -43,7 +43,7 @@ def project(
     W = W / (sum_over(sums, axes) + EPSILON)
     norm = jnp.linalg.norm(params["Lam"], axis=1, keepdims=True)  # [K, 1]
     # A row of zeros has no direction to shrink along.
-    scale = jnp.minimum(relax_radius / jnp.where(norm > 0, norm, relax_radius), 1.0)
+    scale = jnp.minimum(relax_radius / jnp.where(norm > 0, norm, 1.0), 1.0)
     return {"W": W, "Lam": params["Lam"] * scale, "multiplier": params["multiplier"]}
 
 

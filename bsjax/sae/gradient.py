@@ -1,8 +1,9 @@
 """The loss of an RA-SAE and its gradient, written out for codes that lie over a mesh.
 
-`jax.grad` of the dense form is the tests' oracle. Written out, the step saves what autodiff cannot
-see: LayerNorm spreads the gradient of the few active codes over the whole row, but only by a
-constant and by a multiple of the row itself. So the gradient of h = x kernel + bias is
+`jax.grad` of the dense form (`bsjax.models.rasae.RASAE.loss`) is the tests' oracle. Written out,
+the step saves what autodiff cannot see: LayerNorm spreads the gradient of the few active codes over
+the whole row, but only by a constant and by a multiple of the row itself. So the gradient of
+h = x kernel + bias is
 
     dh = u - a - s h,    u at the entries,    a, s one number a token,
 
@@ -21,7 +22,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from bsjax.core.collectives import sum_over
@@ -29,6 +29,7 @@ from bsjax.core.mesh import DATA, MODEL
 from bsjax.core.topk import by_blocks, nth_largest_of_rows
 from bsjax.sae.batch_topk import batch_threshold, select_active, token_thresholds
 from bsjax.sae.encoder import NORM_EPSILON, EncoderParams
+from bsjax.sae.jump_relu import threshold_gradient
 from bsjax.sae.layouts import Entries, Layout, Masked, compact, matmul, stored
 
 AUX_WEIGHT = 0.1
@@ -248,14 +249,8 @@ def _half_of(by_concept, n_concepts, z, by_token) -> Float[Array, "N"]:
 
 
 def _jump_gradient(z, d_x_hat, D, encoder, objective) -> Float[Array, "K"]:
-    """Pseudo-gradient of the log threshold (arXiv:2407.14435, eq. 11, with Silverman's kernel).
-
-    As the reference has it, the threshold appears twice: by the exponential and in the kernel.
-    """
-    threshold, half = jnp.exp(encoder["log_threshold"]), objective.bandwidth / 2
-    gap = jnp.abs(z - threshold[None]) / (half * np.sqrt(2.0))
-    kernel = jnp.exp(-gap) * jnp.sin(gap + np.pi / 4) / half
+    """Of the log threshold: every code near it counts, active or not."""
     dz = matmul(d_x_hat, D.T, objective.compute_dtype)
     if objective.l1_weight:
         dz += objective.l1_weight / (z.shape[0] * jax.lax.axis_size(DATA))
-    return -jnp.square(threshold) / objective.bandwidth * jnp.sum(kernel * dz, axis=0)
+    return threshold_gradient(z, encoder["log_threshold"], dz, objective.bandwidth)

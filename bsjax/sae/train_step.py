@@ -17,15 +17,12 @@ from jaxtyping import Array, Float, Int, Key
 
 from bsjax.core.collectives import sum_over
 from bsjax.core.mesh import DATA, MODEL
+from bsjax.models.rasae import CANDIDATES, PLACES, RASAE, init_variables
 from bsjax.sae import quality
 from bsjax.sae.batch_topk import running_threshold
-from bsjax.sae.dictionary import init_dictionary, project
-from bsjax.sae.encoder import init_encoder, tied_encoder
+from bsjax.sae.dictionary import project
 from bsjax.sae.gradient import BatchGradient, Objective, batch_gradient
 from bsjax.sae.layouts import matmul
-
-# Where jumprelu's thresholds start, as in the reference: exp(-3) = 0.05.
-LOG_THRESHOLD = -3.0
 
 
 class SAEState(NamedTuple):
@@ -47,17 +44,8 @@ class StepMetrics(NamedTuple):
     l0: Float[Array, ""]  # mean active concepts a token
 
 
-_ENCODER = {
-    "kernel": P(None, MODEL),
-    "bias": P(MODEL),
-    "scale": P(MODEL),
-    "shift": P(MODEL),
-    "log_threshold": P(MODEL),
-}
-_DICTIONARY = {"W": P(MODEL, DATA), "Lam": P(MODEL), "multiplier": P()}
-_BY_NAME = _ENCODER | _DICTIONARY | {"last_active": P(MODEL)}
+_BY_NAME = PLACES["encoder"] | PLACES["dictionary"] | {"last_active": P(MODEL)}
 TOKENS = P(None, DATA)
-CANDIDATES = P(DATA)
 
 
 def shardings(tree: Any, mesh: Mesh) -> Any:
@@ -108,15 +96,8 @@ def init_state(
     encoder_init: str = "xavier",
 ) -> SAEState:
     """A fresh state; jit it with `out_shardings` and every array is born where it lies."""
-    params = {
-        "encoder": tied_encoder(C, n_concepts)
-        if encoder_init == "candidates"
-        else init_encoder(key, C.shape[1], n_concepts),
-        "dictionary": init_dictionary(n_concepts, C),
-    }
-    if activation == "jumprelu":
-        params["encoder"]["log_threshold"] = jnp.full(n_concepts, LOG_THRESHOLD, jnp.float32)
-    return state_of(params, optimizer)
+    module = RASAE(C.shape[1], n_concepts, C.shape[0], activation, encoder_init)
+    return state_of(init_variables(module, key, C)["params"], optimizer)
 
 
 def state_of(params: dict[str, Any], optimizer: optax.GradientTransformation) -> SAEState:
@@ -182,8 +163,8 @@ def loss_and_gradient(
     n_concepts = params["encoder"]["bias"].shape[0]
     n_data = mesh.shape[DATA]
     specs = {
-        "encoder": {name: _ENCODER[name] for name in params["encoder"]},
-        "dictionary": _DICTIONARY,
+        part: {name: PLACES[part][name] for name in params[part]}
+        for part in ("encoder", "dictionary")
     }
 
     def local(params, tokens, C):
@@ -232,7 +213,7 @@ def loss_and_gradient(
         local,
         mesh=mesh,
         in_specs=(specs, TOKENS, CANDIDATES),
-        out_specs=(specs["encoder"], _DICTIONARY, specs, P(MODEL), P()),
+        out_specs=(specs["encoder"], specs["dictionary"], specs, P(MODEL), P()),
         check_vma=False,
     )(params, tokens, C)
     return {"encoder": encoder, "dictionary": weights}, gradient, fired, metrics

@@ -71,5 +71,6 @@ def export_sae(workdir: epath.Path) -> None:
     with (folder / CANDIDATES_FILE).open("rb") as file, np.load(file) as stored:
         C = stored["candidates"]
     path = folder / OVERCOMPLETE
-    save_overcomplete(path, state["params"], C, float(state["threshold"]))
+    radius = manifest["config"]["train.relax_radius"]
+    save_overcomplete(path, state["params"], C, float(state["threshold"]), radius)
     logging.info("written: %s", path)

@@ -248,7 +248,14 @@ def load_sae(
         )
     threshold = config.sae.threshold
     if threshold is None:
-        threshold = sae.threshold if sae.threshold is not None else PUBLISHED_THRESHOLD
+        threshold = sae.threshold
+    if threshold is None:
+        threshold = PUBLISHED_THRESHOLD
+        logging.warning(
+            "%s stores no running_threshold: codes from %g on fire, as published; for another set"
+            " --config.sae.threshold",
+            *(weights, threshold),
+        )
     return sae, threshold if np.ndim(threshold) else float(threshold)
 
 

@@ -83,6 +83,9 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
         for phase, seconds in timer.seconds.items():
             logging.info("%s: %.1f s %s", arm.name, seconds, phase)
         counts = store.finish(arm.images.records, bad)
+        silent = silence_note(arm.name, counts, threshold)
+        for note in silent:
+            logging.warning("%s", note)
         counts |= {
             "listed": arm.images.n_listed,
             "unlisted": arm.images.n_unlisted,
@@ -97,11 +100,23 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
             config=settings,
             parents=parents,
             counts=counts,
-            notes=[*notes, *arm.notes],
+            notes=[*notes, *arm.notes, *silent],
             bad_images=[image._asdict() for image in bad],
         )
         store.clean()
     return arms
+
+
+def silence_note(name: str, counts: dict[str, Any], threshold: float | np.ndarray) -> list[str]:
+    """A warning where no token of a set fired, which no honest SAE brings about; else none."""
+    if counts["dead_concepts"] < counts["concepts"]:
+        return []
+    return [
+        f"NOTHING FIRES: all {counts['concepts']} concepts are dead on the {counts['images']}"
+        f" images of {name}, no code reaches the threshold ({float(np.min(threshold)):g}). Look at"
+        " --config.sae.threshold, and whether --config.sae.weights was trained on the features of"
+        " --config.encoder.weights"
+    ]
 
 
 def build_engine(

@@ -1,10 +1,13 @@
-"""The RA-SAE's losses in their dense form, sorted and differentiated by JAX: the tests' oracle."""
+"""The tests' oracle: the dense loss of the module, and active codes by sorting."""
 
 import jax
 import jax.numpy as jnp
 
-from bsjax.sae.dictionary import decode, dictionary
+from bsjax.models.rasae import RASAE
+from bsjax.sae.dictionary import dictionary
 from bsjax.sae.encoder import pre_codes
+
+__all__ = ["active_codes", "dictionary", "loss", "pre_codes"]
 
 
 def active_codes(codes, objective):
@@ -19,17 +22,6 @@ def active_codes(codes, objective):
 
 
 def loss(params, tokens, C, objective):
-    pre = pre_codes(params["encoder"], tokens)
-    codes, _ = active_codes(jax.nn.relu(pre), objective)
-    D = dictionary(params["dictionary"], C)
-    residual = tokens - decode(codes, D)
-    value = jnp.mean(jnp.square(residual))
-    value += objective.l1_weight * jnp.mean(jnp.sum(codes, axis=1))
-    if objective.loss == "aux":
-        left_out = jax.nn.relu(pre) - codes  # [N, K]
-        values, places = jax.lax.top_k(left_out, left_out.shape[1] // 2)
-        rows = jnp.arange(left_out.shape[0])[:, None]
-        top_half = jnp.zeros_like(left_out).at[rows, places].set(values)
-        explained = top_half @ jax.lax.stop_gradient(D)
-        value += 0.1 * jnp.mean(jnp.square(residual - explained))
-    return value
+    module = RASAE(C.shape[1], len(params["encoder"]["bias"]), len(C), objective.activation)
+    variables = {"params": params, "constants": {"candidates": C, "threshold": jnp.zeros(())}}
+    return module.apply(variables, tokens, objective, method="loss")

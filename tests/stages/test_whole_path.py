@@ -1,6 +1,7 @@
 """The whole path equals a plain torch loop written out here; a killed run goes on."""
 
 import json
+import logging
 import pathlib
 import shutil
 
@@ -15,11 +16,12 @@ from PIL import Image
 
 import bsjax
 from bsjax import presets
-from bsjax.convert.rasae import save_trained
+from bsjax.convert import rasae
+from bsjax.convert.rasae import load_rasae, save_trained
 from bsjax.core import mesh
 from bsjax.core.errors import UserError
 from bsjax.models import dinov2
-from bsjax.stages import shards
+from bsjax.stages import inputs, shards
 from bsjax.stages.compare import compare, correlate
 from bsjax.stages.measure import measure
 from bsjax.stages.report import report
@@ -248,3 +250,37 @@ def test_full_disk_is_one_line_and_loses_nothing(config, tmp_path, monkeypatch):
             measure(config, tmp_path)
     measure(config, tmp_path)
     assert read(tmp_path)["energy"].max() > 0
+
+
+def test_a_measure_in_which_nothing_fires_says_so(config, tmp_path, caplog):
+    config.real.limit = 4
+    config.sae.threshold = 50.0
+    with caplog.at_level(logging.WARNING):
+        measure(config, tmp_path / "silent")
+    notes = [line for line in caplog.messages if line.startswith("NOTHING FIRES")]
+    assert len(notes) == 2  # of either arm
+    assert "96 concepts are dead on the 4 images of real" in notes[0]
+    assert "threshold (50). Look at --config.sae.threshold" in notes[0]
+    manifest = json.loads((tmp_path / "silent/measures/real/manifest.json").read_text())
+    assert notes[0] in manifest["notes"]
+    caplog.clear()
+    config.sae.threshold = 0.829
+    measure(config, tmp_path / "loud")
+    assert not [line for line in caplog.messages if line.startswith("NOTHING FIRES")]
+
+
+def test_the_threshold_of_the_checkpoint_comes_before_the_published_one(
+    world, config, tmp_path, caplog
+):
+    """The config's own before both; and where the published one is taken, that is told."""
+    weights = load_rasae(config.sae.weights)
+    encoder = inputs.load_encoder(config)
+    assert inputs.load_sae(config, tmp_path, encoder)[1] == 0.829
+    for stored, set_to, expected in ((0.5, None, 0.5), (0.5, 0.25, 0.25), (None, None, 0.829)):
+        path = tmp_path / f"{stored}.safetensors"
+        sae = weights._replace(threshold=stored)
+        rasae._save(path, sae, {"source": "test"})
+        config.sae.weights, config.sae.threshold = str(path), set_to
+        caplog.clear()
+        assert inputs.load_sae(config, tmp_path, encoder)[1] == expected
+        assert ("stores no running_threshold" in caplog.text) == (stored is None)
