@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bsjax.core.errors import UserError
+from bsjax.core.rng import seed_key
 from bsjax.models.from_json import pick
 
 DIFFUSION_STEMS = ("diffusion_pytorch_model",)
@@ -42,5 +43,5 @@ def require_settings(name: str, config: Mapping[str, Any], wanted: Mapping[str, 
 
 def shapes_of(init: Callable[..., Any], *inputs: jax.ShapeDtypeStruct) -> Any:
     """Parameters of a module as shapes, float32; nothing is computed."""
-    params = jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
+    params = jax.eval_shape(init, seed_key(0), *inputs)["params"]
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), dict(params))

@@ -105,7 +105,7 @@ def _seed(key, tokens, weights, n_candidates, mesh) -> Float[Array, "M D"]:
 
     key_first, key_rest = jax.random.split(key)
     n_tokens = jnp.sum(weights).astype(jnp.int32)
-    first = tokens[jax.random.randint(key_first, (), 0, n_tokens)][None]
+    first = tokens[jax.random.randint(key_first, (), 0, n_tokens, jnp.int32)][None]
     _, rest = jax.lax.scan(step, to_seeds(first)[:, 0], jax.random.split(key_rest, n_rounds))
     seeds = jnp.concatenate([first, rest.reshape(-1, tokens.shape[1])])[:n_candidates]
     return jax.lax.with_sharding_constraint(seeds, replicated(mesh))
@@ -143,5 +143,5 @@ def _lloyd(key, tokens, weights, centroids, mesh) -> tuple[Float[Array, "M D"], 
 def _draw(key, tokens, chances, n_drawn) -> Float[Array, "M D"]:
     """Different tokens, drawn in proportion to their chances."""
     # The largest of log chances + Gumbel noise are a draw without replacement.
-    scores = jnp.log(chances) + jax.random.gumbel(key, chances.shape)
+    scores = jnp.log(chances) + jax.random.gumbel(key, chances.shape, jnp.float32, "low")
     return tokens[jax.lax.top_k(scores, n_drawn)[1]]

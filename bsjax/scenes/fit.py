@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Int
 
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.logs import progress
+from bsjax.core.rng import seed_key
 from bsjax.data import scenes
 
 CURVES = "curves.jsonl"
@@ -79,7 +80,7 @@ def fit(
 
     @jax.jit
     def advance(state: FitState, batch: Any) -> tuple[FitState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(0), state.step)
+        key = jax.random.fold_in(seed_key(0), state.step)
         grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
