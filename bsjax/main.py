@@ -32,7 +32,7 @@ flags.DEFINE_string("stage", None, "plan: the stage to compile: train_sae, gener
 flags.DEFINE_integer("mesh.data", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_integer("mesh.model", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_integer("limit", None, "only the first so many real images or their captions")
-flags.DEFINE_integer("port", 0, "explore: where to serve; 0: any port that is free")
+flags.DEFINE_integer("port", 0, "explore: where to serve; 0: any free port", 0, 65535)
 flags.DEFINE_string("host", "127.0.0.1", "explore: address to listen at")
 flags.DEFINE_bool("debug", False, "show the traceback of an error")
 
