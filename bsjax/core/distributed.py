@@ -1,6 +1,9 @@
 """Several hosts as one: how they find each other, who writes, and when all have to stop."""
 
+import itertools
+import json
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +16,7 @@ from bsjax.core.errors import UserError
 __all__ = [
     "StopSignal",
     "agree",
+    "from_all",
     "initialize",
     "is_lost_host",
     "is_writer",
@@ -27,6 +31,9 @@ AUTOMATIC = "BSJAX_DISTRIBUTED"
 EXPLICIT = ("BSJAX_COORDINATOR", "BSJAX_NUM_PROCESSES", "BSJAX_PROCESS_ID")
 # A host that says nothing for so long is dead, and the others stop.
 HEARTBEAT_SECONDS = 30
+# A host may read a checkpoint for long while the others wait; one that dies is found otherwise.
+PATIENCE_MILLISECONDS = 3_600_000
+_times_said = itertools.count()
 
 
 def initialize() -> None:
@@ -97,6 +104,18 @@ def agree(value: bool) -> bool:
     if jax.process_count() == 1:
         return value
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
+
+
+def from_all(value: Any) -> list[Any]:
+    """What each host says, on every host: something that JSON can hold. All must say something."""
+    if n_hosts() == 1:
+        return [value]
+    state, place = ending.jax_distributed.global_state, f"bsjax/said/{next(_times_said)}"
+    state.client.key_value_set(f"{place}/{state.process_id}", json.dumps(value))
+    return [
+        json.loads(state.client.blocking_key_value_get(f"{place}/{host}", PATIENCE_MILLISECONDS))
+        for host in range(state.num_processes)
+    ]
 
 
 def wait_for_all(name: str) -> None:
