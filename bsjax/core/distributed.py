@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import threading
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from bsjax.core import ending
 from bsjax.core.ending import StopSignal, n_hosts
-from bsjax.core.errors import UserError
+from bsjax.core.errors import MISTAKE, UserError
 
 __all__ = [
     "StopSignal",
@@ -31,6 +32,8 @@ AUTOMATIC = "BSJAX_DISTRIBUTED"
 EXPLICIT = ("BSJAX_COORDINATOR", "BSJAX_NUM_PROCESSES", "BSJAX_PROCESS_ID")
 # A host that says nothing for so long is dead, and the others stop.
 HEARTBEAT_SECONDS = 30
+# So long a host waits for the others to start.
+JOIN_SECONDS = 300
 # A host may read a checkpoint for long while the others wait; one that dies is found otherwise.
 PATIENCE_MILLISECONDS = 3_600_000
 _times_said = itertools.count()
@@ -75,13 +78,23 @@ def _join(given: dict[str, str]) -> None:
         }
     # Its handler of SIGTERM would take the place of ours, and be heard only in a training's loop.
     jax.config.update("jax_enable_preemption_service", False)
+    told = "the hosts did not find each other ({}); start the same command on every host, or unset "
+    told += f"{AUTOMATIC} and {EXPLICIT[0]}"
+    # Where one is missing to the end, jax kills the process with a dump: this comes before.
+    reason = f"one is missing after {JOIN_SECONDS} s"
+    patience = threading.Timer(JOIN_SECONDS, ending.end_here, (MISTAKE, told.format(reason)))
+    patience.daemon = True
+    patience.start()
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **arguments)
+        jax.distributed.initialize(
+            initialization_timeout=JOIN_SECONDS + 60,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            **arguments,
+        )
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the hosts did not find each other ({str(error).splitlines()[0]}); start the same"
-            f" command on every host, or unset {AUTOMATIC} and {EXPLICIT[0]}"
-        ) from error
+        raise UserError(told.format(str(error).splitlines()[0])) from error
+    finally:
+        patience.cancel()
     ending.watch()
 
 

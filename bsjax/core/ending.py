@@ -54,8 +54,7 @@ def end_all(status: int, line: str) -> NoReturn:
     state = jax_distributed.global_state
     _write(state.client, END, json.dumps([status, line]))
     status, line = json.loads(_read(state.client, END) or json.dumps([status, line]))
-    sys.stderr.write(f"bsjax: {line}\n")
-    sys.stderr.flush()
+    _say(line)
     _write(state.client, f"{HEARD}/{state.process_id}", "1")
     if state.process_id == 0:
         deadline = time.monotonic() + LAST_WORD_SECONDS
@@ -63,6 +62,12 @@ def end_all(status: int, line: str) -> NoReturn:
         while waiting and time.monotonic() < deadline:
             waiting = {host for host in waiting if not _read(state.client, f"{HEARD}/{host}")}
             time.sleep(POLL_SECONDS / 2)
+    os._exit(status)
+
+
+def end_here(status: int, line: str) -> NoReturn:
+    """Ends this process alone, whatever its other threads wait for."""
+    _say(line)
     os._exit(status)
 
 
@@ -156,6 +161,11 @@ def _agree_where_to_stop(client: Any) -> None:
             StopSignal._stop_at = max(last for _, last in places) + 1
             return
     end_all(STOPPED, f"{KEPT}; the same command goes on from here")
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"bsjax: {line}\n")
+    sys.stderr.flush()
 
 
 def _read(client: Any, key: str) -> str | None:

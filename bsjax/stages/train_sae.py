@@ -47,6 +47,7 @@ from bsjax.stages.tokens import Supply, open_supply
 
 # Steps without firing after which a concept counts as dead.
 DEAD_AFTER = 1000
+MOST_SHOWN = 8  # names of arrays in a line
 CHECKPOINTS, CANDIDATES_FILE, QUALITY = "checkpoints", "candidates.npz", "quality.json"
 
 
@@ -228,20 +229,22 @@ def _make_check(state: SAEState, mesh: Mesh, checkpoints: Checkpoints) -> Callab
         loss, l0 = (1.0, 1.0) if metrics is None else (float(metrics.loss), float(metrics.l0))
         if np.isfinite(loss) and not wrong and l0 > 0:
             return
+        shown = ", ".join(wrong[:MOST_SHOWN]) + (", ..." if len(wrong) > MOST_SHOWN else "")
         if metrics is None:
             raise UserError(
                 f"training would start at step {step} from values that are not finite"
-                f" ({', '.join(wrong)}); check --config.train.init_from, or set another --workdir"
+                f" ({shown}); check --config.train.init_from, or set another --workdir"
             )
         if not np.isfinite(loss):
             what = f"the loss is {loss}"
         elif wrong:
-            what = f"{', '.join(wrong)} got values that are not finite"
+            what = "the state is not finite"
         else:
             what = f"no token has an active concept (l0={l0})"
         good = checkpoints.newest()
         raise UserError(
-            f"{what} between steps {last_good} and {step}; the last good checkpoint is"
+            f"{what} between steps {last_good} and {step}"
+            f"{f' (not finite: {shown})' if wrong else ''}; the last good checkpoint is"
             f" {'none' if good is None else f'that of step {good}'}, and nothing was saved over it;"
             " lower --config.train.peak_learning_rate"
         )

@@ -59,12 +59,18 @@ with distributed.StopSignal() as stop:
 """
 
 
-def start(folder, body, n_hosts):
+ALONE = """
+from bsjax.core import distributed
+distributed.JOIN_SECONDS = 3
+"""
+
+
+def start(folder, body, n_hosts, only=None):
     with socket.socket() as server:
         server.bind(("localhost", 0))
         address = f"localhost:{server.getsockname()[1]}"
     hosts = []
-    for host in range(n_hosts):
+    for host in range(n_hosts) if only is None else [only]:
         environment = os.environ | {
             "XLA_FLAGS": "",
             "PYTHONPATH": str(REPO),
@@ -120,6 +126,15 @@ def test_a_host_that_is_done_hears_what_stops_the_others(tmp_path):
     statuses, logs, lines = finish(start(tmp_path, body, 2))
     assert statuses == [1, 1], logs
     assert lines == [["bsjax: the disk is full"]] * 2
+
+
+@pytest.mark.parametrize("host", [0, 1])
+def test_a_host_that_stays_alone_says_so(tmp_path, monkeypatch, host):
+    monkeypatch.setattr(sys.modules[__name__], "HOST", ALONE + HOST)
+    hosts = start(tmp_path, "pass", 2, only=host)
+    statuses, logs, lines = finish(hosts)
+    assert statuses == [1], logs
+    assert "the hosts did not find each other (one is missing after 3 s)" in lines[0][0]
 
 
 @pytest.mark.parametrize("told", [0, 1])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ import pytest
 from bsjax.core import rng
 from bsjax.core.errors import UserError
 
+REPO = pathlib.Path(__file__).resolve().parents[2]
 # Draws of every kind that the package makes, each by the function that makes it.
 DRAWS = """
 import json, jax, numpy as np
