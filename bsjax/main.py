@@ -2,7 +2,9 @@
 
 import os
 import pathlib
+import signal
 import sys
+import traceback
 
 import ml_collections
 from absl import flags, logging
@@ -11,7 +13,15 @@ from ml_collections import config_flags
 
 from bsjax import pipeline
 from bsjax.core.config import flatten, validate
-from bsjax.core.errors import Preempted, UserError
+from bsjax.core.errors import (
+    INTERRUPTED,
+    MISTAKE,
+    STOPPED,
+    WRONG_USAGE,
+    Preempted,
+    UsageError,
+    UserError,
+)
 
 FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", lock_config=True, help_string="file with the experiment")
@@ -22,7 +32,7 @@ flags.DEFINE_string("stage", None, "plan: the stage to compile: train_sae, gener
 flags.DEFINE_integer("mesh.data", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_integer("mesh.model", None, "plan: this mesh shape instead of all that fit")
 flags.DEFINE_integer("limit", None, "only the first so many real images or their captions")
-flags.DEFINE_integer("port", 0, "explore: where to serve; 0: any port that is free")
+flags.DEFINE_integer("port", 0, "explore: where to serve; 0: any free port", 0, 65535)
 flags.DEFINE_string("host", "127.0.0.1", "explore: address to listen at")
 flags.DEFINE_bool("debug", False, "show the traceback of an error")
 
@@ -37,7 +47,7 @@ def main(argv: list[str]) -> None:
         sys.stdout.write(pipeline.describe() + "\n")
         return
     if stage_name not in pipeline.BY_NAME:
-        raise UserError(f"stage {stage_name!r} is unknown; expected {names}; {USAGE}")
+        raise UsageError(f"stage {stage_name!r} is unknown; expected {names}; {USAGE}")
     parse_flags([argv[0], *argv[2:]], stage_name)
     if stage_name == "explore":
         serve = pipeline.EXPLORE.load()
@@ -48,10 +58,12 @@ def main(argv: list[str]) -> None:
     apply_short_flags(config)
     validate(config, needs_images=stage_name not in ("plan", "convert"))
 
-    from bsjax.core import distributed
+    from bsjax.core import distributed, ending, rng
     from bsjax.core.logs import log_header, quiet_libraries
 
     quiet_libraries()
+    signal.signal(signal.SIGTERM, ending.on_sigterm)
+    rng.require_plain_settings()
     distributed.initialize()
 
     if stage_name not in ("train_sae", "generate") and distributed.n_hosts() > 1:
@@ -61,6 +73,8 @@ def main(argv: list[str]) -> None:
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(config), str(workdir))
     pipeline.BY_NAME[stage_name].load()(config, workdir)
+    # A host that is done first stays to hear what may still stop the others.
+    distributed.wait_for_all("end")
 
 
 def apply_short_flags(config: ml_collections.ConfigDict) -> None:
@@ -81,55 +95,78 @@ def parse_flags(argv: list[str], stage: str) -> None:
     for argument in argv:
         path = argument.removeprefix("--config=").partition(":")[0]
         if path != argument.partition(":")[0] and not pathlib.Path(path).is_file():
-            raise UserError(f"--config={path}: no such file; {USAGE}")
+            raise UsageError(f"--config={path}: no such file; {USAGE}")
     try:
         leftover = FLAGS(argv)[1:]
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         # What a config file says of its options is quoted at the end of what wraps it.
         lines = (str(error).strip("'\"") or repr(error)).splitlines()
         text = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
-        raise UserError(f"{text}; keys stand in bsjax/presets.py; {USAGE}") from error
+        raise UsageError(f"{text}; keys stand in bsjax/presets.py; {USAGE}") from error
     if leftover:
-        raise UserError(f"unexpected {leftover[0]!r}; {USAGE}")
+        raise UsageError(f"unexpected {leftover[0]!r}; {USAGE}")
     if stage == "plan" and not FLAGS.workdir:
         FLAGS.workdir = "."
     for name in ("workdir",) if stage == "explore" else ("config", "workdir"):
         if not getattr(FLAGS, name):
-            raise UserError(f"--{name} is missing; {USAGE}")
+            raise UsageError(f"--{name} is missing; {USAGE}")
 
 
 def console() -> None:
-    """Entry point of the `bsjax` script: a user's mistake is one line and exit status 1."""
+    """Entry point of the `bsjax` script: what a user can mend is one line.
+
+    Exit statuses are those of `core.errors`; several hosts end with the same.
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     try:
         main(sys.argv)
-    except UserError as error:
-        if FLAGS.is_parsed() and FLAGS.debug:
+    except SystemExit:
+        raise
+    except BaseException as error:
+        found = explain(error)
+        is_shown = found is None or (FLAGS.is_parsed() and FLAGS.debug)
+        ending = sys.modules.get("bsjax.core.ending")  # absent: nobody has joined other hosts yet
+        if ending is not None and ending.n_hosts() > 1:
+            if is_shown:
+                traceback.print_exc()
+            ending.end_all(*(found or (MISTAKE, fault_of_this_host(error))))
+        if is_shown:
             raise
-        sys.stderr.write(f"bsjax: {' '.join(str(error).split())}\n")
-        sys.exit(1)
-    except Preempted as stopped:
-        # Taken away, not failed: whoever restarts preempted jobs runs the same command again.
-        sys.stderr.write(f"bsjax: {stopped}; the same command goes on from here\n")
-        sys.exit(0)
-    except RuntimeError as error:
-        from bsjax.core import distributed
+        status, line = found
+        sys.stderr.write(f"bsjax: {line}\n")
+        sys.exit(status)
 
-        if not distributed.is_lost_host(error) or (FLAGS.is_parsed() and FLAGS.debug):
-            raise
+
+def explain(error: BaseException) -> tuple[int, str] | None:
+    """Exit status and line of what ended a run; None for a fault of the program."""
+    if isinstance(error, UserError):
+        status = WRONG_USAGE if isinstance(error, UsageError) else MISTAKE
+        return status, " ".join(str(error).split())
+    if isinstance(error, Preempted):
+        # Taken away, not failed: who restarts jobs runs the same command again.
+        return STOPPED, f"{error}; the same command goes on from here"
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED, "interrupted; the same command goes on from here"
+    distributed = sys.modules.get("bsjax.core.distributed")
+    if distributed is not None and distributed.is_lost_host(error):
         reason = str(error).splitlines()[0][:300]
-        sys.stderr.write(
-            f"bsjax: another host does not answer ({reason}); start the same command on all hosts"
-            " again, and it goes on from the newest checkpoint\n"
+        return STOPPED, (
+            f"another host does not answer ({reason}); start the same command on all hosts again,"
+            " and it goes on from the newest checkpoint"
         )
-        sys.stderr.flush()
-        # A regular exit would wait minutes for the lost host to say goodbye.
-        os._exit(1)
-    except KeyboardInterrupt:
-        sys.stderr.write("bsjax: interrupted; the same command goes on from here\n")
-        sys.exit(130)
+    return None
+
+
+def fault_of_this_host(error: BaseException) -> str:
+    """What the other hosts say of a fault whose traceback stands in this host's log."""
+    import jax
+
+    reason = (str(error).splitlines() or [""])[0][:300]
+    return (
+        f"host {jax.process_index()} failed ({type(error).__name__}: {reason}); its log tells where"
+    )
 
 
 if __name__ == "__main__":

@@ -40,6 +40,27 @@ need() {
   fi
 }
 
+# keep_running COMMAND...: runs it to its end. Stopped early (75) it starts again at once, as often
+# as it takes. A mistake, a wrong command line, a failed gate and Ctrl-C (1, 2, 3, 130) would come
+# again: they end it. Whatever else ends it (a signal, no memory) may do so RESTARTS times (3).
+keep_running() {
+  local left=${RESTARTS:-3} status
+  while true; do
+    status=0
+    "$@" || status=$?
+    case ${status} in
+      0 | 1 | 2 | 3 | 130) return "${status}" ;;
+      75) continue ;;
+    esac
+    if [[ ${left} -le 0 ]]; then
+      printf '%s: ended with status %s again, no restart left\n' "${1##*/}" "${status}" >&2
+      return "${status}"
+    fi
+    left=$((left - 1))
+    sleep "${RESTART_SECONDS:-10}"
+  done
+}
+
 # Prints the comment at the top of the script.
 usage() {
   sed -n '2,/^$/{s/^# \{0,1\}//;p}' "$0"

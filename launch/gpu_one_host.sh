@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Runs bsjax on all NVIDIA GPUs of this machine, and again if it fails.
+# Runs bsjax on all NVIDIA GPUs of this machine, and again if it is stopped or dies.
 #
 #   launch/gpu_one_host.sh [--dry-run] -- STAGE ARGUMENTS...
 #
-# Makes .venv with the CUDA build of jax if it is not there. bsjax goes on where it was, so a run
-# that failed is started again, RESTARTS times at most (3).
+# Makes .venv with the CUDA build of jax if it is not there. bsjax goes on where it was: stopped by
+# SIGTERM (status 75) it is started again at once, killed or out of memory RESTARTS times at most
+# (3). A mistake (1, 2) is not tried again.
 
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -21,12 +22,8 @@ if [[ ${DRY_RUN} == 1 || ! -x ${venv}/bin/bsjax ]]; then
   run "${venv}/bin/pip" install --quiet --upgrade pip
   run "${venv}/bin/pip" install --quiet -e "${here}/..[cuda12]"
 fi
-left=${RESTARTS:-3}
-until run "${venv}/bin/bsjax" "$@"; do
-  if [[ ${left} -le 0 ]]; then
-    printf '%s: failed again, no restart left\n' "${0##*/}" >&2
-    exit 1
-  fi
-  left=$((left - 1))
-  sleep 10
-done
+if [[ ${DRY_RUN} == 1 ]]; then
+  run "${venv}/bin/bsjax" "$@"
+else
+  keep_running "${venv}/bin/bsjax" "$@"
+fi

@@ -5,7 +5,9 @@
 #
 #   create    asks for the slice; a spot slice is cheaper and may be taken away
 #   install   copies this repository to every worker and installs it there
-#   run       starts `bsjax STAGE ARGUMENTS` on every worker; it goes on after you log off
+#   run       starts `bsjax STAGE ARGUMENTS` on every worker; it goes on after you log off, and is
+#             started again when SIGTERM stops it (status 75), when it is killed 3 times at most,
+#             after a mistake (1, 2) never
 #   resume    makes a slice that was taken away anew, installs and runs: bsjax goes on from its
 #             newest checkpoint, so the workdir must be on gs://
 #   delete    gives the slice back
@@ -60,7 +62,8 @@ start() {
   need_stage $#
   local command
   command=$(printf '%q ' "$@")
-  on_every_worker "cd bsjax && BSJAX_DISTRIBUTED=1 nohup ../venv/bin/bsjax ${command}>> ../bsjax.log 2>&1 &"
+  # shellcheck disable=SC2016  # $@ is for the worker
+  on_every_worker "cd bsjax && BSJAX_DISTRIBUTED=1 nohup bash -c 'source launch/common.sh && keep_running \"\$@\"' bsjax ../venv/bin/bsjax ${command}>> ../bsjax.log 2>&1 &"
 }
 
 case ${action} in

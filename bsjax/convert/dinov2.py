@@ -24,6 +24,7 @@ from bsjax.convert.tensors import (
     shards_of,
 )
 from bsjax.core.errors import UserError
+from bsjax.core.rng import seed_key
 from bsjax.models.dinov2 import VARIANTS, DinoV2, DinoV2Config
 
 FLAG = "--config.encoder.weights"
@@ -167,7 +168,7 @@ def abstract_params(model: DinoV2) -> dict[str, Any]:
     """Shapes and dtypes of the parameters; nothing is computed."""
     size = model.config.patch_size
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), image)["params"]
+    return jax.eval_shape(model.init, seed_key(0), image)["params"]
 
 
 def _random_params(model: DinoV2, weights: str) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def _random_params(model: DinoV2, weights: str) -> dict[str, Any]:
         raise UserError(f"{FLAG}={weights}: expected random:SEED with a whole number") from error
     size = model.config.patch_size
     init = jax.jit(model.init)
-    params = init(jax.random.key(seed), jnp.zeros((1, size, size, 3)))["params"]
+    params = init(seed_key(seed), jnp.zeros((1, size, size, 3), jnp.float32))["params"]
     return jax.tree.map(np.asarray, params)
 
 

@@ -6,14 +6,18 @@ Where training starts, in this order:
   3. scratch.
 """
 
+import functools
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
+from etils import epath
 
+from bsjax.core import distributed
 from bsjax.core.artifacts import is_remote
 from bsjax.core.errors import UserError
 
@@ -21,7 +25,12 @@ STATE, PROGRESS = "state", "progress"
 
 
 class Checkpoints:
-    """The checkpoints of one training; all hosts call every method together."""
+    """The checkpoints of one training; all hosts call every method together.
+
+    One that cannot be read now may be readable tomorrow (a file system that is away, permissions,
+    the version that wrote it): it stays where it is and does not count as one of those to keep. If
+    its step is reached again it is set aside under another name.
+    """
 
     def __init__(self, folder: str | os.PathLike, keep: int, is_read_only: bool = False):
         """Opens a folder.
@@ -32,63 +41,113 @@ class Checkpoints:
           is_read_only: nothing is written, and what is half-written stays.
         """
         self.folder = folder
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, cleanup_tmp_directories=not is_read_only, read_only=is_read_only
-        )
+        self._keep, self._unreadable = keep, set()
         path = folder if is_remote(folder) else os.path.abspath(folder)
-        self._manager = ocp.CheckpointManager(path, options=options, item_names=(STATE, PROGRESS))
+        open_folder = functools.partial(ocp.CheckpointManager, path, item_names=(STATE, PROGRESS))
+        self._writer = open_folder(
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=None if is_read_only else self,
+                cleanup_tmp_directories=not is_read_only,
+                read_only=is_read_only,
+            )
+        )
+        self._manager = self._writer
+        if distributed.n_hosts() > 1:
+            # Each host reads on its own: the one that fails would leave the others at a barrier.
+            host = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=host, active_processes={host}, barrier_sync_key_prefix=f"host_{host}"
+            )
+            self._manager = open_folder(
+                options=ocp.CheckpointManagerOptions(
+                    read_only=True, create=False, multiprocessing_options=alone
+                )
+            )
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Orbax asks by this which checkpoints stay when a new one is written; oldest first."""
+        del context
+        good = [info.step for info in checkpoints if info.step not in self._unreadable]
+        kept = {*good[-self._keep :], *self._unreadable}
+        return [info.step in kept for info in checkpoints]
 
     def save(self, step: int, state: Any, progress: Mapping[str, Any]) -> None:
         """Starts writing; training goes on meanwhile. A step that is there already stays."""
-        if step in self._manager.all_steps():
-            return
+        if step in self._writer.all_steps():
+            if step not in self._unreadable:
+                return
+            self._set_aside(step)
         arguments = ocp.args.Composite(
             **{STATE: ocp.args.StandardSave(state), PROGRESS: ocp.args.JsonSave(dict(progress))}
         )
-        self._manager.save(step, args=arguments)
+        # By force: an unreadable one may be newer than this.
+        self._writer.save(step, args=arguments, force=True)
 
     def restore(self, like: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest checkpoint that can be read, or None if there is none at all.
+        """The newest checkpoint that all hosts can read, or None if there is none at all.
 
         Args:
           like: the state's shapes with their shardings, which need not be those it was saved with;
             None: whole arrays on this host, in plain dicts.
 
         Raises:
-          UserError: there are checkpoints, and all are damaged.
+          UserError: there are checkpoints, and none can be read.
         """
-        steps = sorted(self._manager.all_steps(), reverse=True)
+        # What one host lists another may not see yet: the first decides.
+        steps = distributed.from_all(sorted(self._manager.all_steps(), reverse=True))[0]
         arguments = ocp.args.Composite(
             **{STATE: ocp.args.StandardRestore(like), PROGRESS: ocp.args.JsonRestore()}
         )
+        reason = ""
         for step in steps:
-            try:
-                restored = self._manager.restore(step, args=arguments)
-            except (ValueError, OSError, KeyError) as error:
-                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                logging.warning(
-                    "checkpoint %d cannot be read, taking an older one: %s", step, reason
-                )
-                if jax.process_index() == 0:
-                    self._manager.delete(step)
-                continue
-            return restored[STATE], restored[PROGRESS]
+            restored, reason = self._read(step, arguments)
+            # Of several hosts one may fail: then none goes on from this step.
+            reasons = distributed.from_all(reason)
+            reason = next(filter(None, reasons), "")
+            if not reason:
+                return restored[STATE], restored[PROGRESS]
+            logging.warning("checkpoint %d cannot be read, taking an older one: %s", step, reason)
+            self._unreadable.add(step)
         if steps:
             raise UserError(
-                f"none of the checkpoints {steps} in {self.folder} can be read; delete the folder"
-                " or --overwrite to start anew"
+                f"none of the checkpoints {steps} in {self.folder} can be read ({reason}); nothing"
+                " was deleted: see to it that they can be, or move the folder or choose another"
+                " --workdir to start anew"
             )
         return None
 
+    def _read(self, step: int, arguments: Any) -> tuple[Any, str]:
+        """The checkpoint, or why this host cannot read it."""
+        try:
+            return self._manager.restore(step, args=arguments), ""
+        except Exception as error:  # Many types, by what is damaged; each means: not to be had.
+            lines = str(error).splitlines()
+            return None, ": ".join([type(error).__name__, *(line[:300] for line in lines[:1])])
+
+    def _set_aside(self, step: int) -> None:
+        """Makes room for a step whose checkpoint cannot be read."""
+        self._writer.wait_until_finished()
+        if jax.process_index() == 0:
+            folder = epath.Path(self._writer.directory)
+            names = (f"{step}.unreadable-{i}" for i in itertools.count())
+            target = next(folder / name for name in names if not (folder / name).exists())
+            (folder / str(step)).rename(target)
+            logging.warning("checkpoint %d could not be read and is now %s", step, target)
+        distributed.wait_for_all(f"set_aside_{step}")
+        self._unreadable.discard(step)
+        self._writer.reload()
+
     def newest(self) -> int | None:
-        """Step of the newest checkpoint."""
-        return self._manager.latest_step()
+        """Step of the newest checkpoint that is not known to be unreadable."""
+        return max(set(self._writer.all_steps()) - self._unreadable, default=None)
 
     def wait(self) -> None:
         """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        self._writer.wait_until_finished()
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        self._writer.wait_until_finished()
+        self._writer.close()
+        if self._manager is not self._writer:
+            self._manager.close()

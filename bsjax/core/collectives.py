@@ -4,6 +4,7 @@ An axis of one device needs no exchange; left to XLA, it still costs a copy on C
 named the functions work outside of `jax.shard_map` too.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -21,6 +22,11 @@ def max_over(tree: Any, axes: Axes) -> Any:
     """`jax.lax.pmax` over the axes that have several devices."""
     axes = _divided(axes)
     return jax.lax.pmax(tree, axes) if axes else tree
+
+
+def n_devices(axes: Axes) -> int:
+    """Devices over which the axes together divide an array."""
+    return math.prod(jax.lax.axis_size(axis) for axis in axes)
 
 
 def _divided(axes: Axes) -> Axes:

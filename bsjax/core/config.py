@@ -6,6 +6,7 @@ from typing import Any
 import ml_collections
 
 from bsjax.core.errors import UserError
+from bsjax.core.ranges import check_seed_of_weights, check_values
 
 SCENES_VARIANT = "vitxs8_reg"
 ENCODER_VARIANTS = (
@@ -103,6 +104,8 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
     Raises:
       UserError: the first rule broken, with the flag to change.
     """
+    check_values(flatten(config))
+    check_seed_of_weights("encoder.weights", config.encoder.weights)
     _require_choice(config, "real.source", SOURCES)
     _require_choice(config, "encoder.variant", ENCODER_VARIANTS)
     _require_choice(config, "encoder.dtype", DTYPES)
@@ -130,23 +133,11 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
             continue
         if needs_images and not _get(config, key):
             raise UserError(f"{key} is empty; set --config.{key}")
-    for key in ("encoder.resize", "encoder.crop"):
-        _require(config, key, _get(config, key) > 0, "a positive number of pixels")
     crop, resize = config.encoder.crop, config.encoder.resize
     patch = patch_size(config.encoder.variant)
     _require(config, "encoder.crop", crop % patch == 0, f"a multiple of {patch}")
     _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
-    for arm in ("real", "generated"):
-        _require(config, f"{arm}.max_bad", 0 <= config[arm].max_bad <= 1, "a share from 0 to 1")
-    for key in ("measure.images_per_shard", "measure.top_images"):
-        _require(config, key, _get(config, key) >= 1, "at least 1")
-    batch = config.encoder.batch_per_device
-    _require(config, "encoder.batch_per_device", batch == -1 or batch >= 1, "1 or more, or -1")
-    _require(config, "sae.threshold", (config.sae.threshold or 0) >= 0, "0 or more")
     compare = config.compare
-    _require(config, "compare.temperature", compare.temperature > 0, "more than 0")
-    _require(config, "compare.fdr", 0 < compare.fdr <= 1, "a share between 0 and 1")
-    _require(config, "compare.bootstrap", compare.bootstrap >= 0, "0 (off) or more")
     _require(
         config,
         "compare.suppressed",
@@ -154,11 +145,7 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
         f"between 0 and compare.exaggerated={compare.exaggerated}, at most 1",
     )
     train = config.train
-    positive = "n_concepts n_candidates tokens_per_step accumulate look_every checkpoint_every"
-    for key in positive.split():
-        _require(config, f"train.{key}", train[key] >= 1, "at least 1")
     _require(config, "train.steps", train.steps >= 1 or train.epochs > 0, "1 or more, or epochs")
-    _require(config, "train.full_precision_share", 0 <= train.full_precision_share <= 1, "0 to 1")
     _require(
         config,
         "train.tokens_per_step",
@@ -188,12 +175,7 @@ def _validate_generator(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"generator.{key} is empty; set --config.generator.{key}")
     is_name = generator.set not in ("real", ".", "..") and "/" not in generator.set
     _require(config, "generator.set", is_name, "a folder's name other than real")
-    for key in ("steps", "prior_steps", "height", "width", "images_per_shard", "samples"):
-        _require(config, f"generator.{key}", generator[key] >= 1, "at least 1")
-    for key in ("guidance", "prior_guidance"):
-        _require(config, f"generator.{key}", generator[key] >= 1, "1 (none) or more")
-    batch = generator.batch_per_device
-    _require(config, "generator.batch_per_device", batch == -1 or batch >= 1, "1 or more, or -1")
+    check_seed_of_weights("generator.weights", generator.weights)
 
 
 def _get(config: ml_collections.ConfigDict, key: str) -> Any:

@@ -1,15 +1,30 @@
 """Several hosts as one: how they find each other, who writes, and when all have to stop."""
 
+import itertools
+import json
 import os
-import signal
-import types
+import threading
+from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 
-from bsjax.core.errors import UserError
+from bsjax.core import ending
+from bsjax.core.ending import StopSignal, n_hosts
+from bsjax.core.errors import MISTAKE, UserError
+
+__all__ = [
+    "StopSignal",
+    "agree",
+    "from_all",
+    "initialize",
+    "is_lost_host",
+    "is_writer",
+    "n_hosts",
+    "to_host",
+    "wait_for_all",
+]
 
 # Cloud TPU, Slurm and the like: jax finds the other hosts by itself.
 AUTOMATIC = "BSJAX_DISTRIBUTED"
@@ -17,45 +32,75 @@ AUTOMATIC = "BSJAX_DISTRIBUTED"
 EXPLICIT = ("BSJAX_COORDINATOR", "BSJAX_NUM_PROCESSES", "BSJAX_PROCESS_ID")
 # A host that says nothing for so long is dead, and the others stop.
 HEARTBEAT_SECONDS = 30
+# So long a host waits for the others to start.
+JOIN_SECONDS = 300
+# A host may read a checkpoint for long while the others wait; one that dies is found otherwise.
+PATIENCE_MILLISECONDS = 3_600_000
+_times_said = itertools.count()
 
 
 def initialize() -> None:
     """Joins the other hosts if the environment names any; before anything else asks jax.
 
     Raises:
-      UserError: the environment names some, but not all of what it takes.
+      UserError: the environment names some, but not all of what it takes, or a platform that this
+        machine has not.
     """
     given = {name: os.environ[name] for name in EXPLICIT if os.environ.get(name)}
-    if not given and os.environ.get(AUTOMATIC, "0") == "0":
-        return
+    if given or os.environ.get(AUTOMATIC, "0") != "0":
+        _join(given)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        platforms = jax.config.jax_platforms or ""
+        reason = (str(error).splitlines() or [f"jax finds no device of {platforms}"])[0]
+        raise UserError(
+            f"JAX_PLATFORMS={platforms}: expected a platform of this machine, got none ({reason});"
+            " unset JAX_PLATFORMS, set JAX_PLATFORMS=cpu, or install jax for that platform (pip"
+            ' install "bsjax[cuda12]" or "bsjax[tpu]")'
+        ) from error
+
+
+def _join(given: dict[str, str]) -> None:
     if given and len(given) < len(EXPLICIT):
         missing = ", ".join(name for name in EXPLICIT if name not in given)
         raise UserError(f"{', '.join(given)} are set, {missing} not; set all of them or none")
     arguments = {}
     if given:
         address, n_processes, process = (given[name] for name in EXPLICIT)
+        for name, number in zip(EXPLICIT[1:], (n_processes, process), strict=True):
+            if not number.isdecimal():
+                raise UserError(f"{name}={number}: expected a whole number, 0 or more; set {name}")
         arguments = {
             "coordinator_address": address,
             "num_processes": int(n_processes),
             "process_id": int(process),
         }
+    # Its handler of SIGTERM would take the place of ours, and be heard only in a training's loop.
+    jax.config.update("jax_enable_preemption_service", False)
+    told = "the hosts did not find each other ({}); start the same command on every host, or unset "
+    told += f"{AUTOMATIC} and {EXPLICIT[0]}"
+    # Where one is missing to the end, jax kills the process with a dump: this comes before.
+    reason = f"one is missing after {JOIN_SECONDS} s"
+    patience = threading.Timer(JOIN_SECONDS, ending.end_here, (MISTAKE, told.format(reason)))
+    patience.daemon = True
+    patience.start()
     try:
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_SECONDS, **arguments)
+        jax.distributed.initialize(
+            initialization_timeout=JOIN_SECONDS + 60,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            **arguments,
+        )
     except (RuntimeError, ValueError) as error:
-        raise UserError(
-            f"the hosts did not find each other ({str(error).splitlines()[0]}); start the same"
-            f" command on every host, or unset {AUTOMATIC} and {EXPLICIT[0]}"
-        ) from error
-
-
-def n_hosts() -> int:
-    """Processes that work together."""
-    return jax.process_count()
+        raise UserError(told.format(str(error).splitlines()[0])) from error
+    finally:
+        patience.cancel()
+    ending.watch()
 
 
 def is_lost_host(error: Exception) -> bool:
     """Whether this error of jax means that another host is gone, rather than a fault here."""
-    if not isinstance(error, jax.errors.JaxRuntimeError) or jax.process_count() == 1:
+    if not isinstance(error, jax.errors.JaxRuntimeError) or n_hosts() == 1:
         return False
     text = str(error).lower()
     signs = ("gloo", "connection", "unavailable", "heartbeat", "deadline", "aborted", "cancelled")
@@ -74,36 +119,22 @@ def agree(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
+def from_all(value: Any) -> list[Any]:
+    """What each host says, on every host: something that JSON can hold. All must say something."""
+    if n_hosts() == 1:
+        return [value]
+    state, place = ending.jax_distributed.global_state, f"bsjax/said/{next(_times_said)}"
+    state.client.key_value_set(f"{place}/{state.process_id}", json.dumps(value))
+    return [
+        json.loads(state.client.blocking_key_value_get(f"{place}/{host}", PATIENCE_MILLISECONDS))
+        for host in range(state.num_processes)
+    ]
+
+
 def wait_for_all(name: str) -> None:
     """Returns when every host has come here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-class StopSignal:
-    """Within it, SIGTERM does not kill: `is_set` tells every host at the same step."""
-
-    def __enter__(self) -> "StopSignal":
-        self._received = False
-        # With several hosts jax's own handler listens and agrees with the others on a step.
-        self._several = jax.process_count() > 1
-        if not self._several:
-            self._previous = signal.signal(signal.SIGTERM, self._receive)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if not self._several:
-            signal.signal(signal.SIGTERM, self._previous)
-
-    def _receive(self, number: int, frame: types.FrameType | None) -> None:
-        logging.info("SIGTERM: saving, then stopping")
-        self._received = True
-
-    def is_set(self, step: int) -> bool:
-        """Whether to stop before `step`; all hosts ask for the same steps."""
-        if self._several:
-            return multihost_utils.reached_preemption_sync_point(step)
-        return self._received
 
 
 def to_host(tree: object) -> object:

@@ -1,9 +1,23 @@
-"""The one error type that a user's mistake raises: printed as one line, never as a traceback."""
+"""The errors that end a run with one line, and the exit statuses, which scripts rely on.
+
+0 done; 1 a mistake told in one line; 2 a command line that makes no sense; 3 a gate that failed
+(benchmarks); 75 stopped early, and the same command goes on from there; 130 interrupted.
+"""
+
+DONE, MISTAKE, WRONG_USAGE, GATE_FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
 
 class UserError(ValueError):
     """Something the user can mend: says what was expected, what was got and what to change."""
 
 
-class Preempted(Exception):
-    """The machine is taken away; everything is saved and the same command goes on from there."""
+class UsageError(UserError):
+    """The command line itself makes no sense."""
+
+
+class Preempted(BaseException):
+    """The machine is taken away; everything is saved and the same command goes on from there.
+
+    Like KeyboardInterrupt no `Exception`: it may come anywhere, and code that survives what is
+    wrong with an image or a file must not take it for that.
+    """

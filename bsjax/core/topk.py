@@ -10,14 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Int, UInt
 
-from bsjax.core.collectives import Axes, sum_over
+from bsjax.core.collectives import Axes, n_devices, sum_over
 
 # Entries that share one maximum.
 GROUP_SIZE = 16
 # Rows that are searched together; with thousands of entries each a few tens of MB.
 ROWS_PER_BLOCK = 2048
+# Numbers that are too many to be counted in uint32.
+ONE_WORD = 2**32
 SMALLEST_NORMAL = np.float32(2.0**-126).view(np.uint32)
 # Bits of the answer that one pass over the data finds: on accelerators reading is dear, on CPUs
 # counting is.
@@ -54,12 +56,48 @@ def nth_largest(
     Denormal numbers count as zero, as the hardware's comparisons take them.
     """
     arrays = [values] if isinstance(values, jax.Array) else values
+    is_reached = _compare_count(arrays, n, axes)
+    return _search(lambda trial: is_reached(trial).astype(jnp.int32), jnp.zeros((), jnp.uint32), 1)
 
-    def count(trial):
-        counts = [jnp.sum(array >= trial, dtype=jnp.int32) for array in arrays]
-        return sum_over(sum(counts[1:], counts[0]), axes)
 
-    return _search(count, jnp.zeros((), jnp.uint32), n)
+def _compare_count(
+    arrays: Sequence[Float[Array, "..."]], n: int, axes: Axes
+) -> Callable[[Float[Array, ""]], Bool[Array, ""]]:
+    """Trial -> whether at least `n` of all numbers reach it, however many there are.
+
+    131,072 tokens x 32,000 concepts are 4.2e9 numbers: more than int32 counts, and with some more
+    tokens more than uint32 does. Then a count is two words.
+    """
+    n_numbers = sum(array.size for array in arrays) * n_devices(axes)
+    if n > n_numbers:
+        return lambda trial: jnp.zeros((), bool)
+    if n_numbers < ONE_WORD:
+
+        def is_reached(trial):
+            counts = [jnp.sum(array >= trial, dtype=jnp.uint32) for array in arrays]
+            return sum_over(sum(counts[1:], counts[0]), axes) >= jnp.uint32(n)
+
+        return is_reached
+
+    parts = [part for array in arrays for part in _parts_of(array)]
+
+    def is_reached(trial):
+        counts = [jnp.sum(part >= trial, dtype=jnp.uint32) for part in parts]
+        # Sums of halves: no carry is lost with fewer than 2^16 parts and devices together.
+        halves = jnp.stack([jnp.stack([count >> 16, count & 0xFFFF]) for count in counts])
+        high, low = sum_over(jnp.sum(halves, axis=0, dtype=jnp.uint32), axes)
+        high, low = high + (low >> 16), low & 0xFFFF
+        return (high > n >> 16) | ((high == n >> 16) & (low >= n & 0xFFFF))
+
+    return is_reached
+
+
+def _parts_of(array: Float[Array, "..."]) -> list[Float[Array, "..."]]:
+    """Stretches of the first dimension of which each has fewer numbers than one word counts."""
+    if array.size < ONE_WORD:
+        return [array]
+    length = max((ONE_WORD - 1) * array.shape[0] // array.size, 1)
+    return [array[start : start + length] for start in range(0, array.shape[0], length)]
 
 
 def nth_largest_of_rows(rows: Float[Array, "N K"], n: int, axes: Axes = ()) -> Float[Array, "N"]:
@@ -98,7 +136,12 @@ def places_of_largest(
 
     Of numbers equal to the smallest those that come first are taken, as a stable sort does. Where
     fewer reach it, the place behind the last fills the rest.
+
+    Raises:
+      ValueError: more numbers than places in int32.
     """
+    if values.size >= 2**31:
+        raise ValueError(f"expected fewer than 2**31 numbers, got {values.size}")
     above, equal = values > smallest, values == smallest
     n_equal = n - jnp.sum(above, dtype=jnp.int32)
     kept = above | (equal & (jnp.cumsum(equal, dtype=jnp.int32) <= n_equal))

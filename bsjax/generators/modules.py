@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from bsjax.core.errors import UserError
+from bsjax.core.rng import seed_key
 from bsjax.generators.protocol import flag_of
 from bsjax.generators.tokenizers import Tokenizer
 from bsjax.models.from_json import pick
@@ -40,7 +41,7 @@ def shapes_of(
     """
     repository, folder = place
     try:
-        params = jax.eval_shape(init, jax.random.key(0), *inputs)["params"]
+        params = jax.eval_shape(init, seed_key(0), *inputs)["params"]
     except (
         ValueError,
         TypeError,

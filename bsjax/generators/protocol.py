@@ -91,7 +91,7 @@ def as_samples(images: Float[Array, "B H W 3"]) -> Samples:
 
 def normal_rows(keys: Key[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:
     """Noise that depends on each row's key alone."""
-    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 
 
 def guided(

@@ -97,7 +97,7 @@ class DinoV2(nn.Module):
         patches = _to_patches(images, cfg.patch_size)  # [B, P, size * size * 3]
         x = nn.Dense(cfg.width, dtype=self.compute_dtype, name="patch_embed")(patches)  # [B, P, D]
 
-        normal = nn.initializers.normal(0.02)
+        normal = nn.initializers.normal(0.02, jnp.float32)
         cls_token = self.param("cls_token", normal, (1, 1, cfg.width))
         n_positions = 1 + cfg.pretrain_grid**2
         position = self.param("pos_embed", normal, (1, n_positions, cfg.width))

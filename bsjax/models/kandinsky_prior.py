@@ -104,7 +104,7 @@ class PriorTransformer(nn.Module):
             return nn.Dense(width, dtype=self.dtype, name=name)
 
         def table(name, *shape):
-            return self.param(name, nn.initializers.normal(0.02), (1, *shape))
+            return self.param(name, nn.initializers.normal(0.02, jnp.float32), (1, *shape))
 
         table("clip_mean", config.embedding_dim), table("clip_std", config.embedding_dim)
         time = TimestepEmbedding(width, self.dtype, name="time_embedding")(

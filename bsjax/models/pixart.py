@@ -128,7 +128,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, modulation, context, mask):
         config, width = self.config, self.config.width
-        table = self.param("scale_shift_table", nn.initializers.normal(width**-0.5), (6, width))
+        table = self.param(
+            "scale_shift_table", nn.initializers.normal(width**-0.5, jnp.float32), (6, width)
+        )
         modulation = table[None] + modulation.reshape(x.shape[0], 6, width)  # [B, 6, D]
         shift1, scale1, gate1, shift2, scale2, gate2 = jnp.split(modulation, 6, axis=1)
 
@@ -192,7 +194,9 @@ class PixArtTransformer(nn.Module):
             block = Block(config, self.dtype, name=f"transformer_blocks_{i}")
             x = block(x, modulation, context, mask)
         table = self.param(
-            "scale_shift_table", nn.initializers.normal(config.width**-0.5), (2, config.width)
+            "scale_shift_table",
+            nn.initializers.normal(config.width**-0.5, jnp.float32),
+            (2, config.width),
         )
         shift, scale = jnp.split(table[None] + embedded[:, None], 2, axis=1)
         x = _plain_norm(config.norm_eps, self.dtype)(x) * (1 + scale) + shift

@@ -83,7 +83,12 @@ def select_active(
 
     Of codes equal to the smallest any may stay; each device has room for `n_active`. Fast on CPUs,
     where gathering is cheap and passes over all codes are dear.
+
+    Raises:
+      ValueError: more codes than places in int32; `batch_threshold` takes any number.
     """
+    if codes.size >= 2**31:
+        raise ValueError(f"expected fewer than 2**31 codes, got {codes.size}")
     n_tokens, n_concepts = codes.shape
     per_token = min(max(PER_TOKEN, 4 * n_active // n_tokens), n_concepts)
     values, concepts = largest_of_rows(codes, per_token)  # [N, m]

@@ -104,8 +104,8 @@ def _seed(key, tokens, weights, n_candidates, mesh) -> Float[Array, "M D"]:
         return after[:, best], seeds[best][None]
 
     key_first, key_rest = jax.random.split(key)
-    n_tokens = jnp.sum(weights).astype(jnp.int32)
-    first = tokens[jax.random.randint(key_first, (), 0, n_tokens)][None]
+    n_tokens = jnp.sum(weights > 0, dtype=jnp.int32)  # float32 counts to 2^24 alone
+    first = tokens[jax.random.randint(key_first, (), 0, n_tokens, jnp.int32)][None]
     _, rest = jax.lax.scan(step, to_seeds(first)[:, 0], jax.random.split(key_rest, n_rounds))
     seeds = jnp.concatenate([first, rest.reshape(-1, tokens.shape[1])])[:n_candidates]
     return jax.lax.with_sharding_constraint(seeds, replicated(mesh))
@@ -121,7 +121,7 @@ def _lloyd(key, tokens, weights, centroids, mesh) -> tuple[Float[Array, "M D"], 
 
     def local(tokens, weights, centroids):
         place, distance = assign(tokens, centroids)
-        counts = jnp.zeros(n_candidates).at[place].add(weights)
+        counts = jnp.zeros(n_candidates, jnp.int32).at[place].add((weights > 0).astype(jnp.int32))
         sums = jnp.zeros_like(centroids).at[place].add(tokens * weights[:, None])
         return *jax.lax.psum((counts, sums), EVERYWHERE), distance
 
@@ -134,7 +134,7 @@ def _lloyd(key, tokens, weights, centroids, mesh) -> tuple[Float[Array, "M D"], 
         check_vma=False,
     )(tokens, weights, centroids)
     distance = distance * weights
-    means = sums / jnp.maximum(counts, 1.0)[:, None]
+    means = sums / jnp.maximum(counts, 1).astype(jnp.float32)[:, None]
     chances = jnp.where(jnp.sum(distance) > 0, distance, weights)
     moved = jnp.where((counts > 0)[:, None], means, _draw(key, tokens, chances, n_candidates))
     return moved, jnp.sum(distance)
@@ -143,5 +143,5 @@ def _lloyd(key, tokens, weights, centroids, mesh) -> tuple[Float[Array, "M D"], 
 def _draw(key, tokens, chances, n_drawn) -> Float[Array, "M D"]:
     """Different tokens, drawn in proportion to their chances."""
     # The largest of log chances + Gumbel noise are a draw without replacement.
-    scores = jnp.log(chances) + jax.random.gumbel(key, chances.shape)
+    scores = jnp.log(chances) + jax.random.gumbel(key, chances.shape, jnp.float32, "low")
     return tokens[jax.lax.top_k(scores, n_drawn)[1]]

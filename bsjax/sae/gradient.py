@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from bsjax.core.collectives import sum_over
 from bsjax.core.mesh import DATA, MODEL
@@ -86,7 +86,7 @@ class BatchGradient(NamedTuple):
 
     encoder: dict[str, Any]
     D: Float[Array, "K D"]
-    fires: Float[Array, "K"]  # tokens on which a concept is active
+    fires: Int[Array, "K"]  # tokens on which a concept is active
     totals: Totals
 
 
@@ -111,7 +111,7 @@ def batch_gradient(
     dtype = objective.compute_dtype
     n_model = n_concepts // D.shape[0]
     n_tokens = x.shape[0] * n_data
-    size = n_tokens * x.shape[1]  # the loss is a mean over so many numbers
+    size = float(n_tokens * x.shape[1])  # the loss is a mean over so many numbers
     kernel, bias = encoder["kernel"], encoder["bias"]
     # LayerNorm's mean over concepts is linear in the token, and known before the product is made:
     # so h is centred as it is written, and no pass over [N, K] is spent on it.
@@ -163,13 +163,14 @@ def batch_gradient(
         encoder, x, h, mean, inverse, layout, dz, n_concepts=n_concepts, dtype=dtype
     )
     positive = layout.values > 0
-    fires = layout.sum_by_concept(positive.astype(jnp.float32))
+    # Whole numbers: a sum of ones in float32 stays at 2^24.
+    fires = layout.sum_by_concept(positive.astype(jnp.int32))
     totals = Totals(
         loss=loss,
         squared_error=squared_error,
         x=jnp.sum(x),
         x_squared=jnp.sum(jnp.square(x)),
-        n_positive=sum_over(jnp.sum(fires), (MODEL,)),
+        n_positive=sum_over(jnp.sum(fires, dtype=jnp.float32), (MODEL,)),
         threshold=threshold / n_data,
     )
     return BatchGradient(d_encoder | d_log_threshold, d_D, fires, totals)

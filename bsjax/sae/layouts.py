@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-Entries = Float[Array, "..."]
+Entries = Float[Array, "..."] | Int[Array, "..."]
 
 
 def matmul(a: Float[Array, "n m"], b: Float[Array, "m k"], dtype: str) -> Float[Array, "n k"]:
@@ -54,7 +54,7 @@ class Masked(NamedTuple):
         """Sums the entries of each token."""
         return jnp.sum(entries, axis=1)
 
-    def sum_by_concept(self, entries: Entries) -> Float[Array, "K"]:
+    def sum_by_concept(self, entries: Entries) -> Float[Array, "K"] | Int[Array, "K"]:
         """Sums the entries of each concept."""
         return jnp.sum(entries, axis=0)
 
@@ -92,7 +92,7 @@ class Compact(NamedTuple):
     def sum_by_token(self, entries: Entries) -> Float[Array, "N"]:
         return jnp.zeros(self.n_tokens, entries.dtype).at[self.tokens].add(entries)
 
-    def sum_by_concept(self, entries: Entries) -> Float[Array, "K"]:
+    def sum_by_concept(self, entries: Entries) -> Float[Array, "K"] | Int[Array, "K"]:
         return jnp.zeros(self.n_concepts, entries.dtype).at[self.concepts].add(entries)
 
     def times_atoms(self, entries: Entries, D: Float[Array, "K D"]) -> Float[Array, "N D"]:

@@ -198,7 +198,8 @@ def loss_and_gradient(
                 "multiplier": sum_over(jnp.sum(dD * D), (MODEL,)),
             },
         }
-        n_tokens = tokens.shape[0] * tokens.shape[1] * n_data
+        # As floats: a Python integer beyond int32 is none that an array takes.
+        n_tokens = float(tokens.shape[0] * tokens.shape[1] * n_data)
         n_numbers = n_tokens * tokens.shape[2]
         spread = totals.x_squared / n_numbers - jnp.square(totals.x / n_numbers)
         metrics = StepMetrics(

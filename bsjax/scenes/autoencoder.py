@@ -16,6 +16,7 @@ from diffusers import FlaxAutoencoderKL
 from jaxtyping import Array, Bool, Float
 from scipy import ndimage
 
+from bsjax.core.rng import seed_key
 from bsjax.data import scenes
 from bsjax.generators.latents import make_vae
 from bsjax.scenes.fit import stack
@@ -49,7 +50,7 @@ def module() -> FlaxAutoencoderKL:
 def init(seed: int) -> Any:
     """Parameters to begin with."""
     images = jnp.zeros((1, 3, scenes.SIZE, scenes.SIZE))
-    return jax.jit(module().init)(jax.random.key(seed), images)["params"]
+    return jax.jit(module().init)(seed_key(seed), images)["params"]
 
 
 def make_batch(step: int, stream: int = STREAM) -> dict[str, np.ndarray]:
@@ -115,7 +116,7 @@ def whiten(params: Any, images: Array) -> Any:
 def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
     """Absolute and squared error of the pixels, and a little of the latents' divergence."""
     mean, log_variance = encode(params, batch["image"])
-    latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    latents = mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape, jnp.float32)
     error, metrics = _pixel_error(params, latents, batch)
     divergence = 0.5 * jnp.mean(mean**2 + jnp.exp(log_variance) - 1 - log_variance)
     return error + KL_WEIGHT * divergence, metrics | {"divergence": divergence}

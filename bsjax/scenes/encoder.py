@@ -21,6 +21,7 @@ import optax
 from jaxtyping import Array, Float, UInt8
 from scipy import ndimage
 
+from bsjax.core.rng import seed_key
 from bsjax.data import scenes
 from bsjax.models.dinov2 import VARIANTS, DinoV2, normalise_images, token_grid
 from bsjax.scenes.fit import stack
@@ -56,7 +57,7 @@ class Taught(nn.Module):
 def init(seed: int) -> Any:
     """Parameters to begin with."""
     images = jnp.zeros((1, scenes.SIZE, scenes.SIZE, 3))
-    return jax.jit(Taught().init)(jax.random.key(seed), images)["params"]
+    return jax.jit(Taught().init)(seed_key(seed), images)["params"]
 
 
 def centre(params: Any, n_images: int = 512) -> Any:

@@ -16,8 +16,11 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from bsjax.core.checkpoint import Checkpoints
+from bsjax.core.errors import UserError
 from bsjax.core.logs import progress
+from bsjax.core.rng import seed_key
 from bsjax.data import scenes
+from bsjax.sae import health
 
 CURVES = "curves.jsonl"
 DECAY = 0.999  # of the average; it starts lower
@@ -79,7 +82,7 @@ def fit(
 
     @jax.jit
     def advance(state: FitState, batch: Any) -> tuple[FitState, dict[str, Array]]:
-        key = jax.random.fold_in(jax.random.key(0), state.step)
+        key = jax.random.fold_in(seed_key(0), state.step)
         grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -113,6 +116,11 @@ def fit(
                 curves.flush()
             if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
                 seconds = time.perf_counter() - started
+                if not np.all(jax.jit(health.are_finite)(state)):
+                    raise UserError(
+                        f"the training has values that are not finite at step {step + 1}, which is"
+                        f" not saved; the last checkpoint is that of step {checkpoints.newest()}"
+                    )
                 checkpoints.save(step + 1, state, {"seconds": seconds})
         ahead.cancel()
     return jax.tree.map(np.asarray, state.average), seconds

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from bsjax.core.artifacts import atomic_path
 from bsjax.core.logs import progress
+from bsjax.core.rng import seed_key
 from bsjax.data import scenes
 from bsjax.generators.protocol import Settings
 from bsjax.generators.released import CLIP_L_TEXT, SD_SCHEDULE, SD_UNET
@@ -133,10 +134,10 @@ def init(generator: StableDiffusion, seed: int) -> dict[str, Any]:
     """Parameters of text encoder and UNet to begin with."""
     ids = jnp.zeros((1, LENGTH), jnp.int32)
     latents = jnp.zeros((1, *generator.latent_shape))
-    text = jax.jit(generator.text_encoder.init)(jax.random.key(seed), ids, ids, ids)["params"]
+    text = jax.jit(generator.text_encoder.init)(seed_key(seed), ids, ids, ids)["params"]
     context = jnp.zeros((1, LENGTH, WIDTH))
     unet = jax.jit(generator.unet.init)(
-        jax.random.key(seed + 1), latents, jnp.zeros(1), context
+        seed_key(seed + 1), latents, jnp.zeros(1), context
     )["params"]  # fmt: skip
     return {"text_encoder": text, "unet": unet}
 
@@ -216,11 +217,13 @@ def make_loss(generator: StableDiffusion) -> Any:
 
     def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
         clean = batch["latents"]
+        rows = clean.shape[:1]
         time_key, deciding_key, coin_key, noise_key = jax.random.split(key, 4)
-        any_t = jax.random.randint(time_key, clean.shape[:1], 0, len(alphas))
-        deciding = jax.random.randint(deciding_key, clean.shape[:1], *DECIDING)
-        t = jnp.where(jax.random.bernoulli(coin_key, shape=clean.shape[:1]), any_t, deciding)
-        noise = jax.random.normal(noise_key, clean.shape)
+        any_t = jax.random.randint(time_key, rows, 0, len(alphas), jnp.int32)
+        deciding = jax.random.randint(deciding_key, rows, *DECIDING, jnp.int32)
+        coin = jax.random.bernoulli(coin_key, jnp.float32(0.5), rows)
+        t = jnp.where(coin, any_t, deciding)
+        noise = jax.random.normal(noise_key, clean.shape, jnp.float32)
         signal = jnp.sqrt(alphas[t])[:, None, None, None]
         sigma = jnp.sqrt(1 - alphas[t])[:, None, None, None]
         context = generator.encode_ids(params, batch["ids"])

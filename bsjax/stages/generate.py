@@ -9,6 +9,7 @@ import functools
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -117,12 +118,13 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
     with (
         progress("generate", n_mine, n_mine - n_missing) as bar,
         ThreadPoolExecutor(PNG_THREADS) as pool,
-        distributed.StopSignal() as stop,
+        # Several hosts draw each at its own pace: none waits for another to stop.
+        distributed.StopSignal() if distributed.n_hosts() == 1 else nullcontext() as stop,
     ):
         for i, (shard, outcomes) in enumerate(_in_batches(drawing, missing, pool)):
             shards.add(shard, outcomes)
             bar.update(len(outcomes))
-            if distributed.n_hosts() == 1 and stop.is_set(i):
+            if stop is not None and stop.is_set(i):
                 raise Preempted("stopped; all images drawn so far are kept")
     return tokens.n_truncated
 

@@ -25,6 +25,7 @@ from bsjax.core.chips import Chip, devices_of, roofline, share_of_chip
 from bsjax.core.compiled import cost_of
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
+from bsjax.core.rng import seed_key
 from bsjax.generators.loading import abstract_params as abstract_generator
 from bsjax.generators.protocol import Generator
 from bsjax.models.dinov2 import VARIANTS, DinoV2, token_grid
@@ -193,7 +194,7 @@ def _lower_generate(generator: Generator, mesh: Mesh, n_images: int) -> Any:
     params = place_shapes(params, jax.tree.map(lambda _: everywhere, params))
     batch = generator.abstract_prompts(n_images)
     batch = place_shapes(batch, jax.tree.map(lambda _: divided, batch))
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    key = jax.eval_shape(lambda: seed_key(0))
     key = jax.ShapeDtypeStruct(key.shape, key.dtype, sharding=everywhere)
     indices = jax.ShapeDtypeStruct((n_images,), jnp.int32, sharding=divided)
     return jit_sample(generator, mesh).lower(params, key, batch, indices)

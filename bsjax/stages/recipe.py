@@ -74,6 +74,8 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
             mesh.size == 1
             and mesh.devices.flat[0].platform == "cpu"
             and (train.loss, train.activation) == ("mse", "batch_topk")
+            # The compact layout names codes by their place.
+            and train.tokens_per_step // train.accumulate * train.n_concepts < 2**31
         ),
     )
     low = full

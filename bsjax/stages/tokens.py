@@ -125,7 +125,8 @@ def _collect(config, records, encoder) -> np.ndarray:
     @jax.jit
     def encode_some(params, images, rows):
         def draw(row):
-            return jax.random.permutation(item_key(key, row), n_tokens)[:per_image]
+            order = jnp.arange(n_tokens, dtype=jnp.int32)
+            return jax.random.permutation(item_key(key, row), order)[:per_image]
 
         return jnp.take_along_axis(encode(params, images), jax.vmap(draw)(rows)[:, :, None], axis=1)
 
@@ -268,7 +269,7 @@ def _supply_of_images(config, records, encoder: LoadedEncoder, mesh: Mesh) -> Su
         tokens = encode(params, images).reshape(-1, width)
         # Those of good images first, in random order; should they not suffice, they come again.
         usable = jnp.repeat(mask, per_image)
-        draws = jax.random.uniform(item_key(key, step), usable.shape)
+        draws = jax.random.uniform(item_key(key, step), usable.shape, jnp.float32)
         order = jnp.argsort(jnp.where(usable, draws, 2.0))
         rows = jnp.arange(n_tokens) % jnp.maximum(jnp.sum(usable), 1)
         return tokens[order[rows]].reshape(train.accumulate, -1, width)

@@ -8,6 +8,7 @@ the same command goes on from the newest checkpoint, with the same tokens in the
 import functools
 import json
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +35,7 @@ from bsjax.core.logs import progress
 from bsjax.core.mesh import divide, make_mesh, place_shapes, replicated
 from bsjax.core.rng import stage_key
 from bsjax.report.curves import plot_curves, plot_quality
-from bsjax.sae import quality
+from bsjax.sae import health, quality
 from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.dictionary import decode, dictionary, project
 from bsjax.sae.encoder import pre_codes, threshold_codes
@@ -46,6 +47,7 @@ from bsjax.stages.tokens import Supply, open_supply
 
 # Steps without firing after which a concept counts as dead.
 DEAD_AFTER = 1000
+MOST_SHOWN = 8  # names of arrays in a line
 CHECKPOINTS, CANDIDATES_FILE, QUALITY = "checkpoints", "candidates.npz", "quality.json"
 
 
@@ -76,13 +78,17 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     C = _candidates(config, folder, supply, mesh)
     checkpoints = Checkpoints(folder / CHECKPOINTS, config.train.keep_checkpoints)
     curves = Curves(folder, is_writer=distributed.is_writer())
+    is_whole = False
     try:
         # As JSON has it, to be compared with what a checkpoint tells.
         made_from = json.loads(json.dumps({"settings": settings, "parents": parents}))
         state = _train(config, recipe, supply, C, mesh, checkpoints, curves, made_from)
+        is_whole = True
     finally:
         curves.close()
-        checkpoints.close()
+        # Closing waits for a save that all hosts take part in: one that fails must not.
+        if is_whole or distributed.n_hosts() == 1:
+            checkpoints.close()
     _finish(config, folder, recipe, state, C, supply, encoder, settings, parents)
 
 
@@ -167,7 +173,9 @@ def _train(config, recipe: Recipe, supply, C, mesh, checkpoints, curves, made_fr
     dead_share = jax.jit(
         lambda state: jnp.mean(state.last_active < jnp.maximum(state.step - DEAD_AFTER, 0))
     )
-    looked, looked_at, last_good = first, time.perf_counter(), first
+    check = _make_check(state, mesh, checkpoints)
+    check(state, None, first, first)
+    metrics, looked, looked_at = None, first, time.perf_counter()
     with (
         progress("train_sae", recipe.n_steps, first, unit="step") as bar,
         distributed.StopSignal() as stop,
@@ -175,6 +183,7 @@ def _train(config, recipe: Recipe, supply, C, mesh, checkpoints, curves, made_fr
         tokens_of_steps = supply.steps(first, recipe.n_steps)
         for step in range(first, recipe.n_steps):
             if stop.is_set(step):
+                check(state, metrics, looked, step)
                 checkpoints.save(step, state, made_from | {"next_step": step})
                 checkpoints.wait()
                 raise Preempted(f"stopped before step {step}, which is saved")
@@ -184,14 +193,7 @@ def _train(config, recipe: Recipe, supply, C, mesh, checkpoints, curves, made_fr
             if done % train.look_every and done < recipe.n_steps:
                 continue
             values = {name: float(value) for name, value in metrics._asdict().items()}
-            if not np.isfinite(values["loss"]):
-                good = checkpoints.newest()
-                raise UserError(
-                    f"the loss is {values['loss']} between steps {last_good} and {done}; the last"
-                    f" good checkpoint is {'none' if good is None else f'that of step {good}'};"
-                    " lower --config.train.peak_learning_rate"
-                )
-            last_good = done
+            check(state, metrics, looked, done)
             now = time.perf_counter()
             values["tokens_per_second"] = (
                 (done - looked) * train.tokens_per_step / (now - looked_at)
@@ -204,12 +206,50 @@ def _train(config, recipe: Recipe, supply, C, mesh, checkpoints, curves, made_fr
             curves.add(done, values)
             bar.set_postfix(loss=f"{values['loss']:.4f}", r2=f"{values['r2']:.3f}")
             bar.update(done - bar.n)
-            # Saved only where the loss was just seen to be finite.
+            # Saved only what was just seen to be sound; the last look is behind the last step.
             if done // train.checkpoint_every > (done - train.look_every) // train.checkpoint_every:
                 checkpoints.save(done, state, made_from | {"next_step": done})
         tokens_of_steps.close()
         checkpoints.save(recipe.n_steps, state, made_from | {"next_step": recipe.n_steps})
     return state
+
+
+def _make_check(state: SAEState, mesh: Mesh, checkpoints: Checkpoints) -> Callable[..., None]:
+    """A function that refuses a state that is not to be saved, nor trained on.
+
+    It takes the state, the metrics of the step before it (None: there was none), the last step that
+    was found good and that of the state. All hosts come to the same answer.
+    """
+    names = health.float_names(state)
+    are_finite = jax.jit(health.are_finite, out_shardings=replicated(mesh))
+
+    def check(state, metrics, last_good, step):
+        flags = np.asarray(are_finite(state))
+        wrong = [name for name, is_finite in zip(names, flags, strict=True) if not is_finite]
+        loss, l0 = (1.0, 1.0) if metrics is None else (float(metrics.loss), float(metrics.l0))
+        if np.isfinite(loss) and not wrong and l0 > 0:
+            return
+        shown = ", ".join(wrong[:MOST_SHOWN]) + (", ..." if len(wrong) > MOST_SHOWN else "")
+        if metrics is None:
+            raise UserError(
+                f"training would start at step {step} from values that are not finite"
+                f" ({shown}); check --config.train.init_from, or set another --workdir"
+            )
+        if not np.isfinite(loss):
+            what = f"the loss is {loss}"
+        elif wrong:
+            what = "the state is not finite"
+        else:
+            what = f"no token has an active concept (l0={l0})"
+        good = checkpoints.newest()
+        raise UserError(
+            f"{what} between steps {last_good} and {step}"
+            f"{f' (not finite: {shown})' if wrong else ''}; the last good checkpoint is"
+            f" {'none' if good is None else f'that of step {good}'}, and nothing was saved over it;"
+            " lower --config.train.peak_learning_rate"
+        )
+
+    return check
 
 
 def _finish(config, folder, recipe, state, C, supply, encoder, settings, parents) -> None:
@@ -223,6 +263,11 @@ def _finish(config, folder, recipe, state, C, supply, encoder, settings, parents
             return dictionary(weights, C), params["encoder"], _constraints(weights)
 
     D, encoder_params, constraints = distributed.to_host(fuse(state.params, C))
+    if not np.isfinite(D).all():
+        raise UserError(
+            "the dictionary after the last step has values that are not finite; lower"
+            " --config.train.peak_learning_rate and train in another --workdir"
+        )
     points = distributed.to_host(C)
     threshold = float(state.threshold)
     if "log_threshold" in encoder_params:

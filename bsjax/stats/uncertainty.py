@@ -60,7 +60,7 @@ def bootstrap_weights(key: Key[Array, ""], n_resamples: int, n: int) -> Float[Ar
     """How often each of n pairs is drawn in each resample of n pairs with replacement."""
 
     def one(key):
-        drawn = jax.random.randint(key, (n,), 0, n)
+        drawn = jax.random.randint(key, (n,), 0, n, jnp.int32)
         return jnp.zeros(n, jnp.float32).at[drawn].add(1.0)
 
     keys = jax.random.split(key, n_resamples)

@@ -3,11 +3,13 @@
 import pytest
 
 from bsjax import presets
-from bsjax.core import config
+from bsjax.core import config, ranges
 from bsjax.core.errors import UserError
 from bsjax.models.dinov2 import VARIANTS
 from bsjax.sae.gradient import ACTIVATIONS, LOSSES
 from bsjax.stats import divergences
+
+NAN, INF = float("nan"), float("inf")
 
 
 def test_choices_are_those_of_the_modules():
@@ -63,9 +65,91 @@ def change(**values):
         ("measure.top_images", 0),
         ("train.n_active", 0),
         ("real.max_bad", 1.5),
+        ("encoder.weights", "random:-1"),
+        ("encoder.weights", "random:"),
+        ("encoder.weights", "random:4294967296"),
+        ("compare.suppressed", NAN),
+        ("train.steps", -1),  # and no epochs
     ],
 )
 def test_validate_names_the_flag_to_change(key, value):
     config.validate(change())
     with pytest.raises(UserError, match=rf"^{key}.*--config\.{key}"):
         config.validate(change(**{key: value}))
+
+
+def test_every_key_of_an_experiment_has_its_range_or_type():
+    flat = config.flatten(presets.experiment())
+    known = [set(ranges.RANGES), set(ranges.BOOLS), set(ranges.TEXTS)]
+    assert set.union(*known) == set(flat)
+    assert sum(map(len, known)) == len(flat)
+    for key, value in flat.items():
+        if isinstance(value, float | int) and not isinstance(value, bool):
+            assert ranges.RANGES[key].is_whole == isinstance(value, int), key
+
+
+# Key, values that are refused, values at the border that are not.
+@pytest.mark.parametrize(
+    ("key", "wrong", "right"),
+    [
+        ("seed", (-1, 2**32, 0.0, True, "0", None), (0, 2**32 - 1)),
+        ("mesh.data", (0, -2, 1.5), (-1, 1)),
+        ("mesh.model", (0, -2), (-1, 1)),
+        ("real.limit", (0, -2), (-1, 1)),
+        ("generated.max_bad", (-0.1, 1.1, NAN), (0.0, 1.0)),
+        ("real.workers", (-2, 1025), (-1, 0, 1024)),
+        ("generator.steps", (0,), (1,)),
+        ("generator.guidance", (0.9, NAN, INF), (1.0, 20.0)),
+        ("generator.prior_guidance", (0.9, NAN, INF), (1.0,)),
+        ("generator.samples", (0, 2**31), (1, 2**31 - 1)),
+        ("generator.images_per_shard", (0,), (1,)),
+        ("generator.batch_per_device", (0, -2), (-1, 1)),
+        ("generator.height", (0,), (1,)),
+        ("encoder.crop", (0, -14), (14,)),
+        ("encoder.resize", (0,), (1,)),
+        ("sae.threshold", (-0.1, NAN, INF), (None, 0.0, 1.0)),
+        ("train.n_active", (0,), (1,)),
+        ("train.candidate_iterations", (-1,), (0,)),
+        ("train.candidate_tokens", (0,), (1,)),
+        ("train.max_tokens", (0,), (1,)),
+        ("train.judge_tokens", (0,), (1,)),
+        ("train.shard_images", (0, -2), (-1, 1)),
+        ("train.accumulate", (0,), (1,)),
+        ("train.steps", (-2, 2**31), (-1, 2**31 - 1)),
+        ("train.epochs", (0.0, -2.0, NAN, INF), (-1.0, 0.5)),
+        ("train.warmup_share", (-0.1, 1.0, 2.0, NAN), (0.0, 0.99)),
+        ("train.peak_learning_rate", (0.0, -1.0, NAN, INF, 1e39), (1e-9, 1e30)),
+        ("train.final_learning_rate", (-1e-9, NAN, INF), (0.0,)),
+        ("train.full_precision_share", (-0.1, 1.1, NAN), (0.0, 1.0)),
+        ("train.weight_decay", (-0.1, NAN, INF), (0.0,)),
+        ("train.relax_radius", (-0.1, NAN, INF), (0.0,)),
+        ("train.l1_weight", (-0.1, NAN, INF), (0.0,)),
+        ("train.keep_checkpoints", (0, -1), (1,)),
+        ("train.look_every", (0,), (1,)),
+        ("train.checkpoint_every", (0,), (1,)),
+        ("plan.epoch_tokens", (-1, 0.5), (0,)),
+        ("measure.top_images", (0, 1025, 10**6), (1, 1024)),
+        ("measure.rank_concept", (-2,), (-1, 0)),
+        ("compare.temperature", (0.0, -1.0, NAN, INF), (0.1,)),
+        ("compare.fdr", (0.0, 1.1, NAN), (0.01, 1.0)),
+        ("compare.min_images", (0, -5), (1,)),
+        ("compare.bootstrap", (-1, 100_001), (0, 100_000)),
+        ("overwrite", (1, "yes"), (True,)),
+        ("real.path", (5, None), ("x",)),
+    ],
+)
+def test_borders_of_values(key, wrong, right):
+    for value in right:
+        ranges.check_values({key: value})
+    for value in wrong:
+        with pytest.raises(UserError, match=rf"^{key}=.*: expected .*--config\.{key}$"):
+            ranges.check_values({key: value})
+
+
+def test_a_range_says_what_it_allows():
+    assert str(ranges.COUNT) == "a whole number from 1 on"
+    assert str(ranges.AUTO) == "a whole number from 1 on, or -1"
+    assert str(ranges.SHARE) == "a number from 0 to 1"
+    assert str(ranges.POSITIVE) == "a number above 0"
+    assert str(ranges.RANGES["train.warmup_share"]) == "a number from 0 to below 1"
+    assert str(ranges.RANGES["seed"]) == "a whole number from 0 to 4294967295"

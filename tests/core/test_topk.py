@@ -50,6 +50,40 @@ def test_nth_largest_with_digits_of_any_width(monkeypatch, width):
         assert nth_largest(jnp.asarray(values), n) == np.sort(values)[-n]
 
 
+@pytest.mark.parametrize("copies", [127, 129, 300])  # below and above int32, above uint32
+def test_counts_over_a_batch_are_exact(copies):
+    """One pass of the search; the config of the published SAE has 2.1e9 codes a batch."""
+    ones = jnp.ones((2**12, 2**12), jnp.float32)
+    total = copies * ones.size
+    for n, expected in ((1, True), (total - 1, True), (total, True), (total + 1, False)):
+        is_reached = topk._compare_count([ones] * copies, n, ())
+        assert bool(jax.jit(is_reached)(jnp.float32(0.5))) == expected
+        assert not jax.jit(is_reached)(jnp.float32(1.5))
+
+
+@pytest.mark.parametrize("one_word", [2**16, 2**32])
+@pytest.mark.parametrize("shape", [(1, 1), *MESHES])
+def test_counts_of_two_words(monkeypatch, shape, one_word):
+    """With parts so small that 262,144 numbers are many, halves carry as those of 1e10 would."""
+    monkeypatch.setattr(topk, "ONE_WORD", one_word)
+    mesh = make_mesh(*shape, devices=jax.devices()[: shape[0] * shape[1]])
+    values = awkward(512 * 512).reshape(512, 512)
+    block, axes = jax.P("data", "model"), ("data", "model")
+    for n in (1, 2**16 - 1, 2**16, 2**17 + 5):
+        search = jax.shard_map(
+            functools.partial(nth_largest, n=n, axes=axes),
+            mesh=mesh, in_specs=block, out_specs=jax.P(), check_vma=False,
+        )  # fmt: skip
+        assert jax.jit(search)(values) == np.sort(values.ravel())[-n]
+    assert nth_largest(jnp.asarray(values), values.size + 1) == 0
+
+
+def test_places_beyond_int32_are_refused():
+    values = jax.ShapeDtypeStruct((2**31,), jnp.float32)
+    with pytest.raises(ValueError, match="expected fewer than 2\\*\\*31 numbers, got 2147483648"):
+        jax.eval_shape(lambda v: places_of_largest(v, 5, jnp.float32(0)), values)
+
+
 @pytest.mark.parametrize("shape", MESHES)
 def test_over_a_mesh_the_same(shape):
     mesh = make_mesh(*shape)

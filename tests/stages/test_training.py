@@ -131,9 +131,9 @@ def test_killed_at_a_random_step_it_ends_with_the_same_bits(whole, tmp_path):
     assert steps_of(tmp_path) == steps_of(whole) == list(range(1, N_STEPS + 1))
 
 
-def test_sigterm_saves_and_exits_with_zero(whole, tmp_path):
+def test_sigterm_saves_and_exits_with_75(whole, tmp_path):
     code, output = interrupt(tmp_path, signal.SIGTERM, 5)
-    assert code == 0, output
+    assert code == 75, output
     assert "which is saved; the same command goes on from here" in output
     stopped = max(int(each.name) for each in (tmp_path / "sae" / "checkpoints").iterdir())
     assert f"going on from step {stopped}" in train(tmp_path)
@@ -248,6 +248,23 @@ def test_a_dead_host_ends_the_others_and_a_restart_goes_on(whole, tmp_path):
     for name, expected in weights(whole).items():
         scale = np.abs(expected).max()
         np.testing.assert_allclose(weights(tmp_path)[name], expected, atol=1e-5 * scale)
+
+
+def test_sigterm_on_one_host_saves_on_all(tmp_path):
+    hosts = start_hosts(tmp_path, n_devices=1, train__steps=5000, train__look_every=5)
+    folder = tmp_path / "sae" / "checkpoints"
+    deadline = time.monotonic() + 200
+    while not (folder / "5").exists():
+        assert all(host.poll() is None for host in hosts)
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    hosts[1].send_signal(signal.SIGTERM)
+    outputs = [host.communicate(timeout=100)[1] for host in hosts]
+    assert [host.returncode for host in hosts] == [75, 75], "\n".join(outputs)
+    lines = {output.splitlines()[-1] for output in outputs}
+    assert len(lines) == 1, lines
+    newest = max(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdigit())
+    assert f"stopped before step {newest}, which is saved" in lines.pop()
 
 
 def test_eight_devices_end_where_one_does(whole, tmp_path):

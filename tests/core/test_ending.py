@@ -1,0 +1,173 @@
+"""What ends one host ends all hosts, soon, with the same line and status."""
+
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+REPO = pathlib.Path(__file__).resolve().parents[2]
+# A command whose stage is what the test says. `ready` tells the test that the host came there.
+HOST = """
+import pathlib, sys, time
+from bsjax import main, pipeline
+from bsjax.core.errors import UserError
+folder, body = pathlib.Path(sys.argv[1]), sys.argv[2]
+def stage(config, workdir):
+    import jax
+    from bsjax.core import distributed
+    host = jax.process_index()
+    def ready():
+        (folder / f"ready-{host}").touch()
+    exec(body)
+pipeline.Stage.load = lambda self: stage
+sys.argv = ["bsjax", "train_sae", "--config=configs/rasae_imagenet.py:tiny", f"--workdir={folder}"]
+main.console()
+"""
+# The others wait for this host in a collective.
+FAIL = """
+if host == {host}:
+    time.sleep(1)
+    {failure}
+distributed.wait_for_all("x")
+"""
+LOOP = """
+import os, signal
+with distributed.StopSignal() as stop:
+    for step in range(10_000):
+        if stop.is_set(step):
+            (folder / f"stopped-{host}").write_text(str(step))
+            from bsjax.core.errors import Preempted
+            raise Preempted(f"stopped before step {step}")
+        if step == 3:
+            ready()
+        time.sleep(0.02 if host else 0.01)
+        if step % 10 == 0:
+            distributed.wait_for_all(f"step {step}")
+"""
+LATE = """
+import os, signal
+with distributed.StopSignal() as stop:
+    stop.is_set(0)
+    ready()
+    time.sleep(6)
+"""
+
+
+ALONE = """
+from bsjax.core import distributed
+distributed.JOIN_SECONDS = 3
+"""
+
+
+def start(folder, body, n_hosts, only=None):
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        address = f"localhost:{server.getsockname()[1]}"
+    hosts = []
+    for host in range(n_hosts) if only is None else [only]:
+        environment = os.environ | {
+            "XLA_FLAGS": "",
+            "PYTHONPATH": str(REPO),
+            "BSJAX_COORDINATOR": address,
+            "BSJAX_NUM_PROCESSES": str(n_hosts),
+            "BSJAX_PROCESS_ID": str(host),
+        }
+        command = [sys.executable, "-c", HOST, str(folder), body]
+        pipe = subprocess.PIPE
+        hosts.append(subprocess.Popen(command, env=environment, cwd=REPO, stderr=pipe, text=True))
+    return hosts
+
+
+def finish(hosts):
+    """Exit statuses, logs, and the lines that begin with bsjax: of each host."""
+    logs = [host.communicate(timeout=120)[1] for host in hosts]
+    lines = [re.findall("^bsjax: .*", log, re.MULTILINE) for log in logs]
+    for log in logs:
+        assert "Check failure" not in log and "Fatal" not in log, log
+    return [host.returncode for host in hosts], logs, lines
+
+
+def wait_until_ready(folder, n_hosts):
+    deadline = time.monotonic() + 100
+    while len(list(folder.glob("ready-*"))) < n_hosts:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("n_hosts", "failing"), [(3, 0), (3, 1), (2, 1)])
+def test_a_mistake_that_one_host_sees_is_told_by_all(tmp_path, n_hosts, failing):
+    body = FAIL.format(host=failing, failure="raise UserError('x is 3; set x to 4')")
+    statuses, logs, lines = finish(start(tmp_path, body, n_hosts))
+    assert statuses == [1] * n_hosts, logs
+    assert lines == [["bsjax: x is 3; set x to 4"]] * n_hosts
+    assert "Traceback" not in "".join(logs)
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_a_fault_of_one_host_shows_its_traceback_there_alone(tmp_path, failing):
+    body = FAIL.format(host=failing, failure="raise TypeError('no such thing')")
+    statuses, logs, lines = finish(start(tmp_path, body, 2))
+    assert statuses == [1, 1]
+    told = f"bsjax: host {failing} failed (TypeError: no such thing); its log tells where"
+    assert lines == [[told]] * 2
+    assert ["Traceback" in log for log in logs] == [failing == 0, failing == 1]
+
+
+def test_a_host_that_is_done_hears_what_stops_the_others(tmp_path):
+    """As a generator's host whose shards are drawn, while the first writes the manifest."""
+    failure = "time.sleep(3); raise UserError('the disk is full')"
+    body = FAIL.format(host=0, failure=failure).replace('distributed.wait_for_all("x")', "pass")
+    statuses, logs, lines = finish(start(tmp_path, body, 2))
+    assert statuses == [1, 1], logs
+    assert lines == [["bsjax: the disk is full"]] * 2
+
+
+@pytest.mark.parametrize("host", [0, 1])
+def test_a_host_that_stays_alone_says_so(tmp_path, monkeypatch, host):
+    monkeypatch.setattr(sys.modules[__name__], "HOST", ALONE + HOST)
+    hosts = start(tmp_path, "pass", 2, only=host)
+    statuses, logs, lines = finish(hosts)
+    assert statuses == [1], logs
+    assert "the hosts did not find each other (one is missing after 3 s)" in lines[0][0]
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_sigterm_outside_of_a_loop_ends_all_with_75(tmp_path, told):
+    hosts = start(tmp_path, "ready(); time.sleep(60)", 2)
+    wait_until_ready(tmp_path, 2)
+    started = time.monotonic()
+    hosts[told].send_signal(signal.SIGTERM)
+    statuses, logs, lines = finish(hosts)
+    assert time.monotonic() - started < 20
+    assert statuses == [75, 75], logs
+    expected = (
+        "bsjax: stopped by SIGTERM; what is finished is kept; the same command goes on from here"
+    )
+    assert lines == [[expected]] * 2
+
+
+@pytest.mark.parametrize("told", [0, 1])
+def test_sigterm_in_a_loop_stops_all_before_the_same_step(tmp_path, told):
+    hosts = start(tmp_path, LOOP, 2)
+    wait_until_ready(tmp_path, 2)
+    hosts[told].send_signal(signal.SIGTERM)
+    statuses, logs, lines = finish(hosts)
+    assert statuses == [75, 75], logs
+    steps = {(tmp_path / f"stopped-{host}").read_text() for host in range(2)}
+    assert len(steps) == 1 and int(steps.pop()) > 3
+    assert lines[0] == lines[1] and len(lines[0]) == 1
+
+
+def test_sigterm_behind_the_last_step_still_counts(tmp_path):
+    hosts = start(tmp_path, LATE, 2)
+    wait_until_ready(tmp_path, 2)
+    hosts[1].send_signal(signal.SIGTERM)
+    statuses, logs, lines = finish(hosts)
+    assert statuses == [75, 75], logs
+    assert "stopped after the last step" in lines[0][0]
