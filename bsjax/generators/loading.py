@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import pathlib
-import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from bsjax.core.errors import UserError
 from bsjax.core.mesh import place_shapes, put
 from bsjax.generators.modules import DIFFUSION_STEMS, TRANSFORMERS_STEMS
 from bsjax.generators.protocol import MAIN, Generator, Settings, flag_of
+from bsjax.generators.random_weights import RANDOM, random_params
 from bsjax.generators.released import RELEASED
 from bsjax.generators.repository import (
     INDEX,
@@ -38,7 +38,6 @@ from bsjax.generators.repository import (
 )
 from bsjax.generators.tokenizers import HubTokenizer
 
-RANDOM = "random:"
 CACHE, CACHE_SCHEMA = "generator.json", 2
 # Imported when asked for: other stages need neither diffusers nor transformers.
 FAMILIES = {
@@ -124,7 +123,7 @@ def open_generator(
     main = weights[MAIN]
     if main.startswith(RANDOM):
         generator = build(name, variant, settings)
-        read = functools.partial(_random_params, generator, main)
+        read = functools.partial(random_params, generator, main)
         return Opened(
             generator, f"{variant} {main}", read, functools.partial(_place, read),
             functools.partial(build, name, variant),
@@ -371,34 +370,3 @@ def plan_download(
             shards = shards_of(root / folder / file) if file.endswith(".json") else [file]
             chosen += [f"{folder}/{shard}" for shard in shards]
     return chosen
-
-
-def _random_params(
-    generator: Generator, weights: str, names: Sequence[str] | None = None
-) -> dict[str, Any]:
-    """Parameters drawn from a seed, each with its fan-in's scale."""
-    try:
-        seed = int(weights.removeprefix(RANDOM))
-    except ValueError as error:
-        raise UserError(
-            f"{flag_of(MAIN)}={weights}: expected random:SEED with a whole number"
-        ) from error
-    dtype = jnp.dtype(generator.settings.dtype)
-    return {
-        key: _random_tree(generator.components[key].shapes, (seed, zlib.crc32(key.encode())), dtype)
-        for key in names or generator.components
-    }
-
-
-def _random_tree(shapes: Any, seed: tuple[int, int], dtype: Any) -> Any:
-    def draw(path, leaf):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        if name.endswith("scale"):
-            return np.ones(leaf.shape, dtype)
-        if name.endswith("bias"):
-            return np.zeros(leaf.shape, dtype)
-        fan_in = np.prod(leaf.shape[:-1]) if name.endswith("kernel") else leaf.shape[-1]
-        rng = np.random.default_rng([*seed, zlib.crc32(name.encode())])
-        return (rng.standard_normal(leaf.shape, np.float32) / np.sqrt(fan_in)).astype(dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, shapes)
