@@ -116,8 +116,9 @@ class Kandinsky:
         self.prior_config = PriorConfig.of(found["prior"])
         self.prior = PriorTransformer(self.prior_config, dtype)
         self.prior_schedule = schedules.make_schedule(
-            configs["prior_scheduler"], settings.prior_steps
-        )
+            configs["prior_scheduler"], settings.prior_steps, flag_of("prior"),
+            "generator.prior_steps",
+        )  # fmt: skip
         self.clip_text = FlaxCLIPTextModelWithProjectionModule(
             transformers.CLIPTextConfig(**found["clip_text"]), dtype
         )

@@ -10,8 +10,8 @@ from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any, NamedTuple
 
+from bsjax.convert.config_keys import Key, check_keys, shown
 from bsjax.core.errors import UserError
-from bsjax.generators.config_keys import Key, check_keys, shown
 from bsjax.generators.protocol import flag_of
 
 LAYERS = 200  # more is a typing error, and would be built for hours

@@ -7,9 +7,9 @@ from typing import Any
 
 from absl import logging
 
+from bsjax.convert.config_keys import shown
 from bsjax.convert.lfs import refuse_pointer
 from bsjax.core.errors import UserError
-from bsjax.generators.config_keys import shown
 
 INDEX = "model_index.json"  # what the pipeline is made of
 SMALL_FILES = ("*.json", "*.txt", "*.model")  # configs and vocabularies

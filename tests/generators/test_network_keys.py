@@ -12,9 +12,9 @@ import torch
 import transformers
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig
 
+from bsjax.convert.config_keys import ABSENT, ANY, check_keys
 from bsjax.core.errors import UserError
 from bsjax.generators import loading, network_keys, released
-from bsjax.generators.config_keys import ABSENT, ANY, check_keys
 from bsjax.generators.protocol import Settings
 from bsjax.generators.repository import read_object
 
