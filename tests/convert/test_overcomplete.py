@@ -267,6 +267,10 @@ CASES = {
         lambda: _doubled(make_model(0.5)),
         "dictionary.C twice",
     ),
+    "another wrapper": (
+        lambda: torch.nn.Sequential(make_model(0.5)),
+        "the whole is a Sequential, expected a DataParallel",
+    ),
     "wrapper's dim": (lambda: _set(wrapped(make_model()), dim=1), "dim is 1, expected 0"),
     "wrapper's own": (
         lambda: _set(wrapped(make_model()), gain=2.0),

@@ -37,6 +37,11 @@ def test_project_meets_the_constraints():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, again)
 
 
+def test_no_relaxation_at_all_leaves_points_of_the_hull():
+    params = {"W": normal(6, 9), "Lam": normal(6, 4).at[2].set(0.0), "multiplier": normal()}
+    np.testing.assert_array_equal(project(params, 0.0)["Lam"], np.zeros((6, 4)))
+
+
 def test_a_tied_encoder_finds_each_point_by_its_own_concept():
     points = normal(40, 16) + 3.0  # all share a direction
     encoder = tied_encoder(points, 30)
