@@ -52,6 +52,10 @@ def encoder_keys(config: DinoV2Config) -> dict[str, Key]:
     }
     if has_registers:
         keys["num_register_tokens"] = Key((int,), only=config.n_registers, default=4)
+        # The released files still have these two of the original code; transformers does the same
+        # whatever they say.
+        keys["interpolate_antialias"] = Key((bool,), only=True, default=True)
+        keys["interpolate_offset"] = Key((float,), only=0.0, default=0.0)
     return keys
 
 
