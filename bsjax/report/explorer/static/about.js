@@ -22,6 +22,6 @@ export function showCard(root) {
 /** Draws the figures into `root`. */
 export function showFigures(root) {
   root.replaceChildren(el("div", { className: "figures" }, ...site.figures.map(([file, text]) => el("figure", {},
-    el("a", { href: `figures/${encodeURIComponent(file)}.svg` }, el("img", { src: `figures/${encodeURIComponent(file)}.png`, alt: text, loading: "lazy" })),
+    el("a", { href: `figures/${encodeURIComponent(file)}.svg` }, el("img", { src: `figures/${encodeURIComponent(file)}.png`, alt: text, loading: "lazy", onerror: (event) => event.target.replaceWith(el("span", { className: "gone", textContent: `figures/${file}.png is missing` })) })),
     el("figcaption", { textContent: text })))));
 }
