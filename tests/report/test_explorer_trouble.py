@@ -202,6 +202,8 @@ def test_many_points_without_webgl(open_page, workdir, tmp_path):
     assert f"at most {MOST_SVG} of {n} points" in page.inner_text("#view")
     texts = page.evaluate("document.querySelector('.js-plotly-plot').data[0].text")
     n_told = sum(verdicts.SUPPRESSED in text for text in texts)
+    outermost = {*places.argmin(axis=0), *places.argmax(axis=0)}
+    assert {int(text.split()[0]) for text in texts} >= outermost
     assert n_told == n / 6
     part = [k for k in range(n) if 0.4 <= places[k, 0] <= 0.5 and 0.4 <= places[k, 1] <= 0.5]
     page.evaluate(

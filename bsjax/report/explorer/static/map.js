@@ -34,7 +34,7 @@ export async function showMap(root) {
     plots.push(plot);
     await drawPlot(plot);
   }
-  if (isThinned(site.n)) root.append(el("p", { className: "hint", textContent: thinnedText(site.n, "suppressed, exaggerated and filtered ones") }));
+  if (isThinned(site.n)) root.querySelector(".toolbar").append(el("p", { className: "hint", textContent: thinnedText(site.n, "suppressed, exaggerated and filtered ones") }));
   for (const { box } of plots) joinViews(box);
   await markSelected();
 }
