@@ -1,19 +1,22 @@
 """The served report: ranges, compression, nothing beside it, and mistakes in one line."""
 
+import asyncio
 import contextlib
+import errno
 import gzip
 import http.client
 import re
 import socket
 import subprocess
 import sys
+import types
 import urllib.parse
 import urllib.request
 
 import pytest
 
 from bsjax.core.errors import UserError
-from bsjax.stages.explore import explore, make_app, show
+from bsjax.stages.explore import MOST_PORTS, explore, make_app, show
 
 
 @pytest.fixture
@@ -26,13 +29,18 @@ def workdir(tmp_path):
 
 
 @pytest.fixture
-def get(workdir):
-    """(path, headers) -> status, headers, body."""
-    address = urllib.parse.urlsplit(show(workdir, height=500).src)
+def address(workdir):
+    """NAME:PORT of the served report."""
+    return urllib.parse.urlsplit(show(workdir, height=500).src).netloc
 
-    def ask(path, **headers):
-        with contextlib.closing(http.client.HTTPConnection(address.netloc, timeout=20)) as wire:
-            wire.request("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+@pytest.fixture
+def get(address):
+    """(path, method, headers) -> status, headers, body."""
+
+    def ask(path, method="GET", **headers):
+        with contextlib.closing(http.client.HTTPConnection(address, timeout=20)) as wire:
+            wire.request(method, path, headers={k.replace("_", "-"): v for k, v in headers.items()})
             response = wire.getresponse()
             return response.status, response.headers, response.read()
 
@@ -52,16 +60,151 @@ def test_ranges_compression_and_nothing_beside(get):
         assert get(path)[0] == 404
 
 
-def test_by_command(workdir):
-    command = [sys.executable, "-m", "bsjax.main", "explore", f"--workdir={workdir}"]
+def test_nothing_beside_by_links_or_odd_paths(get, workdir):
+    report = workdir / "report"
+    (report / "link").symlink_to(workdir / "secret")
+    (report / "folder").symlink_to(workdir)
+    (report / "inside.html").symlink_to(report / "index.html")
+    assert get("/inside.html")[2] == b"<p>page</p>"
+    odd = ["/link", "/folder/secret", "/data/..%2f..%2fsecret", "/..%5csecret", "/%00", "/data"]
+    for path in (*odd, f"/{workdir}/secret", f"/{'a' * 5000}"):
+        status, _, body = get(path)
+        assert (status, b"beside" in body) == (404, False), path
+
+
+def test_only_reading(get):
+    assert get("/index.html", "HEAD")[::2] == (200, b"")
+    for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE"):
+        status, headers, _ = get("/index.html", method)
+        assert (status, headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_hosts_of_others_are_refused(get, address):
+    port = address.rpartition(":")[2]
+    for name in ("localhost", "127.0.0.1", "[::1]", "LocalHost", "[0:0:0:0:0:0:0:1]"):
+        assert get("/index.html", host=f"{name}:{port}")[0] == 200, name
+    wrong = [f"evil.example:{port}", f"localhost.evil.example:{port}", f"10.0.0.1:{port}"]
+    for host in (*wrong, "localhost", "127.0.0.1:1", f"0.0.0.0:{port}"):
+        status, headers, body = get("/index.html", host=host)
+        assert status == 421, host
+        assert headers["content-type"].startswith("text/plain")
+        assert body.decode().count("\n") == 1 and f"take port {port}" in body.decode()
+    for host in ("", f"evil@localhost:{port}", f"localhost:{port}/", "[::1", f"localhost:{port}x"):
+        assert get("/index.html", host=host)[0] == 400, host
+
+
+def test_a_request_without_a_host_is_refused(address):
+    name, _, port = address.rpartition(":")
+    two = f"Host: {address}\r\nHost: {address}\r\n"
+    for head in ("GET /index.html HTTP/1.0\r\n", f"GET /index.html HTTP/1.1\r\n{two}"):
+        with socket.create_connection((name, int(port)), timeout=20) as wire:
+            wire.sendall(f"{head}\r\n".encode())
+            assert b" 400 " in wire.makefile("rb").readline()
+
+
+def ask_app(app, host, server=("127.0.0.1", 80), scheme="http"):
+    """Status of the page and its headers, asked without a wire."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    async def receive():
+        await asyncio.Event().wait()  # whoever asks stays
+
+    scope = {"type": "http", "method": "GET", "path": "/index.html", "raw_path": b"/index.html"}
+    scope |= {"headers": [(b"host", host.encode())], "server": server, "scheme": scheme}
+    asyncio.run(app(scope | {"query_string": b"", "root_path": ""}, receive, send))
+    return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}
+
+
+def test_the_given_host_is_right_and_so_are_all_of_this_machine(workdir):
+    for host, header, status in (
+        ("box.example", "box.example", 200),
+        ("127.0.0.1", "box.example", 421),
+        ("2001:DB8::1", "[2001:db8:0::1]", 200),
+        ("0.0.0.0", "10.1.2.3", 200),  # where the request arrived
+        ("::", "10.1.2.3", 200),
+        ("0.0.0.0", socket.gethostname(), 200),
+        ("0.0.0.0", "10.1.2.4", 421),
+        ("0.0.0.0", "evil.example", 421),
+        (None, "colab.example", 200),
+    ):
+        app = make_app(workdir, host)
+        assert ask_app(app, header, ("::ffff:10.1.2.3", 80))[0] == status, (host, header)
+    app = make_app(workdir)
+    assert ask_app(app, "localhost", ("127.0.0.1", 443), "https")[0] == 200
+    assert ask_app(app, "localhost", ("127.0.0.1", 443), "http")[0] == 421
+
+
+def test_browsers_are_told_what_they_may_do(get, workdir):
+    for path, status in (("/index.html", 200), ("/data/site.js", 200), ("/none", 404), ("/", 307)):
+        found, headers, _ = get(path)
+        assert found == status
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "no-referrer"
+        assert headers["cross-origin-resource-policy"] == "same-origin"
+        assert headers["cache-control"] == "no-cache"
+        # A notebook of this machine frames the page; `bsjax explore` lets nobody.
+        assert "http://localhost:* " in headers["content-security-policy"]
+        assert "x-frame-options" not in headers
+    _, headers = ask_app(make_app(workdir), "localhost")
+    assert headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert headers["x-frame-options"] == "DENY"
+
+
+def test_a_report_made_anew_is_seen(get, workdir):
+    path = "/data/site.js"
+    tag = get(path)[1]["etag"]
+    status, headers, body = get(path, if_none_match=tag)
+    assert (status, headers["cache-control"], body) == (304, "no-cache", b"")
+    (workdir / "report" / "data" / "site.js").write_text("y" * 10_000)
+    status, _, body = get(path, if_none_match=tag)
+    assert (status, body[:1]) == (200, b"y")
+
+
+def test_on_colab_the_proxy_decides(workdir, monkeypatch):
+    served = {}
+
+    def serve(port, **options):
+        served.update(options, port=port)
+
+    colab = types.ModuleType("google.colab")
+    colab.output = types.SimpleNamespace(serve_kernel_port_as_iframe=serve)
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    assert show(workdir, height=300) is None
+    assert (served["path"], served["height"]) == ("/index.html", "300")
+    wire = http.client.HTTPConnection("127.0.0.1", served["port"], timeout=20)
+    with contextlib.closing(wire):
+        wire.request("GET", "/index.html", headers={"Host": "x-colab.googleusercontent.com"})
+        response = wire.getresponse()
+        assert response.status == 200
+        assert response.headers["content-security-policy"] == "frame-ancestors *"
+
+
+def serve_by_command(workdir, host, shown, connect):
+    """Starts the command, reads its line and asks for the page."""
+    command = [sys.executable, "-m", "bsjax.main", "explore", f"--workdir={workdir}", *host]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
         for line in running.stderr:
-            found = re.search(r"http://127\.0\.0\.1:\d+", line)
+            found = re.search(rf"http://{re.escape(shown)}:(\d+)", line)
             if found:
                 break
-        with urllib.request.urlopen(f"{found[0]}/index.html", timeout=20) as response:
+        with urllib.request.urlopen(
+            f"http://{connect}:{found[1]}/index.html", timeout=20
+        ) as response:
             assert response.read() == b"<p>page</p>"
         running.terminate()
+
+
+def test_by_command(workdir):
+    serve_by_command(workdir, [], "127.0.0.1", "localhost")
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+@pytest.mark.parametrize("host", ["::1", "[::1]"])
+def test_by_command_at_the_newer_address(workdir, host):
+    serve_by_command(workdir, [f"--host={host}"], "[::1]", "[::1]")
 
 
 def test_mistakes(tmp_path, workdir):
@@ -71,3 +214,37 @@ def test_mistakes(tmp_path, workdir):
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} .*set another --port"):
             explore(workdir, port)
+
+
+@pytest.mark.parametrize("port", [-1, MOST_PORTS + 1, "80", 80.0, True, None])
+def test_a_port_that_is_none(workdir, port):
+    with pytest.raises(UserError, match=r"set --port to 1 to 65535, or 0: any free$"):
+        explore(workdir, port)
+
+
+@pytest.mark.parametrize(
+    "host", ["nosuch.invalid", "203.0.113.7", "http://localhost", "a" * 70, "..", "a\0b"]
+)
+def test_a_host_that_is_none(workdir, host):
+    with pytest.raises(UserError, match="set --host to an address of this machine"):
+        explore(workdir, 0, host)
+
+
+def test_an_empty_host_is_not_every_address(workdir):
+    for host in ("", " ", "[]"):
+        with pytest.raises(UserError, match="--host is empty"):
+            explore(workdir, 0, host)
+
+
+def test_a_port_for_the_administrator(workdir, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    with pytest.raises(UserError, match="port 80 .*below 1024 .*set another --port"):
+        explore(workdir, 80)
+
+
+def test_a_workdir_of_nobody():
+    with pytest.raises(UserError, match="--workdir=~nobody-of-that-name"):
+        make_app("~nobody-of-that-name/run")

@@ -16,12 +16,12 @@ export function showCard(root) {
       `delta = sigmoid(contrast / T), here ${each.form} with T = ${each.temperature}. A concept is suppressed if delta is below ${each.suppressed}, exaggerated if above ${each.exaggerated}, and the arms differ at a false discovery rate of ${each.fdr} (paired t-test, Benjamini-Hochberg) over at least ${each.min_images} pairs that show it. Energies count all tokens.` }),
     el("table", { className: "card" }, el("tbody", {}, ...Object.entries(each.card).map(([name, value]) =>
       el("tr", {}, el("th", { scope: "row", textContent: name }), el("td", {}, el("bdi", { textContent: value })))))),
-    el("p", { className: "hint", textContent: `bsjax ${site.version}. Keys: arrows step through the concepts of the table, / searches, Esc closes the panel.` }));
+    el("p", { className: "hint", textContent: `bsjax ${site.version}. Keys: arrows step through the concepts on the map and in the table, / searches, Esc closes the panel.` }));
 }
 
 /** Draws the figures into `root`. */
 export function showFigures(root) {
   root.replaceChildren(el("div", { className: "figures" }, ...site.figures.map(([file, text]) => el("figure", {},
-    el("a", { href: `figures/${encodeURIComponent(file)}.svg` }, el("img", { src: `figures/${encodeURIComponent(file)}.png`, alt: text, loading: "lazy" })),
+    el("a", { href: `figures/${encodeURIComponent(file)}.svg` }, el("img", { src: `figures/${encodeURIComponent(file)}.png`, alt: text, loading: "lazy", onerror: (event) => event.target.replaceWith(el("span", { className: "gone", textContent: `figures/${file}.png is missing` })) })),
     el("figcaption", { textContent: text })))));
 }

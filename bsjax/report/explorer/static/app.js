@@ -1,13 +1,14 @@
 // Puts the page together: views, choices, panel, keys, address.
 
 import { loadSite, setNumber, site } from "./concepts.js";
-import { el } from "./elements.js";
+import { el, say } from "./elements.js";
+import { fault, guarded, watchFaults } from "./faults.js";
 import { showCard, showFigures } from "./about.js";
 import { showImages } from "./images.js";
 import { showMap, updateMap } from "./map.js";
 import { showModels } from "./models.js";
 import { showPanel } from "./panel.js";
-import { listen, readAddress, set, state, tell } from "./state.js";
+import { address, listen, readAddress, set, state, tell } from "./state.js";
 import { listed, showTable, updateTable } from "./table.js";
 
 const VIEWS = {
@@ -16,8 +17,10 @@ const VIEWS = {
 };
 const byId = (id) => document.getElementById(id);
 const ALL = new Set(["view", "model", "concept"]);
+const STEPPED = new Set(["map", "table"]); // views that show what the arrows step through
 
 async function start() {
+  watchFaults();
   readAddress();
   await loadSite();
   document.title = `bsjax: ${site.sets.map((each) => each.name).join(", ")}`;
@@ -32,21 +35,29 @@ async function start() {
   byId("model").onchange = () => set({ model: byId("model").value });
   byId("second").onchange = () => set({ second: byId("second").value });
   byId("goto").onchange = () => {
-    const id = Number.parseInt(byId("goto").value, 10);
-    if (Number.isInteger(id)) set({ concept: id });
+    const text = byId("goto").value.trim();
+    if (/^\d+$/.test(text)) set({ concept: Number(text) });
+    else if (text) say(`${text} is no number of a concept; they run from 0 to ${site.n - 1}`);
   };
   listen(update);
-  const readAgain = () => { readAddress(); tell(ALL); };
+  // Browsers tell of a changed fragment twice.
+  const readAgain = () => {
+    const before = address();
+    readAddress();
+    if (address() !== before) tell(ALL);
+  };
   window.addEventListener("popstate", readAgain);
   window.addEventListener("hashchange", readAgain);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => tell(ALL));
-  document.addEventListener("keydown", onKey);
+  document.addEventListener("keydown", guarded(onKey));
   await update(ALL);
   document.body.dataset.ready = "true";
 }
 
+const viewName = () => (Object.hasOwn(VIEWS, state.view) ? state.view : "map");
+
 async function update(keys) {
-  const view = state.view in VIEWS ? state.view : "map";
+  const view = viewName();
   const i = setNumber(state.model);
   byId("model").value = site.sets[i].name;
   byId("second").value = state.second;
@@ -59,20 +70,57 @@ async function update(keys) {
   }
   byId("view").setAttribute("aria-labelledby", `tab-${view}`);
   byId("notes").replaceChildren(...site.sets[i].notes.map((text) => el("p", { className: "note", role: "alert", textContent: text })));
-  const root = byId("view");
-  root.style.setProperty("--heat", state.heat);
   for (const canvas of document.querySelectorAll("canvas.heat")) canvas.style.opacity = state.heat;
+  await Promise.all([drawView(keys), drawPanel(keys)]);
+}
+
+/** Calls `work` with the keys changed since it last began; one call at a time, the last one last. */
+function oneByOne(work) {
+  let waiting = new Set();
+  let last = Promise.resolve();
+  return (keys) => {
+    waiting = new Set([...waiting, ...keys]);
+    last = last.then(async () => {
+      const changed = waiting;
+      waiting = new Set();
+      if (changed.size) await work(changed);
+    });
+    return last;
+  };
+}
+
+/** Puts in place of a part why it is not there. */
+function giveUp(root, error) {
+  fault(error);
+  root.replaceChildren(el("p", { className: "note", role: "alert", textContent: error.message }));
+}
+
+const drawView = oneByOne(async (keys) => {
+  const [view, root] = [viewName(), byId("view")];
   const isNew = ["view", "model", "second"].some((key) => keys.has(key))
     || (view === "images" && keys.has("score")) || (view === "models" && keys.has("x"));
   root.dataset.view = view;
-  if (isNew) await VIEWS[view][1](root);
-  else if (view === "map") await updateMap(keys);
-  else if (view === "table") updateTable(keys);
-  if (keys.has("concept") || keys.has("model")) await showPanel(byId("panel"));
-}
+  try {
+    if (isNew) await VIEWS[view][1](root);
+    else if (view === "map") await updateMap(keys);
+    else if (view === "table") updateTable(keys);
+  } catch (error) {
+    if (isNew) giveUp(root, error);
+    else fault(error);
+  }
+});
+
+const drawPanel = oneByOne(async (keys) => {
+  if (!keys.has("concept") && !keys.has("model")) return;
+  try {
+    await showPanel(byId("panel"));
+  } catch (error) {
+    giveUp(byId("panel"), error);
+  }
+});
 
 function onKey(event) {
-  const isTyping = event.target.matches("input, select, textarea");
+  const isTyping = event.target.matches?.("input, select, textarea");
   if (event.key === "Escape") {
     if (isTyping) event.target.blur();
     else set({ concept: -1 });
@@ -82,13 +130,13 @@ function onKey(event) {
     event.preventDefault();
     if (state.view !== "table") set({ view: "table" });
     setTimeout(() => byId("search")?.focus(), 50);
-  } else if (event.target.getAttribute("role") === "tab" && /^Arrow(Left|Right)$/.test(event.key)) {
+  } else if (event.target.getAttribute?.("role") === "tab" && /^Arrow(Left|Right)$/.test(event.key)) {
     const names = Object.keys(VIEWS);
     const step = event.key === "ArrowRight" ? 1 : names.length - 1;
-    const view = names[(names.indexOf(state.view) + step) % names.length];
+    const view = names[(names.indexOf(viewName()) + step) % names.length];
     set({ view });
     byId(`tab-${view}`).focus();
-  } else if (/^Arrow/.test(event.key) && !event.target.closest(".scroll, .js-plotly-plot")) {
+  } else if (/^Arrow/.test(event.key) && STEPPED.has(viewName()) && !event.target.closest?.(".scroll, .js-plotly-plot")) {
     const ids = listed();
     if (!ids.length) return;
     const step = event.key === "ArrowRight" || event.key === "ArrowDown" ? 1 : -1;
@@ -98,6 +146,4 @@ function onKey(event) {
   }
 }
 
-start().catch((error) => {
-  byId("view").replaceChildren(el("p", { className: "note", role: "alert", textContent: error.message }));
-});
+start().catch((error) => giveUp(byId("view"), error));

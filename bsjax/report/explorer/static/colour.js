@@ -7,13 +7,19 @@ export const PALETTES = {
 
 /** plotly's form of a palette. */
 export function scale(name) {
-  const colours = PALETTES[name] ?? PALETTES.paper;
+  const colours = Object.hasOwn(PALETTES, name) ? PALETTES[name] : PALETTES.paper;
   return colours.map((colour, i) => [i / (colours.length - 1), colour]);
 }
 
 /** A colour of the style sheet as it is now, light or dark. */
 export function themed(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+/** The library that draws plots. */
+export function plotly() {
+  if (!window.Plotly) throw new Error("plotly.min.js is missing or damaged; write the report anew with `bsjax report`");
+  return window.Plotly;
 }
 
 /** What every plot has in common. */

@@ -1,12 +1,14 @@
 // Elements of the page; text is always set as text.
 
+import { guarded } from "./faults.js";
+
 /** An element with properties, listeners (onclick, ...), attributes ("aria-label") and children. */
 export function el(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
   for (const [key, value] of Object.entries(properties)) {
     if (key.includes("-") || key === "role" || key === "for") node.setAttribute(key, value);
     else if (key === "css") for (const [k, v] of Object.entries(value)) node.style.setProperty(k, v);
-    else node[key] = value;
+    else node[key] = key.startsWith("on") ? guarded(value) : value;
   }
   node.append(...children.filter((child) => child !== null));
   return node;

@@ -16,7 +16,7 @@ const SCORES = {
 export async function showImages(root) {
   const i = setNumber(state.model);
   const pairs = await loadPairs(i);
-  const name = state.score in SCORES ? state.score : "cosine";
+  const name = Object.hasOwn(SCORES, state.score) ? state.score : "cosine";
   const key = SCORES[name][1];
   const order = [...pairs.scores[name].keys()].sort((a, b) => key(pairs.scores[name][a]) - key(pairs.scores[name][b]) || a - b);
   const list = el("div", { className: "pairs wide" });

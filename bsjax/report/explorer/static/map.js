@@ -1,13 +1,15 @@
 // The map of the dictionary: a point a concept, coloured by delta; one model, or two side by side.
 
-import { PALETTES, PLOT_CONFIG, plain, plotLayout, scale, themed } from "./colour.js";
+import { PALETTES, PLOT_CONFIG, plain, plotLayout, plotly, scale, themed } from "./colour.js";
 import { columnsOf, filtered, fixed, formOf, isUnfiltered, loadColumns, setNumber, site } from "./concepts.js";
 import { load, unpack } from "./data.js";
 import { choice, el } from "./elements.js";
+import { guarded } from "./faults.js";
+import { drawn, isInside, isThinned, loseGl, pointType, thinnedText } from "./points.js";
 import { lasso, set, state, tell } from "./state.js";
 
 const NEIGHBOURS = 6; // nearest on the map
-let plots = [];
+let plots = []; // {box, i, ids: the concepts drawn}
 let xs = null;
 let ys = null;
 
@@ -18,6 +20,7 @@ export async function showMap(root) {
   await Promise.all(shown.map(loadColumns));
   xs = Array.from({ length: site.n }, (_, k) => site.places[2 * k]);
   ys = Array.from({ length: site.n }, (_, k) => site.places[2 * k + 1]);
+  for (const { box } of plots) window.Plotly?.purge(box); // a browser has few WebGL contexts
   root.replaceChildren(toolbar(), el("div", { className: shown.length > 1 ? "maps two" : "maps" },
     ...shown.map((i) => el("figure", { className: "map" },
       el("figcaption", { textContent: site.sets[i].name }), el("div", { className: "plot" })))));
@@ -27,19 +30,19 @@ export async function showMap(root) {
     boxes[place].setAttribute("role", "group");
     boxes[place].setAttribute("aria-label",
       `map of ${site.n} concepts coloured by delta of ${site.sets[i].name}; the table view lists them`);
-    await drawPlot(boxes[place], i);
-    plots.push([boxes[place], i]);
+    const plot = { box: boxes[place], i, ids: null };
+    plots.push(plot);
+    await drawPlot(plot);
   }
-  for (const [box] of plots) joinViews(box);
+  if (isThinned(site.n)) root.querySelector(".toolbar").append(el("p", { className: "hint", textContent: thinnedText(site.n, "suppressed, exaggerated and filtered ones") }));
+  for (const { box } of plots) joinViews(box);
   await markSelected();
 }
 
 /** Brings the drawn map up to date. */
 export async function updateMap(keys) {
   if (["q", "verdict", "low", "high", "fires", "lasso", "colour", "size"].some((k) => keys.has(k))) {
-    for (const [box, i] of plots) {
-      await window.Plotly.restyle(box, points(i), [0]);
-    }
+    for (const plot of plots) await redraw(plot);
   }
   if (keys.has("concept")) await markSelected();
 }
@@ -51,17 +54,26 @@ function toolbar() {
     choice("size by", sizes, state.size, (size) => set({ size })),
     el("button", {
       type: "button", textContent: "clear the lasso",
-      onclick: () => { lasso.ids = null; for (const [box] of plots) clearSelection(box); tell(new Set(["lasso"])); },
+      onclick: () => { lasso.ids = null; for (const { box } of plots) clearSelection(box); tell(new Set(["lasso"])); },
     }),
     el("p", { className: "hint", textContent:
       "Places: UMAP of the dictionary, concepts of like direction lie together. Scroll to zoom, drag to move, lasso to filter." }));
 }
 
 function clearSelection(box) {
-  window.Plotly.relayout(box, { selections: [] });
+  plotly().relayout(box, { selections: [] });
 }
 
-function points(i) {
+/** Brings colours, sizes and, where not all are drawn, the choice of points up to date. */
+async function redraw(plot) {
+  await plotly().restyle(plot.box, wrapped(points(plot, plot.box)), [0]);
+}
+
+const wrapped = (arrays) => Object.fromEntries(Object.entries(arrays).map(([key, value]) => [key, [value]]));
+
+/** What is drawn of a set, and how; places and texts where they may have changed. */
+function points(plot, box) {
+  const { i } = plot;
   const c = columnsOf(i);
   const keep = new Uint8Array(site.n);
   if (!isUnfiltered()) for (const k of filtered(i)) keep[k] = 1;
@@ -69,31 +81,34 @@ function points(i) {
   const contrast = site.sets[i].form === "difference" ? c.difference : c.relative;
   let most = 1e-9;
   if (state.size === "contrast") for (const v of contrast) most = Math.max(most, Math.abs(v));
-  const sizes = new Array(site.n);
-  const opacities = new Array(site.n);
-  for (let k = 0; k < site.n; k += 1) {
-    sizes[k] = state.size === "equal" ? 6 : state.size === "contrast"
-      ? 3 + 10 * Math.abs(contrast[k]) / most
-      : 3 + 1.8 * Math.log10(1 + c.fires_real[k] + c.fires_generated[k]);
-    opacities[k] = keep[k] ? 0.9 : 0.06;
-  }
-  return {
-    "marker.color": [Array.from(c.delta)], "marker.size": [sizes],
-    "marker.opacity": [opacities], "marker.colorscale": [scale(state.colour)],
+  const size = (k) => (state.size === "equal" ? 6 : state.size === "contrast"
+    ? 3 + 10 * Math.abs(contrast[k]) / most
+    : 3 + 1.8 * Math.log10(1 + c.fires_real[k] + c.fires_generated[k]));
+  const isTold = new Uint8Array(site.verdicts.map((name) => /suppressed|exaggerated/.test(name)));
+  const rank = (k) => 2 * (1 - keep[k]) + 1 - isTold[c.verdict[k]] + 1 / (2 + c.fires_real[k] + c.fires_generated[k]);
+  const isFirst = plot.ids === null;
+  const ids = drawn(site.names, xs, ys, rank, box);
+  plot.ids = ids;
+  const style = {
+    "marker.color": ids.map((k) => c.delta[k]), "marker.size": ids.map(size),
+    "marker.opacity": ids.map((k) => (keep[k] ? 0.9 : 0.06)), "marker.colorscale": scale(state.colour),
   };
+  if (!isFirst && !isThinned(site.n)) return style;
+  const form = formOf(i);
+  const text = (k) =>
+    `${k} ${plain(site.names[k] || "(no typical word)")}<br>delta ${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}] (${form})<br>${c.fires_real[k]} fires in real, ${c.fires_generated[k]} in generated images<br>${site.verdicts[c.verdict[k]]}`;
+  return { ...style, x: ids.map((k) => xs[k]), y: ids.map((k) => ys[k]), text: ids.map(text) };
 }
 
-async function drawPlot(box, i) {
-  const c = columnsOf(i);
-  const form = formOf(i);
-  const style = Object.fromEntries(Object.entries(points(i)).map(([k, v]) => [k.slice(7), v[0]]));
-  const text = site.names.map((name, k) =>
-    `${k} ${plain(name || "(no typical word)")}<br>delta ${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}] (${form})<br>${c.fires_real[k]} fires in real, ${c.fires_generated[k]} in generated images<br>${site.verdicts[c.verdict[k]]}`);
+async function drawPlot(plot) {
+  const { box, i } = plot;
+  const { x, y, text, ...style } = points(plot);
   const concepts = {
-    type: "scattergl", mode: "markers", x: xs, y: ys, text, hoverinfo: "text",
+    type: pointType(), mode: "markers", x, y, text, hoverinfo: "text",
     marker: {
-      ...style, cmin: 0, cmax: 1, line: { width: 0 },
-      colorbar: { title: { text: `delta (${form})`, side: "right" }, thickness: 10, len: 0.6, outlinewidth: 0 },
+      ...Object.fromEntries(Object.entries(style).map(([key, value]) => [key.slice(7), value])),
+      cmin: 0, cmax: 1, line: { width: 0 },
+      colorbar: { title: { text: `delta (${formOf(i)})`, side: "right" }, thickness: 10, len: 0.6, outlinewidth: 0 },
     },
     // The filter fades; a selection of plotly's own would fade once more.
     selected: { marker: {} }, unselected: { marker: { opacity: 0.06 } },
@@ -101,18 +116,29 @@ async function drawPlot(box, i) {
   const together = { type: "scatter", mode: "lines", x: [], y: [], hoverinfo: "skip", line: { width: 1.5, shape: "spline" } };
   const marks = { type: "scatter", mode: "markers+text", x: [], y: [], hoverinfo: "skip", marker: { symbol: "circle-open" }, textposition: "top center" };
   const hidden = { visible: false, fixedrange: false };
-  await window.Plotly.newPlot(box, [concepts, together, marks], plotLayout({
+  await plotly().newPlot(box, [concepts, together, marks], plotLayout({
     xaxis: hidden, yaxis: { ...hidden, scaleanchor: "x" }, dragmode: "pan", uirevision: "map",
   }), { ...PLOT_CONFIG, modeBarButtonsToAdd: ["lasso2d"], modeBarButtonsToRemove: ["select2d", "toImage"] });
   box.on("plotly_click", (event) => {
     const point = event.points.find((each) => each.curveNumber === 0);
-    if (point) set({ concept: point.pointNumber });
+    if (point) set({ concept: plot.ids[point.pointNumber] });
   });
-  box.on("plotly_selected", (event) => {
+  box.on("plotly_selected", guarded((event) => {
     if (!event?.points) return;
-    lasso.ids = new Set(event.points.filter((p) => p.curveNumber === 0).map((p) => p.pointNumber));
+    lasso.ids = new Set(event.points.filter((p) => p.curveNumber === 0).map((p) => plot.ids[p.pointNumber]));
+    if (isThinned(site.n) && event.lassoPoints) {
+      for (let k = 0; k < site.n; k += 1) if (isInside(event.lassoPoints, xs[k], ys[k])) lasso.ids.add(k);
+    }
     if (!lasso.ids.size) lasso.ids = null;
     tell(new Set(["lasso"]));
+  }));
+  box.on("plotly_relayout", guarded(async (change) => {
+    if (isThinned(site.n) && /axis/.test(Object.keys(change).join(" "))) await redraw(plot);
+  }));
+  box.on("plotly_webglcontextlost", () => {
+    if (!box.isConnected) return;
+    loseGl();
+    tell(new Set(["view"]));
   });
 }
 
@@ -121,10 +147,10 @@ function joinViews(box) {
   box.on("plotly_relayout", (change) => {
     const ranges = Object.fromEntries(Object.entries(change).filter(([key]) => /axis\.(range|autorange)/.test(key)));
     if (box.isFollowing || !Object.keys(ranges).length) return;
-    for (const [other] of plots) {
+    for (const { box: other } of plots) {
       if (other === box) continue;
       other.isFollowing = true;
-      window.Plotly.relayout(other, ranges).then(() => { other.isFollowing = false; });
+      plotly().relayout(other, ranges).then(() => { other.isFollowing = false; });
     }
   });
 }
@@ -144,10 +170,10 @@ async function markSelected() {
     if (state.concept !== k) return;
     arcs = bow(k, ids);
   }
-  for (const [box] of plots) {
-    await window.Plotly.restyle(box, { ...arcs, "line.color": themed("soft") }, [1]);
+  for (const { box } of plots) {
+    await plotly().restyle(box, { ...arcs, "line.color": themed("soft") }, [1]);
     const sizes = marks.x[0].map((_, i) => (i ? 10 : 18));
-    await window.Plotly.restyle(box, { ...marks, "marker.size": [sizes], "marker.color": themed("ink"), "textfont.color": themed("ink") }, [2]);
+    await plotly().restyle(box, { ...marks, "marker.size": [sizes], "marker.color": themed("ink"), "textfont.color": themed("ink") }, [2]);
   }
 }
 

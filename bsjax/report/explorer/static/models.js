@@ -1,14 +1,18 @@
 // How models differ: one against another concept by concept, and the matrix of correlations.
 
-import { PLOT_CONFIG, plain, plotLayout, themed } from "./colour.js";
+import { PLOT_CONFIG, plain, plotLayout, plotly, themed } from "./colour.js";
 import { loadColumns, setNumber, site } from "./concepts.js";
 import { choice, el } from "./elements.js";
-import { set, state } from "./state.js";
+import { guarded } from "./faults.js";
+import { drawn, isThinned, loseGl, pointType, thinnedText } from "./points.js";
+import { set, state, tell } from "./state.js";
 
+const FORMS = ["relative", "difference", "delta"];
 let box = null;
 
 /** Draws the view into `root`. */
 export async function showModels(root) {
+  if (box) window.Plotly?.purge(box);
   if (site.sets.length < 2) {
     root.replaceChildren(el("p", { className: "hint", textContent:
       "There is one model here. Run another config into the same workdir, and both stand side by side." }));
@@ -17,11 +21,12 @@ export async function showModels(root) {
   const i = setNumber(state.model);
   const j = state.second ? setNumber(state.second) : Number(i === 0);
   const [a, b] = await Promise.all([loadColumns(i), loadColumns(j)]);
+  const form = FORMS.includes(state.x) ? state.x : FORMS[0];
   box = el("div", { className: "plot square", role: "group", "aria-label":
-    `${state.x} of every concept, ${site.sets[i].name} against ${site.sets[j].name}; correlation ${site.correlations[i][j]}` });
+    `${form} of every concept, ${site.sets[i].name} against ${site.sets[j].name}; correlation ${site.correlations[i][j]}` });
   root.replaceChildren(
     el("div", { className: "toolbar" },
-      choice("compare by", [["relative", "relative"], ["difference", "difference"], ["delta", "delta"]], state.x, (x) => set({ x }))),
+      choice("compare by", FORMS.map((name) => [name, name]), form, (x) => set({ x }))),
     el("h2", { textContent: `${site.sets[i].name} and ${site.sets[j].name}: r = ${site.correlations[i][j]?.toFixed(2) ?? "–"} (relative)` }),
     box,
     el("p", { className: "hint", textContent:
@@ -30,17 +35,32 @@ export async function showModels(root) {
   const unsure = site.verdicts.indexOf("not enough data");
   const ids = [];
   for (let k = 0; k < site.n; k += 1) if (a.verdict[k] !== unsure && b.verdict[k] !== unsure) ids.push(k);
+  const [x, y] = [a, b].map((columns) => ids.map((k) => columns[form][k]));
+  const pick = () => {
+    const positions = drawn(ids, x, y, (p) => -Math.abs(x[p] - y[p]), box);
+    return {
+      x: positions.map((p) => x[p]), y: positions.map((p) => y[p]), customdata: positions.map((p) => ids[p]),
+      text: positions.map((p) => `${ids[p]} ${plain(site.names[ids[p]])}`),
+    };
+  };
   const line = themed("soft");
-  await window.Plotly.newPlot(box, [{
-    type: "scattergl", mode: "markers", x: ids.map((k) => a[state.x][k]), y: ids.map((k) => b[state.x][k]), customdata: ids,
-    text: ids.map((k) => `${k} ${plain(site.names[k])}`), hoverinfo: "text",
+  await plotly().newPlot(box, [{
+    type: pointType(), mode: "markers", ...pick(), hoverinfo: "text",
     marker: { size: 5, opacity: 0.7, color: themed("over") },
   }], plotLayout({
     margin: { l: 60, r: 8, t: 8, b: 48 }, dragmode: "pan",
-    xaxis: { title: { text: `${state.x}, ${plain(site.sets[i].name)}` }, zerolinecolor: line },
-    yaxis: { title: { text: `${state.x}, ${plain(site.sets[j].name)}` }, zerolinecolor: line },
+    xaxis: { title: { text: `${form}, ${plain(site.sets[i].name)}` }, zerolinecolor: line },
+    yaxis: { title: { text: `${form}, ${plain(site.sets[j].name)}` }, zerolinecolor: line },
   }), { ...PLOT_CONFIG, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] });
+  const mine = box;
   box.on("plotly_click", (event) => set({ concept: event.points[0].customdata }));
+  box.on("plotly_webglcontextlost", () => { if (mine.isConnected) { loseGl(); tell(new Set(["view"])); } });
+  if (!isThinned(ids.length)) return;
+  box.after(el("p", { className: "hint", textContent: thinnedText(ids.length, "those that differ most") }));
+  box.on("plotly_relayout", guarded(async (change) => {
+    if (!/axis/.test(Object.keys(change).join(" "))) return;
+    await plotly().restyle(mine, Object.fromEntries(Object.entries(pick()).map(([key, value]) => [key, [value]])), [0]);
+  }));
 }
 
 function matrix() {

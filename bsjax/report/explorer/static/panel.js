@@ -4,8 +4,9 @@ import { themed } from "./colour.js";
 import { columnsOf, fixed, formOf, loadColumns, percent, setNumber, short, site, verdictOf } from "./concepts.js";
 import { inflate, load, unpack } from "./data.js";
 import { copyButton, el } from "./elements.js";
+import { fault } from "./faults.js";
 import { firingWith } from "./map.js";
-import { set, state } from "./state.js";
+import { link, set, state } from "./state.js";
 
 const SHOWN = 6; // images of each arm
 const pairsOf = new Map(); // of each set: rows of the counterparts
@@ -20,7 +21,13 @@ export async function thumbnail(arm, row) {
 
 /** An image that may be missing. */
 export async function picture(arm, row, alt) {
-  const address = row >= 0 ? await thumbnail(arm, row) : null;
+  let address = null;
+  try {
+    if (row >= 0) address = await thumbnail(arm, row);
+  } catch (error) {
+    fault(error);
+    return el("span", { className: "gone", textContent: "no data of this image" });
+  }
   return address ? el("img", { src: address, alt, loading: "lazy", width: 128, height: 128 })
     : el("span", { className: "gone", textContent: row < 0 ? "no counterpart" : "image file is gone" });
 }
@@ -56,16 +63,26 @@ export async function showPanel(root) {
     topImages(k, i, 0, "top real images", "generated for their captions"),
     topImages(k, i, i + 1, "top generated images", "real ones of their captions"),
     histogram(k, i), together(k),
-  ]);
+  ].map(orWhy));
   if (state.concept !== k || setNumber(state.model) !== i) return;
   root.replaceChildren(head(k), numbers(k, i), ranks(k), heatSlider(), ...parts);
+}
+
+/** A part of the panel, or why there is none. */
+async function orWhy(part) {
+  try {
+    return await part;
+  } catch (error) {
+    fault(error);
+    return el("p", { className: "note", textContent: error.message });
+  }
 }
 
 function head(k) {
   return el("div", { className: "head" },
     el("h2", {}, el("span", { className: "id", textContent: `${k} ` }),
       el("bdi", { textContent: site.names[k] || "(no typical word)" })),
-    copyButton("copy link", "copy a link to this concept", () => navigator.clipboard.writeText(location.href)),
+    copyButton("copy link", "copy a link to this concept", () => navigator.clipboard.writeText(link())),
     el("button", { type: "button", textContent: "close", onclick: () => set({ concept: -1 }) }));
 }
 

@@ -2,7 +2,7 @@
 
 import { columnsOf, filtered, fixed, formOf, loadColumns, percent, setNumber, short, site, verdictOf } from "./concepts.js";
 import { choice, download, el } from "./elements.js";
-import { set, state } from "./state.js";
+import { DEFAULTS, set, state } from "./state.js";
 
 const ROWS_A_PAGE = 200; // rows added at a time
 const HEADINGS = [
@@ -46,7 +46,7 @@ function quick() {
 }
 
 function redrawFilters() {
-  document.querySelector(".filters").replaceWith(filters(setNumber(state.model)));
+  document.querySelector(".filters")?.replaceWith(filters(setNumber(state.model)));
 }
 
 /** The fields that decide what is listed, here and on the map. */
@@ -54,7 +54,7 @@ export function filters(i) {
   const number = (label, key, step, most) => {
     const field = el("input", {
       type: "number", min: 0, max: most, step, value: state[key],
-      onchange: () => set({ [key]: Number(field.value) }),
+      onchange: () => set({ [key]: field.value === "" ? DEFAULTS[key] : Number(field.value) }),
     });
     return el("label", {}, `${label} `, field);
   };
@@ -73,6 +73,7 @@ export function filters(i) {
 function drawRows() {
   const i = setNumber(state.model);
   const c = columnsOf(i);
+  if (!c) return; // another model is on its way
   const ids = filtered(i);
   const head = el("tr", {}, ...HEADINGS.map(([key, text]) => {
     const isSorted = state.sort === key;
@@ -106,13 +107,17 @@ function drawRows() {
       el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows))), more);
 }
 
-/** The ids listed now, in their order. */
-export const listed = () => filtered(setNumber(state.model));
+/** The ids listed now, in their order; none while their numbers are on their way. */
+export function listed() {
+  const i = setNumber(state.model);
+  return columnsOf(i) ? filtered(i) : [];
+}
 
 function exportCsv(i) {
   const c = columnsOf(i);
   const names = Object.keys(c).filter((name) => name !== "verdict");
-  const quote = (text) => `"${text.replaceAll('"', '""')}"`;
+  // What a spreadsheet would take for a formula is marked as text.
+  const quote = (text) => `"${text.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
   const value = (x) => (Number.isNaN(x) ? "" : String(x));
   const lines = filtered(i).map((k) =>
     [k, quote(site.names[k]), ...names.map((name) => value(c[name][k])), quote(verdictOf(i, k))].join(","));

@@ -1,0 +1,365 @@
+"""The explorer where a browser lacks something, data are missing, or hands are quick."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from bsjax.data.images import thumbnail
+from bsjax.report.explorer.bundle import write_static
+from bsjax.report.explorer.encode import write_data
+from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, write_site
+from bsjax.report.tables import read_comparisons
+from bsjax.stats import verdicts
+from tests.report.artifacts import write_arm, write_comparison
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
+N = 12
+KINDS = [verdicts.KINDS[k % 4] for k in range(N)]
+SETS = ("one", "two")
+NAMES = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", 'a "b", c', "two\nlines", "x=1", "", "ü", "é,"]
+MOST_SVG = 3000  # of points.js
+SVG_POINTS = "document.querySelectorAll('.scatterlayer .trace:first-child .point').length"
+# As Safari does.
+LIMIT = """for (const name of ["pushState", "replaceState"]) {
+  const old = history[name].bind(history);
+  history[name] = (...given) => {
+    const now = performance.now();
+    window.writes = (window.writes ?? []).filter((then) => now - then < 30000);
+    if (window.writes.length >= 100) throw new DOMException("100 times per 30 s", "SecurityError");
+    window.writes.push(now);
+    return old(...given);
+  };
+}"""
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trouble")
+    write_arm(workdir, "real", N)
+    for name in SETS:
+        write_arm(workdir, name, N)
+        write_comparison(workdir, name, KINDS)
+    comparisons = read_comparisons(workdir, SETS)
+    angle = np.linspace(0, 2 * np.pi, N, endpoint=False)
+    places = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    figures = [("gone", "a figure")]
+    write_site(workdir / "report", comparisons, places, NAMES, [{}] * 2, figures, thumbnail)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def launch():
+    """Starts Chromium with flags."""
+    with playwright.sync_playwright() as running:
+        yield lambda *flags: running.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", *flags]
+        )
+
+
+@pytest.fixture(scope="module")
+def browser(launch):
+    """One without WebGL."""
+    with launch("--disable-gpu", "--disable-3d-apis") as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def open_page(browser, workdir):
+    pages = []
+
+    def start(address="", folder=None, script=None, ready=True):
+        page = browser.new_context(viewport={"width": 1200, "height": 800}).new_page()
+        page.set_default_timeout(20_000)
+        page.errors = []
+        page.on("pageerror", lambda error: page.errors.append(str(error)))
+        page.on("console", lambda said: said.type == "error" and page.errors.append(said.text))
+        if script:
+            page.add_init_script(script)
+        page.goto(f"{(folder or workdir / 'report').as_uri()}/index.html{address}")
+        if ready:
+            page.wait_for_selector("body[data-ready]")
+        pages.append(page)
+        return page
+
+    yield start
+    for page in pages:
+        page.context.close()
+
+
+def shown(page, concept):
+    page.wait_for_function(
+        f"document.querySelector('#panel h2 .id')?.textContent.trim() === '{concept}'"
+    )
+
+
+def test_safaris_limit_of_addresses(open_page):
+    """More changes than it allows: each is shown, none throws, and the newest is written."""
+    page = open_page("#concept=1", script=LIMIT)
+    slider = page.locator("#panel .slider input")
+    slider.evaluate(
+        """e => { for (let i = 0; i < 150; i += 1) {
+        e.value = (i % 20) / 20; e.dispatchEvent(new Event("input")); } }"""
+    )
+    assert page.evaluate("window.writes.length") == 30
+    for _ in range(20):
+        page.keyboard.press("ArrowDown")
+    shown(page, page.evaluate("document.querySelector('#goto').value"))
+    page.wait_for_function("location.hash.includes('heat=0.45')")
+    concept = page.input_value("#goto")
+    page.wait_for_function(f"location.hash.includes('concept={concept}')")
+    assert page.evaluate("window.writes.length") < 60
+    assert page.errors == []
+
+
+def test_a_refused_address_is_written_later(open_page):
+    script = """const old = history.replaceState.bind(history); window.isRefusing = true;
+    history.replaceState = (...given) => {
+      if (window.isRefusing) throw new DOMException("no", "SecurityError");
+      return old(...given); };"""
+    page = open_page("#view=table", script=script)
+    page.fill("#search", "x=1")
+    page.wait_for_function("document.querySelectorAll('#rows tbody tr').length === 1")
+    assert "q=" not in page.url
+    page.evaluate("window.isRefusing = false")
+    page.wait_for_function("location.hash.includes('q=x')")
+    assert page.errors == []
+
+
+def test_the_way_back_wins_over_what_was_to_be_written(open_page):
+    page = open_page("#concept=1")
+    page.fill("#goto", "2")
+    page.keyboard.press("Enter")
+    shown(page, 2)
+    page.locator("#panel .slider input").evaluate(
+        """e => { for (let i = 0; i < 60; i += 1) {
+        e.value = (i % 20) / 20; e.dispatchEvent(new Event("input")); } }"""
+    )
+    page.go_back()
+    shown(page, 1)
+    page.wait_for_timeout(700)
+    assert page.url.endswith("#concept=1")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        None,
+        # A browser that has WebGL, but not what plotly needs of it.
+        """HTMLCanvasElement.prototype.getContext = (old => function (kind, ...more) {
+        return kind.includes("webgl") ? {getExtension: () => null} : old.call(this, kind, ...more);
+        })(HTMLCanvasElement.prototype.getContext);""",
+        """HTMLCanvasElement.prototype.getContext = (old => function (kind, ...more) {
+        if (kind.includes("webgl")) throw new Error("no");
+        return old.call(this, kind, ...more); })(HTMLCanvasElement.prototype.getContext);""",
+    ],
+)
+def test_a_map_without_webgl(open_page, script):
+    page = open_page(script=script)
+    assert page.evaluate(SVG_POINTS) == N
+    assert "WebGL" not in page.inner_text("#view")
+    page.locator(".scatterlayer .trace:first-child .point").nth(7).hover(force=True)
+    page.wait_for_timeout(200)
+    page.mouse.down()
+    page.mouse.up()
+    shown(page, 7)
+    page.select_option("#second", SETS[1])
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 2")
+    page.click("#tab-models")
+    page.wait_for_function(
+        f"{SVG_POINTS} === {sum(kind != verdicts.NOT_ENOUGH_DATA for kind in KINDS)}"
+    )
+    assert page.errors == []
+
+
+def test_many_points_without_webgl(open_page, workdir, tmp_path):
+    """The telling ones first; the others where one zooms in; the lasso catches all."""
+    n, rng = 12_000, np.random.default_rng(0)
+    comparisons = read_comparisons(workdir, SETS)
+    columns = {name: rng.random(n) for name in COLUMNS}
+    kinds = np.array([verdicts.NO_DIFFERENCE] * n, dtype=object)
+    kinds[::6] = verdicts.SUPPRESSED
+    columns |= {"verdict": kinds}
+    real = dataclasses.replace(comparisons[0].real, top_rows=np.zeros((n, 12), np.int32))
+    sets = [each._replace(columns=columns, real=real) for each in comparisons]
+    write_static(tmp_path)
+    names = [f"words {k}" for k in range(n)]
+    places = rng.uniform(size=(n, 2))
+    write_data(tmp_path / "data", "site", site_payload(sets, places, names, [{}] * 2, []))
+    for i in range(2):
+        write_data(tmp_path / "data", f"columns/{i}", columns_payload(columns))
+    page = open_page(folder=tmp_path)
+    assert page.evaluate(SVG_POINTS) == MOST_SVG
+    assert f"at most {MOST_SVG} of {n} points" in page.inner_text("#view")
+    texts = page.evaluate("document.querySelector('.js-plotly-plot').data[0].text")
+    n_told = sum(verdicts.SUPPRESSED in text for text in texts)
+    outermost = {*places.argmin(axis=0), *places.argmax(axis=0)}
+    assert {int(text.split()[0]) for text in texts} >= outermost
+    assert n_told == n / 6
+    part = [k for k in range(n) if 0.4 <= places[k, 0] <= 0.5 and 0.4 <= places[k, 1] <= 0.5]
+    page.evaluate(
+        """() => Plotly.relayout(document.querySelector('.js-plotly-plot'),
+        {'xaxis.range': [0.4, 0.5], 'yaxis.range': [0.4, 0.5]})"""
+    )
+    page.wait_for_function(f"{SVG_POINTS} < {MOST_SVG}")
+    texts = page.evaluate("document.querySelector('.js-plotly-plot').data[0].text")
+    assert {int(text.split()[0]) for text in texts} >= set(part)  # the map is wider than high
+    page.evaluate(
+        """() => { const gd = document.querySelector('.js-plotly-plot');
+        gd.emit('plotly_selected', {points: [], lassoPoints: {x: [0, 1, 0], y: [0, 0, 1]}}); }"""
+    )
+    page.click("#tab-table")
+    n_caught = int((places.sum(axis=1) < 1).sum())
+    page.wait_for_function(
+        f"document.querySelector('#rows .hint').textContent.startsWith('{n_caught} of ')"
+    )
+    page.click("#tab-models")
+    page.wait_for_function(f"{SVG_POINTS} === {MOST_SVG}")
+    assert page.errors == []
+
+
+def test_a_lost_graphics_card(launch, workdir):
+    with launch("--use-gl=swiftshader", "--enable-unsafe-swiftshader") as chromium:
+        page = chromium.new_page()
+        page.goto((workdir / "report" / "index.html").as_uri())
+        page.wait_for_selector("body[data-ready]")
+        assert page.evaluate(SVG_POINTS) == 0
+        page.evaluate(
+            """document.querySelector(".js-plotly-plot canvas").getContext("webgl")
+            .getExtension("WEBGL_lose_context").loseContext()"""
+        )
+        page.wait_for_function(f"{SVG_POINTS} === {N}")
+
+
+@pytest.mark.parametrize("view", ["images", "models", "figures", "card"])
+def test_arrows_where_nothing_is_listed(open_page, view):
+    page = open_page(f"#view={view}")
+    for key in ("ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight"):
+        page.keyboard.press(key)
+    page.wait_for_timeout(100)
+    assert page.url.endswith(f"#view={view}")
+    assert not page.locator("#panel").is_visible()
+    assert page.locator("#fault").is_hidden()
+    assert [error for error in page.errors if "ERR_FILE_NOT_FOUND" not in error] == []
+
+
+def test_tabs_by_arrows(open_page):
+    page = open_page("#view=constructor")
+    page.focus("#tab-map")
+    for name in ("table", "models", "images", "figures", "card", "map"):
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(f"document.activeElement.id === 'tab-{name}'")
+        page.wait_for_function(f"document.getElementById('view').dataset.view === '{name}'")
+    assert page.locator("#fault").is_hidden()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["concept=1.5", "concept=", "concept=-7", "colour=constructor&size=x", "view=models&x=toString",
+     "view=images&score=valueOf", "view=table&sort=__proto__&verdict=x&low=&high=NaN",
+     "model=none&second=none", "heat=9&fires=1e999"],
+)  # fmt: skip
+def test_any_address_is_a_page(open_page, address):
+    page = open_page(f"#{address}")
+    page.wait_for_timeout(100)
+    assert page.errors == []
+    assert page.inner_text("#view").strip()
+    assert not page.locator("#panel h2").is_visible()
+
+
+def test_quick_hands_end_where_they_went(open_page):
+    page = open_page()
+    page.evaluate(
+        """async () => { for (const name of ["images", "models", "map", "card", "table", "images",
+        "map", "table"]) document.getElementById(`tab-${name}`).click(); }"""
+    )
+    page.wait_for_function(f"document.querySelectorAll('#rows tbody tr').length === {N}")
+    page.wait_for_timeout(500)
+    assert page.locator("#view .pair, #view .js-plotly-plot").count() == 0
+    assert page.errors == []
+
+
+def test_csv_holds_no_formula(open_page):
+    page = open_page("#view=table&sort=concept")
+    with page.expect_download() as waiting:
+        page.click("text=CSV of this view")
+    text = pathlib.Path(waiting.value.path()).read_bytes().decode()
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    names = [f"'{name}" if name[:1] in tuple("=+-@\t\r") else name for name in NAMES]
+    assert [row["name"] for row in rows] == names
+    assert rows[0]["relative"].startswith("-")  # a number stays one
+
+
+@pytest.mark.parametrize("damage", ["absent", "cut"])
+@pytest.mark.parametrize(
+    ("file", "address"),
+    [("data/site.js", ""), ("data/columns/0.js", ""), ("data/columns/0.js", "#view=table"),
+     ("data/pairs/0.js", "#view=images"), ("data/concepts/0/0.js", "#view=table&concept=1"),
+     ("data/thumbnails/1/0.js", "#view=images"), ("plotly.min.js", ""),
+     ("explorer.js", "")],
+)  # fmt: skip
+def test_what_is_missing_is_said(open_page, workdir, tmp_path, file, address, damage):
+    folder = shutil.copytree(workdir / "report", tmp_path / "report")
+    whole = (folder / file).read_bytes()
+    (folder / file).unlink()
+    if damage != "absent":
+        (folder / file).write_bytes(whole[: len(whole) // 2])
+    page = open_page(address, folder, ready=False)
+    if file == "explorer.js":
+        page.wait_for_timeout(300)
+        assert "explorer.js beside it is missing or damaged" in page.inner_text("#view")
+        return
+    page.wait_for_function("!document.getElementById('fault').hidden")
+    assert file in page.inner_text("#fault")
+    assert "bsjax report" in page.inner_text("#fault")
+    page.click("#no-fault")
+    assert page.locator("#fault").is_hidden()
+    page.wait_for_timeout(100)
+    assert page.inner_text("#view").strip()
+
+
+def test_a_damaged_array_is_said(open_page, workdir, tmp_path):
+    for name, old, new in (
+        ("columns/0", '"shape":[12]', '"shape":[13]'),
+        ("pairs/0", '"data":"', '"data":"*'),
+        ("concepts/0/0", '"data":"eJ', '"data":"eK'),
+    ):
+        folder = shutil.copytree(workdir / "report", tmp_path / name.replace("/", "_"))
+        path = folder / "data" / f"{name}.js"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+        page = open_page("#view=images&concept=1", folder, ready=False)
+        page.wait_for_function("!document.getElementById('fault').hidden")
+        assert "an array of the report is damaged" in page.inner_text("#fault")
+
+
+def test_a_missing_figure_and_a_wrong_number_are_said(open_page):
+    page = open_page("#view=figures")
+    page.wait_for_selector("#view .gone")
+    assert page.inner_text("#view .gone") == "figures/gone.png is missing"
+    page.fill("#goto", "12 apples")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.getElementById('status').textContent")
+    assert "run from 0 to 11" in page.inner_text("#status")
+    assert "concept" not in page.url
+
+
+def test_errors_that_nobody_caught_are_shown(open_page):
+    page = open_page()
+    page.evaluate("setTimeout(() => { throw new Error('out of place'); }); undefined")
+    page.wait_for_function("!document.getElementById('fault').hidden")
+    assert page.inner_text("#fault span") == "This page went wrong: out of place"
+    page.click("#no-fault")
+    page.evaluate("void Promise.reject(new Error('later'))")
+    page.wait_for_function("!document.getElementById('fault').hidden")
+    assert "later" in page.inner_text("#fault span")
