@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -74,10 +75,12 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
 
 def test_rows_shorter_and_longer_than_the_header(tmp_path):
     touch(tmp_path, "a.png", "b.png")
-    write_csv(tmp_path, "image,caption,kind\na.png\nb.png,bee,insect,surplus\n")
+    write_csv(tmp_path, "image,caption,kind\na.png\nb.png,bee,insect,,\n")
     first, second = list_folder(str(tmp_path)).records
     assert (first.caption, first.extra) == ("", {"kind": ""})
     assert (second.caption, second.extra) == ("bee", {"kind": "insect"})
+    write_csv(tmp_path, "image,caption,kind\na.png\nb.png,bee,insect,surplus\n")
+    refused(tmp_path, "captions.csv, line 3: 4 cells, expected the 3", "comma", "'surplus'")
 
 
 def test_absent_image_is_counted_not_fatal(tmp_path):
@@ -124,7 +127,7 @@ def test_no_folder_or_no_image(tmp_path):
     refused(tmp_path / "notes.txt", "is no folder")
 
 
-@pytest.mark.parametrize("header", ["file,caption", "image,text", "", "\x89PNG"])
+@pytest.mark.parametrize("header", ["file,caption", "image,words", "", "\x89PNG"])
 def test_csv_without_the_columns(tmp_path, header):
     touch(tmp_path, "a.png")
     write_csv(tmp_path, f"{header}\na.png,one\n")
@@ -214,6 +217,9 @@ def test_lists_a_sample_through_a_link(tmp_path, shared_data, name):
     sample = shared_data / "emoji_mini"
     (tmp_path / "images").symlink_to(sample / name)
     (tmp_path / "captions.csv").symlink_to(sample / "captions.csv")
+    refused(tmp_path, "captions.csv is a link that leaves the folder")
+    (tmp_path / "captions.csv").unlink()
+    shutil.copy(sample / "captions.csv", tmp_path)
     images = list_folder(str(tmp_path))
     assert len(images.records) == images.n_listed > 100
     assert not images.bad and not images.n_unlisted and not images.n_without_caption
