@@ -69,7 +69,7 @@ def lies_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
 def _add(found: Found, entry: os.DirEntry, name: str, folder, follow_links: bool) -> None:
     stem, suffix = os.path.splitext(name)
     suffix = suffix.lower()
-    is_file = entry.is_file()
+    is_file = os.path.isfile(entry.path)  # False for links in a circle, at which entry raises
     if suffix in TEXT_SUFFIXES and is_file:
         found.texts[same_name(stem) + suffix] = entry.path
         return
