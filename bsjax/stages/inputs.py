@@ -140,7 +140,7 @@ def _tell_of(name: str, images: ImageSet) -> None:
         shown = ", ".join(printable(other) for other in others[:SHOWN])
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         logging.warning(
-            "%s: left out %d files that are no images bsjax reads: %s%s",
+            "%s: left out, of kinds that are not read, %d: %s%s",
             name,
             len(others),
             shown,

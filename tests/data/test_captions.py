@@ -298,7 +298,7 @@ def test_several_captions_of_an_image(tmp_path):
 )
 def test_captions_that_are_no_text_are_bad_records(tmp_path, text, said):
     touch(tmp_path, "a.png", "b.png")
-    (tmp_path / "a.json").write_text('{"caption": %s}' % text)
+    (tmp_path / "a.json").write_text(f'{{"caption": {text}}}')
     images = list_folder(str(tmp_path))
     (bad,) = images.bad
     assert bad.key == "a" and f"its caption is a {said}" in bad.reason
