@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bsjax.core.errors import UserError
+from bsjax.core.foreign import valid_text
 from bsjax.core.text import read_table, read_text
 from bsjax.data.text import CAPTION_FIELDS, Fields, captions_of, find_field, shown_names
 
@@ -81,7 +82,9 @@ def _find_columns(path, columns: Sequence[str], fields: Fields) -> tuple[str, st
 def _row(line: int, fields: dict[str, Any], name_column: str, caption_column: str | None) -> Row:
     name = fields.get(name_column)
     extra = {
-        key: value if isinstance(value, str) else json.dumps(value, default=str)
+        valid_text(key): valid_text(value)
+        if isinstance(value, str)
+        else json.dumps(value, default=str)
         for key, value in fields.items()
         if key not in (name_column, caption_column) and value is not None
     }
@@ -90,7 +93,8 @@ def _row(line: int, fields: dict[str, Any], name_column: str, caption_column: st
         captions = captions_of(fields.get(caption_column))
     except ValueError as error:
         reason = str(error)
-    return Row(line, name.strip() if isinstance(name, str) else "", captions, extra, reason)
+    name = valid_text(name.strip()) if isinstance(name, str) else ""
+    return Row(line, name, captions, extra, reason)
 
 
 def _read_jsonl(path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:

@@ -85,11 +85,19 @@ def _of_split(files: Sequence[str], path: str, split: str) -> list[str]:
     """Of a folder's files those of a split, if their names tell: train-00000-of-00002.parquet."""
     if not os.path.isdir(os.path.expanduser(path)):
         return list(files)
-    splits = {}
+    splits: dict[str, list[str]] = {}
+    others = []
     for file in files:
         match = re.match(r"(.+)-\d+-of-\d+\.|(train|test|val\w*|dev)\b", os.path.basename(file))
         if match:
             splits.setdefault(match[1] or match[2], []).append(file)
+        else:
+            others.append(os.path.basename(file))
+    if splits and others:
+        raise UserError(
+            f"{path} holds the splits {', '.join(sorted(splits))}, and"
+            f" {others[0]}, which is of none; set {FLAG} to a pattern of the files that are meant"
+        )
     if splits and split not in splits:
         raise UserError(
             f"{path} holds the splits {', '.join(sorted(splits))}, not {split!r}; set"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bsjax.core.errors import UserError
-from bsjax.core.foreign import valid_text
+from bsjax.core.foreign import printable, valid_text
 
 CAPTION_FIELDS = ("caption", "text", "TEXT", "prompt", "captions")
 IMAGE_FIELDS = ("image", "jpg", "png", "webp", "img", "image_bytes")
@@ -105,7 +105,7 @@ def _captions_of_one(value: Any) -> list[str]:
             raise ValueError(f"its caption is no UTF-8 text (byte {error.start})") from error
     if not isinstance(value, str):
         raise ValueError(
-            f"its caption is a {type(value).__name__}, expected text (got {str(value)[:40]})"
+            f"its caption is a {type(value).__name__}, expected text (got {printable(value)[:40]})"
         )
     text = valid_text(value).strip()
     return [text] if text else []

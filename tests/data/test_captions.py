@@ -309,6 +309,15 @@ def test_half_a_surrogate_pair_becomes_valid_text(tmp_path):
     touch(tmp_path, "a.png")
     (tmp_path / "a.json").write_text('{"caption": "a dog \\ud83d"}')
     assert captions(tmp_path) == ["a dog \ufffd"]
+    rows = [
+        {"file_name": "a.png", "text": "\ud83d", "by\udc00": "x\udc00"},
+        {"file_name": "\ud83d"},
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="ascii")
+    images = list_folder(str(tmp_path))
+    assert [(r.caption, r.extra) for r in images.records] == [("\ufffd", {"by\ufffd": "x\ufffd"})]
+    assert [bad.key for bad in images.bad] == ["\ufffd"]
 
 
 def test_file_name_that_is_no_utf8_is_a_bad_record(tmp_path):

@@ -271,6 +271,9 @@ def test_splits_of_parquet_files(tmp_path, encoded):
     assert len(list_source("parquet", str(tmp_path / "*"))[0].records) == 3
     with pytest.raises(UserError, match="splits test, train, not 'val'; set --config.real.split"):
         list_source("parquet", str(tmp_path), "val")
+    table(tmp_path, "odd.parquet", image=encoded[:1])
+    with pytest.raises(UserError, match="odd.parquet, which is of none; set --config.real.path"):
+        list_source("parquet", str(tmp_path))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrayrecord"])
