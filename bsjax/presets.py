@@ -150,7 +150,11 @@ def image_source() -> ml_collections.ConfigDict:
     source = ml_collections.ConfigDict()
     source.source = "folder"  # folder | arrayrecord | parquet | tfds
     source.path = ""  # folder | ArrayRecord or parquet files (a pattern) | name of a tfds dataset
-    source.split = "train"  # tfds
+    source.split = "train"  # tfds; a folder of parquet files named train-*.parquet, test-*.parquet
+    source.caption_field = ""  # where captions are; "": caption, text, TEXT, prompt or captions
+    source.image_field = ""  # where images are; "": image, jpg, png, webp, img or image_bytes
+    source.captions = "first"  # first | all: of an image's several captions, each with the image
+    source.follow_links = True  # folder: images may be links that leave it; captions never may
     source.limit = -1  # first so many images; -1: all
     source.max_bad = 0.01  # largest share of unreadable images before the run stops
     source.workers = -1  # processes that decode; -1: chosen by platform, 0: threads only

@@ -83,13 +83,14 @@ def explain_full_disk(path: str | os.PathLike) -> Iterator[None]:
 def write_json(path: str | os.PathLike, content: Any) -> None:
     """Writes `content` as indented JSON, whole or not at all."""
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | os.PathLike) -> Any:
     """Reads JSON; a damaged file is the user's to mend, in one line."""
     try:
-        return json.loads(epath.Path(path).read_text())
+        return json.loads(epath.Path(path).read_bytes())  # UTF-8, whatever the locale
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
 

@@ -106,7 +106,9 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
     """
     check_values(flatten(config))
     check_seed_of_weights("encoder.weights", config.encoder.weights)
-    _require_choice(config, "real.source", SOURCES)
+    for section in ("real", "generated"):
+        _require_choice(config, f"{section}.source", SOURCES)
+        _require_choice(config, f"{section}.captions", ("first", "all"))
     _require_choice(config, "encoder.variant", ENCODER_VARIANTS)
     _require_choice(config, "encoder.dtype", DTYPES)
     _require_choice(config, "compare.form", FORMS)

@@ -4,11 +4,19 @@
 (benchmarks); 75 stopped early, and the same command goes on from there; 130 interrupted.
 """
 
+from bsjax.core.foreign import printable
+
 DONE, MISTAKE, WRONG_USAGE, GATE_FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75, 130
 
 
 class UserError(ValueError):
-    """Something the user can mend: says what was expected, what was got and what to change."""
+    """Something the user can mend: says what was expected, what was got and what to change.
+
+    One line that a terminal can show, whatever names and captions are quoted in it.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(printable(message))
 
 
 class UsageError(UserError):

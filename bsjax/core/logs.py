@@ -11,15 +11,24 @@ from absl import logging
 from tqdm import tqdm
 
 from bsjax.core.artifacts import package_versions
+from bsjax.core.foreign import printable
 
 
 def quiet_libraries() -> None:
-    """Keeps the many lines out of the log that orbax writes about each checkpoint."""
+    """Keeps out of the log what orbax writes about each checkpoint, and what steers a terminal."""
 
     def is_worth_reading(record: std_logging.LogRecord) -> bool:
         return record.levelno >= std_logging.ERROR or "orbax" not in record.pathname
 
+    def make_printable(record: std_logging.LogRecord) -> bool:
+        try:
+            record.msg, record.args = printable(record.getMessage(), keep="\n\t"), ()
+        except (TypeError, ValueError):  # a library's faulty line; logging says so itself
+            return True
+        return True
+
     logging.get_absl_handler().addFilter(is_worth_reading)
+    logging.get_absl_handler().addFilter(make_printable)
 
 
 def log_header(config: Mapping[str, Any], workdir: str) -> None:

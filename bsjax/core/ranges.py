@@ -118,10 +118,17 @@ RANGES = {
     for name, allowed in ranges.items()
 }
 MAY_BE_NONE = ("sae.threshold",)
-BOOLS = ("overwrite", "plan.local", "plan.fixed_mesh")
+BOOLS = (
+    "overwrite",
+    "real.follow_links",
+    "generated.follow_links",
+    "plan.local",
+    "plan.fixed_mesh",
+)
+IMAGE_SET_TEXTS = "source path split caption_field image_field captions"
 TEXTS_BY_SECTION = {
-    "real": "source path split",
-    "generated": "source path split",
+    "real": IMAGE_SET_TEXTS,
+    "generated": IMAGE_SET_TEXTS,
     "generator": "name set variant weights revision unet_weights prior_weights dtype prompts",
     "encoder": "variant weights dtype",
     "sae": "weights",

@@ -1,10 +1,10 @@
 """Captioned image folders: which images there are, what their captions are, which belong together.
 
-Reads file names, captions.csv or sidecar files; opens no image.
+Reads file names, captions.csv, metadata.* or sidecar files; opens no image.
 """
 
-import csv
 import json
+import os
 import pathlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from bsjax.core.errors import UserError
+from bsjax.core.foreign import is_valid, printable, same_name
+from bsjax.core.text import read_text
+from bsjax.data.caption_tables import TABLES, CaptionTable, read_caption_table
+from bsjax.data.image_files import IMAGE_SUFFIXES, Found, find_files, lies_within
+from bsjax.data.text import ALL, Fields, captions_in, captions_of, no_captions_note
 
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
-CAPTIONS = "captions.csv"
+CAPTIONS = TABLES[0]
 SHOWN = 10
 
 
@@ -26,6 +30,7 @@ class ImageRecord(NamedTuple):
     path: str
     caption: str
     extra: Mapping[str, str]  # further columns of captions.csv
+    cluster: str = ""  # key of the image, which all its captions share
 
     def read(self) -> bytes:
         """The encoded image."""
@@ -43,11 +48,13 @@ class ImageSet(NamedTuple):
     """A folder's images in the order of their keys."""
 
     records: Sequence[ImageRecord]
-    bad: tuple[BadImage, ...]  # named in captions.csv, but absent
+    bad: tuple[BadImage, ...]  # named in captions.csv, but absent; or of no use for other reasons
     n_listed: int  # images named, absent ones included
     n_unlisted: int  # images in the folder that captions.csv does not name
     n_without_caption: int
     caption_source: str  # csv | sidecar | none
+    not_understood: tuple[str, ...] = ()  # files in the folder that are neither image nor text
+    notes: tuple[str, ...] = ()  # warnings
 
 
 class Pairing(NamedTuple):
@@ -59,44 +66,83 @@ class Pairing(NamedTuple):
     unpaired_generated: tuple[str, ...]
 
 
-def list_folder(path: str, limit: int = -1) -> ImageSet:
-    """Lists a folder: `path/images/` or the images directly, with captions.csv, sidecars or none.
+class _Entry(NamedTuple):
+    """An image with all its captions."""
+
+    name: str  # path below the image folder
+    path: str
+    captions: list[str]
+    extra: Mapping[str, str]
+
+
+class _Listing(NamedTuple):
+    """What tables or sidecars say of the images."""
+
+    entries: list[_Entry]
+    bad: list[BadImage]
+    source: str
+    n_unlisted: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def list_folder(
+    path: str,
+    limit: int = -1,
+    fields: Fields = Fields(),  # noqa: B008
+    follow_links: bool = True,
+    section: str = "real",
+) -> ImageSet:
+    """Lists a folder: `path/images/` or the images directly, with captions beside them or none.
+
+    Captions stand in captions.csv or .tsv (columns image and caption), in metadata.csv, .jsonl or
+    .parquet (file_name, as Hugging Face has it; in subfolders too), or in sidecars: `x.json` or
+    `x.txt` beside `x.jpg`, as img2dataset writes them.
 
     Args:
-      path: the folder. captions.csv has the columns image and caption; sidecars are `x.json` (key
-        "caption") or `x.txt` beside `x.jpg`, as img2dataset writes them.
+      path: the folder.
       limit: keep only the first so many images; -1 keeps all.
+      fields: of captions and file names, where they are not the usual ones; with captions="all"
+        each caption of an image is a record, keys end in #0, #1, ...
+      follow_links: whether images may be links that leave the folder; texts never may.
+      section: of the config, for messages.
 
     Raises:
-      UserError: no folder, no images, a faulty captions.csv, or two images with one key.
+      UserError: no folder, no usable image, a faulty captions.csv, or two images with one key.
     """
     folder = pathlib.Path(path).expanduser().resolve()
     if not folder.is_dir():
         raise UserError(f"{path} is no folder; set --config.{{real,generated}}.path to one")
+    if not is_valid(str(folder)):
+        raise UserError(f"{folder}: the name is no UTF-8; rename it")
     root = folder / "images" if (folder / "images").is_dir() else folder
-    files = {
-        file.relative_to(root).as_posix(): file
-        for file in sorted(root.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not _is_hidden(file.relative_to(root))
-        and file.is_file()
-    }
-    table = folder / CAPTIONS
-    if not files and not table.is_file():
+    found = find_files(root, folder, follow_links)
+    tables = _tables(folder, root, found)
+    if not found.images and not found.unusable and not tables:
+        others = f"; got {', '.join(found.not_understood[:3])}" if found.not_understood else ""
         raise UserError(
-            f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}); check the path"
+            f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}){others}; check the path"
         )
-    found = _from_csv(table, root, files) if table.is_file() else _from_sidecars(files)
-    records = sorted(found.records, key=lambda record: record.key)
-    _refuse_shared_keys(records, root)
-    if limit >= 0:
-        records = records[:limit]
-    if not records and not found.bad:
-        raise UserError(f"{table} names no image; add rows below its header")
-    return found._replace(
-        records=tuple(records),
-        n_listed=len(records) + len(found.bad),
-        n_without_caption=sum(not record.caption for record in records),
+    if tables:
+        listing = _from_tables(tables, folder, root, found, fields, section)
+    else:
+        listing = _from_sidecars(folder, found, fields, section)
+    entries = sorted(listing.entries, key=lambda entry: _key(entry.name))
+    _refuse_shared_keys(entries, root)
+    entries = entries[:limit] if limit >= 0 else entries
+    if not entries and listing.bad:
+        raise UserError(f"not one image of {root} can be used: {_listed(listing.bad)}; mend them")
+    if not entries:
+        raise UserError(f"{tables[0]} names no image; add rows below its header")
+    records = tuple(record for entry in entries for record in _records(entry, fields))
+    return ImageSet(
+        records,
+        tuple(listing.bad),
+        len(records) + len(listing.bad),
+        listing.n_unlisted,
+        sum(not record.caption for record in records),
+        listing.source,
+        tuple(found.not_understood),
+        listing.notes,
     )
 
 
@@ -130,61 +176,107 @@ def check_bad(bad: Sequence[BadImage], n_total: int, max_bad: float, flag: str) 
       UserError: more than the share `max_bad` of `n_total`, with the list.
     """
     if len(bad) > max_bad * n_total:
-        listed = "; ".join(_one_line(f"{image.key}: {image.reason}") for image in bad[:SHOWN])
-        more = f"; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
         raise UserError(
             f"{len(bad)} of {n_total} images cannot be used, at most {max_bad:.2%} may be:"
-            f" {listed}{more}; mend them and add --overwrite, or raise {flag}"
+            f" {_listed(bad)}; mend them and add --overwrite, or raise {flag}"
         )
 
 
-def _from_csv(table: pathlib.Path, root: pathlib.Path, files: Mapping) -> ImageSet:
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as handle:
-            reader = csv.DictReader(handle)
-            columns = [name.strip() for name in reader.fieldnames or ()]
-            reader.fieldnames = columns
-            for column in ("image", "caption"):
-                if column not in columns:
-                    raise UserError(
-                        f"{table} has no column {column!r}, only"
-                        f" {', '.join(map(repr, columns[:SHOWN])) or 'none'}; its first line must"
-                        " name image and caption"
-                    )
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{table} cannot be read as a UTF-8 CSV file ({error}); mend it") from error
+def _tables(folder: pathlib.Path, root: pathlib.Path, found: Found) -> list[pathlib.Path]:
+    """The tables that count: one beside the images folder, else one in it, else all below it."""
+    for place in dict.fromkeys((folder, root)):
+        here = [place / name for name in TABLES if (place / name).is_file()]
+        if here:
+            return here[:1]
+    return [
+        pathlib.Path(path)
+        for name, path in sorted(found.texts.items())
+        if pathlib.PurePosixPath(name).name in TABLES
+    ]
 
-    by_key = _by_key(files)
-    records, bad, named = [], [], Counter()
-    for i, row in enumerate(rows, 1):
-        name = (row["image"] or "").strip()
-        file = _find(name, files, by_key, table) if name else None
-        if file is None:
-            reason = f"named in {CAPTIONS}, absent from {root}" if name else "names no image"
-            bad.append(BadImage(name or f"row {i} of {CAPTIONS}", reason))
-            continue
-        named[file] += 1
-        extra = {key: value or "" for key, value in row.items() if key not in ("image", "caption")}
-        extra = {key: value for key, value in extra.items() if isinstance(key, str)}
-        caption = (row["caption"] or "").strip()
-        records.append(ImageRecord(_key(file), str(root / file), caption, extra))
-    twice = [file for file, count in named.items() if count > 1]
-    if twice:
+
+def _from_tables(
+    tables: Sequence[pathlib.Path],
+    folder: pathlib.Path,
+    root: pathlib.Path,
+    found: Found,
+    fields: Fields,
+    section: str,
+) -> _Listing:
+    by_key = _by_key(found.images)
+    entries, bad, named, notes = {}, [], Counter(), []
+    for path in tables:
+        if not lies_within(path, folder):
+            raise UserError(f"{path} is a link that leaves the folder; copy the file there")
+        table = read_caption_table(path, fields)
+        if table.caption_column is None:
+            notes.append(no_captions_note(str(path), table.columns, fields.caption, section))
+        below = _below(path.parent, root)
+        for image, entry in _rows(table, path, below, found, by_key, root):
+            if image is not None:
+                bad.append(image)
+                continue
+            named[entry.name] += 1
+            former = entries.setdefault(entry.name, entry)
+            if former is not entry:
+                entries[entry.name] = former._replace(captions=former.captions + entry.captions)
+    twice = [name for name, count in named.items() if count > 1]
+    if twice and fields.captions != ALL:
         raise UserError(
-            f"{table} names {', '.join(twice[:SHOWN])} more than once; keep one row each"
+            f"{tables[0]} names {', '.join(twice[:SHOWN])} more than once; keep one row each, or"
+            f" set --config.{section}.captions=all to use all captions"
         )
-    return ImageSet(tuple(records), tuple(bad), 0, len(files) - len(named), 0, "csv")
+    n_unlisted = len(found.images) - len(named)
+    return _Listing(list(entries.values()), bad, "csv", n_unlisted, tuple(notes))
 
 
-def _find(name: str, files: Mapping, by_key: Mapping, table: pathlib.Path) -> str | None:
+def _below(folder: pathlib.Path, root: pathlib.Path) -> str:
+    """What goes before the names of a table in a subfolder."""
+    if folder != root and folder.is_relative_to(root):
+        return same_name(folder.relative_to(root).as_posix()) + "/"
+    return ""
+
+
+def _rows(table: CaptionTable, path: pathlib.Path, below: str, found: Found, by_key, root):
+    """Of each row the image that cannot be used, or the entry."""
+    for i, row in enumerate(table.rows, 1):
+        name = _find(row.name, below, found.images, by_key, path) if row.name else None
+        if name is not None and not row.reason:
+            yield None, _Entry(name, found.images[name], row.captions, row.extra)
+        elif name is not None:
+            yield BadImage(_key(name), f"{path.name}, line {row.line}: {row.reason}"), None
+        elif row.name:
+            yield BadImage(row.name, _why_not(row.name, below, path, found, root)), None
+        else:
+            yield BadImage(f"row {i} of {path.name}", "names no image"), None
+
+
+def _why_not(name: str, below: str, table: pathlib.Path, found: Found, root: pathlib.Path) -> str:
+    """Why an image that a table names is not among the images."""
+    for candidate in _candidates(name, below):
+        if candidate in found.unusable:
+            return found.unusable[candidate]
+        if candidate in map(same_name, found.not_understood):
+            suffix = pathlib.PurePosixPath(candidate).suffix or "no suffix"
+            return f"named in {table.name} and there, but {suffix} is no kind of image that is read"
+    return f"named in {table.name}, absent from {root}"
+
+
+def _candidates(name: str, below: str) -> list[str]:
+    path = pathlib.PurePosixPath(below) / same_name(name).replace("\\", "/")
+    return [path.as_posix(), path.as_posix().removeprefix("images/")]
+
+
+def _find(
+    name: str, below: str, files: Mapping, by_key: Mapping, table: pathlib.Path
+) -> str | None:
     """The file that a row means: its path below the folder, below images/, or without extension."""
     path = pathlib.PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
             f"{table} names {name!r}, which lies outside its folder; use relative names"
         )
-    for candidate in (path.as_posix(), path.as_posix().removeprefix("images/")):
+    for candidate in _candidates(name, below):
         if candidate in files:
             return candidate
         meant = by_key.get(candidate, ())
@@ -197,33 +289,68 @@ def _find(name: str, files: Mapping, by_key: Mapping, table: pathlib.Path) -> st
     return None
 
 
-def _from_sidecars(files: Mapping[str, pathlib.Path]) -> ImageSet:
-    records, has_sidecar = [], False
-    for name, file in files.items():
-        caption = _read_sidecar(file)
-        has_sidecar = has_sidecar or caption is not None
-        records.append(ImageRecord(_key(name), str(file), caption or "", {}))
-    return ImageSet(tuple(records), (), 0, 0, 0, "sidecar" if has_sidecar else "none")
-
-
-def _read_sidecar(file: pathlib.Path) -> str | None:
-    sidecar = file.with_suffix(".json")
-    if sidecar.is_file():
+def _from_sidecars(folder: pathlib.Path, found: Found, fields: Fields, section: str) -> _Listing:
+    entries, has_sidecar, seen = [], False, {}
+    bad = [BadImage(_key(name), reason) for name, reason in found.unusable.items()]
+    for name, path in found.images.items():
         try:
-            caption = json.loads(sidecar.read_text(encoding="utf-8")).get("caption")
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{sidecar} is no JSON object with a caption ({error})") from error
-        return str(caption).strip() if caption is not None else None
-    text = file.with_suffix(".txt")
-    try:
-        return text.read_text(encoding="utf-8").strip() if text.is_file() else None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{text} is no UTF-8 text ({error}); save it as one") from error
+            captions = _read_sidecar(_key(name), found.texts, folder, fields, seen)
+        except ValueError as error:
+            bad.append(BadImage(_key(name), str(error)))
+            continue
+        has_sidecar = has_sidecar or captions is not None
+        entries.append(_Entry(name, path, captions or [], {}))
+    notes = ()
+    if not has_sidecar and (seen or fields.caption):
+        where = f"{folder} with its JSON sidecars"
+        notes = (no_captions_note(where, seen, fields.caption, section),)
+    return _Listing(entries, bad, "sidecar" if has_sidecar else "none", notes=notes)
 
 
-def _is_hidden(path: pathlib.PurePath) -> bool:
-    """Leftovers of other programs, such as macOS' `._x.png`, are not images of the set."""
-    return any(part.startswith(".") for part in path.parts)
+def _read_sidecar(
+    key: str, texts: Mapping[str, str], folder: pathlib.Path, fields: Fields, seen: dict
+) -> list[str] | None:
+    """The captions beside an image, None where there are none; adds to the JSON fields `seen`.
+
+    Raises:
+      ValueError: a sidecar of which nothing can be made.
+    """
+    for path in (texts.get(f"{key}.json"), texts.get(f"{key}.txt")):
+        if path is None:
+            continue
+        shown = os.path.basename(path)
+        if not lies_within(path, folder):
+            raise ValueError(f"{shown} is a link that leaves the folder; copy the file there")
+        text = read_text(path)
+        if path.lower().endswith(".txt"):
+            return captions_of(text)
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{shown} is no JSON object with a caption ({error})") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{shown} is no JSON object with a caption")
+        captions = captions_in(content, fields.caption)
+        if captions:
+            return captions
+        seen |= dict.fromkeys(content)
+    return None
+
+
+def _records(entry: _Entry, fields: Fields) -> list[ImageRecord]:
+    key = _key(entry.name)
+    if fields.captions != ALL:
+        caption = entry.captions[0] if entry.captions else ""
+        return [ImageRecord(key, entry.path, caption, entry.extra, key)]
+    return [
+        ImageRecord(f"{key}#{i}", entry.path, caption, entry.extra, key)
+        for i, caption in enumerate(entry.captions or [""])
+    ]
+
+
+def _listed(bad: Sequence[BadImage]) -> str:
+    listed = "; ".join(_one_line(f"{image.key}: {image.reason}") for image in bad[:SHOWN])
+    return f"{listed}; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else listed
 
 
 def _count(keys: Sequence[str]) -> str:
@@ -231,7 +358,7 @@ def _count(keys: Sequence[str]) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))
 
 
 def _key(name: str) -> str:
@@ -245,10 +372,10 @@ def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
     return groups
 
 
-def _refuse_shared_keys(records: Sequence[ImageRecord], root: pathlib.Path) -> None:
-    for first, second in zip(records, records[1:], strict=False):
-        if first.key == second.key:
-            names = " and ".join(sorted(pathlib.Path(r.path).name for r in (first, second)))
+def _refuse_shared_keys(entries: Sequence[_Entry], root: pathlib.Path) -> None:
+    for first, second in zip(entries, entries[1:], strict=False):
+        if _key(first.name) == _key(second.name):
+            names = " and ".join(sorted(pathlib.Path(e.path).name for e in (first, second)))
             raise UserError(
                 f"{root} holds {names}, two images of one name; images are paired by name without"
                 " extension: rename or remove one"

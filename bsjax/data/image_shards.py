@@ -6,7 +6,6 @@ run that is killed repeats a batch at most, and what it ends with is what an uni
 with.
 """
 
-import io
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from PIL import Image
 
 from bsjax.core.artifacts import atomic_path, explain_full_disk, is_remote, read_json, write_json
 from bsjax.data.captions import BadImage, ImageSet
+from bsjax.data.decode import decode_rgb
 from bsjax.data.sources import Records
 
 TABLE = "images.parquet"
@@ -104,7 +104,7 @@ class ImageShards:
     def first_images(self, n: int) -> list[Image.Image]:
         """The first `n` images, decoded."""
         records = list_generated(self.folder).records
-        return [Image.open(io.BytesIO(records[i].read())) for i in range(min(n, len(records)))]
+        return [decode_rgb(records[i].read()) for i in range(min(n, len(records)))]
 
     def places(self, shard: int) -> range:
         """Places in `prompts` of a shard."""

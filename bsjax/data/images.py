@@ -5,7 +5,6 @@ row with its reason and never stops the others. Scaling to floats happens on the
 """
 
 import gc
-import io
 import math
 import multiprocessing
 from collections.abc import Iterator, Sequence
@@ -15,9 +14,10 @@ import grain
 import numpy as np
 from absl import flags
 from jaxtyping import Bool, Int32, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from bsjax.data.captions import ImageRecord
+from bsjax.data.decode import decode_rgb
 from bsjax.data.sources import read_image
 
 READ_THREADS = 4
@@ -25,6 +25,7 @@ READ_THREADS = 4
 SPARE_BATCHES = 2
 # Source pixels that the bicubic filter reaches to each side, times the scale when it shrinks.
 BICUBIC_SUPPORT = 2
+WIDEST = 64  # times its height: an image to be resized whole
 
 
 class Batch(NamedTuple):
@@ -41,45 +42,13 @@ class Batch(NamedTuple):
         return int((self.rows >= 0).sum())
 
 
-def decode_rgb(data: bytes) -> Image.Image:
-    """Decodes an image of any mode into RGB: alpha on white, 16 bits to 8, EXIF rotation applied.
-
-    Raises:
-      ValueError: not an image, truncated, or so large that PIL takes it for a decompression bomb
-        (more than twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 million pixels).
-    """
-    try:
-        return _decode(data)
-    except UnidentifiedImageError as error:
-        raise ValueError("not an image") from error
-    except Exception as error:
-        # PIL's readers let pass whatever a damaged file makes them trip over: OSError,
-        # SyntaxError, EOFError, struct.error, KeyError, ...
-        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
-
-
-def _decode(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data))
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        # Single-channel 16-bit files: PIL would clip, not scale, them.
-        values = np.nan_to_num(np.asarray(image).astype(np.float64))
-        scale = 255 / 65535 if image.mode != "F" else 1.0
-        image = Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
-
-
 def resize_crop(image: Image.Image, resize: int, crop: int) -> UInt8[np.ndarray, "H W 3"]:
     """Resizes the short side (bicubic, antialiased) and crops the centre: uint8 [crop, crop, 3].
 
     The short side becomes `resize`, the long side int(resize * long / short); the centre
     crop starts at int(round((side - crop) / 2)), torchvision's rule (rounding half to even).
-    Only rows that the crop needs are computed, so that 20 x 10,000 pixels cost no memory.
+    Only rows that the crop needs are computed, so that 20 x 10,000 pixels cost no memory; of very
+    wide images only the columns that it needs.
 
     The two passes are PIL's own, columns first. They are asked for one by one because Pillow 13
     starts with the rows where an image is more than twice as tall as wide, which moves single
@@ -102,8 +71,18 @@ def resize_crop(image: Image.Image, resize: int, crop: int) -> UInt8[np.ndarray,
     reach = BICUBIC_SUPPORT * max(scale, 1.0) + 1
     start, stop = max(math.floor(first - reach), 0), min(math.ceil(last + reach), height)
     image = image.crop((0, start, width, stop))
-    image = image.resize((new_width, stop - start), Image.Resampling.BICUBIC)
-    image = image.crop((left, 0, left + crop, stop - start))
+    if new_width <= WIDEST * resize:
+        image = image.resize((new_width, stop - start), Image.Resampling.BICUBIC)
+        image = image.crop((left, 0, left + crop, stop - start))
+    else:
+        # As below for the rows; PIL holds the bounds in single precision, which moves a level.
+        scale = width / new_width
+        first_column, last_column = left * scale, (left + crop) * scale
+        reach = BICUBIC_SUPPORT * max(scale, 1.0) + 1
+        cut = max(math.floor(first_column - reach), 0)
+        image = image.crop((cut, 0, min(math.ceil(last_column + reach), width), image.height))
+        box = (first_column - cut, 0, min(last_column - cut, image.width), image.height)
+        image = image.resize((crop, image.height), Image.Resampling.BICUBIC, box=box)
     # PIL refuses a box that ends beyond the image by a rounding error.
     box = (0, first - start, crop, min(last - start, stop - start))
     return np.asarray(image.resize((crop, crop), Image.Resampling.BICUBIC, box=box))

@@ -8,17 +8,17 @@ tells each shard's size, so that a truncated one is found before training starts
 
 import os
 import pathlib
-import threading
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
-from array_record.python import array_record_data_source, array_record_module
+from array_record.python import array_record_module
 from jaxtyping import Float, Int
 
 from bsjax.core.artifacts import atomic_path, read_manifest
 from bsjax.core.errors import UserError
+from bsjax.data.record_files import ArrayRecords, Stretch
 
 BLOCK = 256  # tokens a record
 DTYPE = np.dtype(ml_dtypes.bfloat16)
@@ -101,15 +101,9 @@ class TokenStore:
                     f"{path} is truncated or absent: expected {shard.n_bytes} bytes, got {n_bytes};"
                     f" delete it and {folder / 'manifest.json'}, then run again to make it anew"
                 )
-        self._paths = [str(folder / shard.name) for shard in self.shards]
-        self._lock = threading.Lock()
-        self._source: Any = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None, "_source": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self._records = ArrayRecords(
+            [Stretch(str(folder / shard.name), 0, shard.n_blocks) for shard in self.shards]
+        )
 
     @property
     def n_tokens(self) -> int:
@@ -121,12 +115,9 @@ class TokenStore:
         Raises:
           UserError: a block holds numbers that are not finite.
         """
-        with self._lock:
-            if self._source is None:
-                self._source = array_record_data_source.ArrayRecordDataSource(self._paths)
-        records = self._source.__getitems__([int(block) for block in blocks])
+        records = self._records.__getitems__([int(block) for block in blocks])
         tokens = np.frombuffer(b"".join(records), DTYPE).reshape(-1, self.width).astype(np.float32)
-        require_finite(tokens, f"{self._paths[0]} and its siblings")
+        require_finite(tokens, f"{self._records.stretches[0].path} and its siblings")
         return tokens
 
 

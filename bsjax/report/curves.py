@@ -36,7 +36,7 @@ def plot_curves(source: Any, target: Any) -> None:
       source: path of curves.jsonl.
       target: path of the PNG.
     """
-    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    rows = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
     figure = matplotlib.figure.Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots(2, 4).ravel()
     for axis, (name, label) in zip(axes, SHOWN, strict=False):

@@ -94,7 +94,8 @@ def write_tokenizer(folder: pathlib.Path, words: Sequence[str], length: int) -> 
     vocabulary += [merge.replace(" ", "") for merge in merges]
     vocabulary = [*dict.fromkeys(vocabulary), *SPECIAL]
     write_json(folder / "vocab.json", {word: i for i, word in enumerate(vocabulary)})
-    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")
+    text = "\n".join(["#version: 0.2", *merges]) + "\n"
+    (folder / "merges.txt").write_text(text, encoding="utf-8")
     start, end = SPECIAL
     special = {"bos_token": start, "eos_token": end, "pad_token": end, "unk_token": end}
     write_json(folder / "special_tokens_map.json", special)

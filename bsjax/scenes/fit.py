@@ -101,7 +101,7 @@ def fit(
         contextlib.closing(checkpoints),
         concurrent.futures.ThreadPoolExecutor(1) as beside,
         progress(folder.name, steps * batch, first * batch) as bar,
-        (folder / CURVES).open("a") as curves,
+        (folder / CURVES).open("a", encoding="utf-8") as curves,
     ):
         ahead = beside.submit(make_batch, first)
         for step in range(first, steps):
@@ -133,7 +133,8 @@ def ocp_shape(leaf: Array) -> jax.ShapeDtypeStruct:
 
 def read_curves(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The rows that `fit` wrote; those that were written twice once."""
-    rows = [json.loads(line) for line in (folder / CURVES).read_text().splitlines()]
+    text = (folder / CURVES).read_text(encoding="utf-8")
+    rows = [json.loads(line) for line in text.splitlines()]
     return list({row["step"]: row for row in rows}.values())
 
 

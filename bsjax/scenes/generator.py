@@ -74,7 +74,7 @@ class Planted(NamedTuple):
 
     @classmethod
     def read(cls) -> "Planted":
-        return cls(**json.loads(PLANTED.read_text())["gaps"])
+        return cls(**json.loads(PLANTED.read_text(encoding="utf-8"))["gaps"])
 
 
 def drawn(asked: scenes.Factors, planted: Planted, rng: np.random.Generator) -> scenes.Factors:

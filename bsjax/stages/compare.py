@@ -26,6 +26,7 @@ from bsjax.core.artifacts import (
 from bsjax.core.config import select
 from bsjax.core.errors import UserError
 from bsjax.core.rng import stage_key
+from bsjax.core.text import as_cells
 from bsjax.data.captions import Pairing, pair_keys
 from bsjax.stages.inputs import generated_name
 from bsjax.stats import comparison, datapoints, divergences, uncertainty, verdicts, words
@@ -65,8 +66,10 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     table = _concept_table(config, real, generated, pairing, codes)
     for suffix in ("parquet", "csv"):
         with atomic_path(folder / f"concepts.{suffix}") as temporary:
-            write = pq.write_table if suffix == "parquet" else pa_csv.write_csv
-            write(table, temporary)
+            if suffix == "parquet":
+                pq.write_table(table, temporary)
+            else:
+                pa_csv.write_csv(as_cells(table), temporary)
     with atomic_path(folder / "datapoints.parquet") as temporary:
         pq.write_table(_datapoint_table(real, pairing, codes), temporary)
     verdict = np.array(table["verdict"].to_pylist())

@@ -23,7 +23,7 @@ class Curves:
         if not self._is_writer:
             return
         if self._path.exists():
-            lines = self._path.read_text().splitlines()
+            lines = self._path.read_text(encoding="utf-8").splitlines()
             self._lines = [line for line in lines if _step(line) <= first_step]
         self._write()
         board = self._folder / "tensorboard"
@@ -40,7 +40,8 @@ class Curves:
 
     def _write(self) -> None:
         # Whole each time: object stores cannot append, and a file of looks stays small.
-        self._path.write_text("".join(f"{line}\n" for line in self._lines))
+        text = "".join(f"{line}\n" for line in self._lines)
+        self._path.write_text(text, encoding="utf-8")
 
     def close(self) -> None:
         """Flushes TensorBoard's file."""

@@ -27,6 +27,7 @@ from bsjax.core import distributed
 from bsjax.core.artifacts import atomic_path, begin_stage, hash_json, write_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import Preempted
+from bsjax.core.foreign import printable
 from bsjax.core.logs import progress
 from bsjax.core.mesh import DATA, make_mesh, over_data, put, replicated
 from bsjax.core.rng import item_key, stage_key
@@ -163,7 +164,7 @@ def _book(
             outcomes.append((place, Outcome(prompt, png)))
             continue
         reason = "the generator gave values that are not finite, in float32 too"
-        logging.warning("%s: %s (%r)", prompt.key, reason, prompt.caption[:60])
+        logging.warning("%s: %s (%r)", printable(prompt.key), reason, prompt.caption[:60])
         outcomes.append((place, Outcome(prompt, None, reason)))
     return shard, outcomes
 

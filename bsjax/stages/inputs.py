@@ -17,9 +17,12 @@ from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae
 from bsjax.core.artifacts import REAL, hash_json, require_manifest
 from bsjax.core.errors import UserError
-from bsjax.data.captions import BadImage, ImageSet, check_bad, list_folder
+from bsjax.core.foreign import printable
+from bsjax.core.text import read_text, split_lines
+from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folder
 from bsjax.data.image_shards import Prompt, list_generated
 from bsjax.data.sources import list_source
+from bsjax.data.text import FIRST, Fields
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
 
@@ -59,7 +62,7 @@ def list_prompts(config: ml_collections.ConfigDict) -> PromptList:
         path = epath.Path(generator.prompts).expanduser()
         if not path.is_file():
             raise UserError(f"{path} does not exist; set --config.generator.prompts")
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in split_lines(read_text(path))]
         all_prompts = [
             Prompt(line * generator.samples + i, f"p{line:05d}-s{i:04d}", text)
             for line, text in enumerate(lines)
@@ -103,18 +106,46 @@ def load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
     """The images that config.real or config.generated names."""
     source = config[section]
     name = REAL if section == "real" else generated_name(config)
+    fields = Fields(
+        source.get("caption_field", ""),
+        source.get("image_field", ""),
+        source.get("captions", FIRST),
+    )
     if source.source != "folder":
-        images, identity = list_source(source.source, source.path, source.split, source.limit)
-        return Arm(name, section, images, hash_json(identity))
-    images = list_folder(source.path, source.limit)
+        images, identity = list_source(
+            source.source, source.path, source.split, source.limit, fields, section
+        )
+        _tell_of(name, images)
+        return Arm(name, section, images, hash_json(identity), images.notes)
+    follow_links = source.get("follow_links", True)
+    images = list_folder(source.path, source.limit, fields, follow_links, section)
     check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")
-    if images.n_unlisted:
-        logging.info("%s: %d images are not in captions.csv", name, images.n_unlisted)
+    _tell_of(name, images)
     listing = []
     for record in images.records:
         stat = os.stat(record.path)
         listing.append((record.key, record.caption, stat.st_size, stat.st_mtime_ns))
-    return Arm(name, section, images, hash_json([listing, [b.key for b in images.bad]]))
+    digest = hash_json([listing, [image.key for image in images.bad]])
+    return Arm(name, section, images, digest, images.notes)
+
+
+def _tell_of(name: str, images: ImageSet) -> None:
+    """Log lines about what is listed and what is left out."""
+    for note in images.notes:
+        logging.warning("%s: %s", name, printable(note))
+    if images.n_unlisted:
+        logging.info("%s: %d images are not in captions.csv", name, images.n_unlisted)
+    others = images.not_understood
+    if others:
+        shown = ", ".join(printable(other) for other in others[:SHOWN])
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        logging.warning(
+            "%s: left out, of kinds that are not read, %d: %s%s",
+            name,
+            len(others),
+            shown,
+            more,
+        )
 
 
 def weights_folder(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> epath.Path:

@@ -23,6 +23,7 @@ from bsjax.core.artifacts import begin_stage, write_manifest
 from bsjax.core.config import select
 from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
+from bsjax.core.foreign import printable
 from bsjax.core.logs import PhaseTimer, progress
 from bsjax.core.mesh import make_mesh, over_data, put, replicated
 from bsjax.data.captions import BadImage, check_bad
@@ -90,6 +91,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
             "listed": arm.images.n_listed,
             "unlisted": arm.images.n_unlisted,
             "without_caption": arm.images.n_without_caption,
+            "not_understood": len(arm.images.not_understood),
             "bad": len(bad),
             "caption_source": arm.images.caption_source,
             "tokens_per_image": engine.grid.n_tokens,
@@ -264,7 +266,7 @@ def _book(engine: Engine, store: ShardStore, pending, n_kept: int, timer: PhaseT
 def _report_bad(config, arm: inputs.Arm, batch: Batch, bad: list[BadImage]) -> None:
     for row, reason in batch.bad:
         image = BadImage(arm.images.records[row].key, reason)
-        logging.warning("%s: %s cannot be used: %s", arm.name, image.key, reason)
+        logging.warning("%s: %s cannot be used: %s", arm.name, *map(printable, image))
         bad.append(image)
     if batch.bad:
         flag = f"--config.{arm.section}.max_bad"

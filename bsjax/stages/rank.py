@@ -14,6 +14,7 @@ from etils import epath
 
 from bsjax.core.artifacts import atomic_path
 from bsjax.core.errors import UserError
+from bsjax.core.text import as_cells
 
 
 def rank(folder: epath.Path, concept: int) -> None:
@@ -47,6 +48,6 @@ def rank(folder: epath.Path, concept: int) -> None:
     path = folder / f"ranking-{concept}.csv"
     with atomic_path(path) as temporary:
         table = {name: values[order].tolist() for name, values in columns.items()}
-        pa_csv.write_csv(pa.table(table), temporary)
+        pa_csv.write_csv(as_cells(pa.table(table)), temporary)
     best = ", ".join(repr(str(names[i])) for i in order[:3])
     logging.info("concept %d is strongest for %s; all in %s", concept, best, path)

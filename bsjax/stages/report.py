@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 
 from bsjax.convert.rasae import TRAINED, load_rasae
-from bsjax.core.artifacts import MANIFEST, write_json
+from bsjax.core.artifacts import MANIFEST, REAL, read_manifest, write_json
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
@@ -41,7 +41,9 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     for comparison, card in zip(comparisons, cards, strict=True):
         write_json(folder / f"{comparison.name}__card.json", card)
         write_enriched(folder, comparison, places)
-    names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]])
+    measured = read_manifest(workdir / "measures" / REAL) or {}
+    sae = measured.get("parents", {}).get("sae", "")
+    names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
     figures = _figures(folder / "figures", comparisons)
     for foreign in sorted((workdir / IMPORTED).glob("*.json")):
         comparison = imported(foreign)

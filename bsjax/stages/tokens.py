@@ -25,6 +25,7 @@ from bsjax.core import distributed
 from bsjax.core.artifacts import begin_stage, write_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError
+from bsjax.core.foreign import printable
 from bsjax.core.logs import progress
 from bsjax.core.mesh import make_mesh, over_data, put, replicated
 from bsjax.core.rng import item_key, stage_key
@@ -215,7 +216,9 @@ def _extract(config, folder, records, encoder, settings, parents) -> None:
                 token_store.require_finite(tokens.reshape(-1, width), "the encoder's output")
                 parts.append(tokens.astype(token_store.DTYPE).reshape(-1, width))
                 for row, reason in batch.bad:
-                    logging.warning("%s cannot be used: %s", chosen[row].key, reason)
+                    logging.warning(
+                        "%s cannot be used: %s", printable(chosen[row].key), printable(reason)
+                    )
             rng = np.random.default_rng([config.seed, 1, i])
             token_store.write_shard(paths[i], np.concatenate(parts), rng)
             bar.update(1)

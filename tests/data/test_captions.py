@@ -1,13 +1,20 @@
 """Which images a folder holds, their captions, and what each mistake in it says."""
 
 import json
+import os
 import pathlib
+import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from bsjax.core.errors import UserError
 from bsjax.data.captions import BadImage, check_bad, list_folder, pair_keys
+from bsjax.data.image_files import SUFFIXES_BY_FORMAT
+from bsjax.data.text import Fields
 
 
 def touch(folder: pathlib.Path, *names: str) -> None:
@@ -74,10 +81,12 @@ def test_csv_as_spreadsheets_write_it(tmp_path):
 
 def test_rows_shorter_and_longer_than_the_header(tmp_path):
     touch(tmp_path, "a.png", "b.png")
-    write_csv(tmp_path, "image,caption,kind\na.png\nb.png,bee,insect,surplus\n")
+    write_csv(tmp_path, "image,caption,kind\na.png\nb.png,bee,insect,,\n")
     first, second = list_folder(str(tmp_path)).records
     assert (first.caption, first.extra) == ("", {"kind": ""})
     assert (second.caption, second.extra) == ("bee", {"kind": "insect"})
+    write_csv(tmp_path, "image,caption,kind\na.png\nb.png,bee,insect,surplus\n")
+    refused(tmp_path, "captions.csv, line 3: 4 cells, expected the 3", "comma", "'surplus'")
 
 
 def test_absent_image_is_counted_not_fatal(tmp_path):
@@ -124,7 +133,7 @@ def test_no_folder_or_no_image(tmp_path):
     refused(tmp_path / "notes.txt", "is no folder")
 
 
-@pytest.mark.parametrize("header", ["file,caption", "image,text", "", "\x89PNG"])
+@pytest.mark.parametrize("header", ["file,caption", "image,words", "", "\x89PNG"])
 def test_csv_without_the_columns(tmp_path, header):
     touch(tmp_path, "a.png")
     write_csv(tmp_path, f"{header}\na.png,one\n")
@@ -209,11 +218,184 @@ def test_check_bad_lists_the_first_ones():
     assert "--config.real.max_bad" in message and "\n" not in message and "k10" not in message
 
 
+def captions(folder: pathlib.Path, **options) -> list[str]:
+    return [record.caption for record in list_folder(str(folder), **options).records]
+
+
+@pytest.mark.parametrize("where", [".", "images"])
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("captions.csv", "image,caption\na.png,a dog\n"),
+        ("captions.tsv", "image\tcaption\na.png\ta dog\n"),
+        ("captions.csv", "caption;image\r\na dog;a.png\r\n"),
+        ("metadata.csv", "file_name,text\na.png,a dog\n"),
+        ("metadata.jsonl", '{"file_name": "a.png", "text": "a dog", "label": 3}\n\n'),
+        ("metadata.jsonl", '{"file_name": "a.png", "captions": ["", "a dog", "two"]}'),
+        ("a.TXT", "a dog\r\n"),
+        ("a.Json", '{"prompt": "a dog"}'),
+    ],
+)
+def test_captions_under_the_usual_names(tmp_path, where, file, text):
+    touch(tmp_path / "images", "a.png")
+    beside = tmp_path / ("images" if file.lower().startswith("a.") else where)
+    (beside / file).write_bytes(text.encode("utf-8-sig"))
+    assert captions(tmp_path) == ["a dog"]
+
+
+def test_tables_in_subfolders_as_hugging_face_has_them(tmp_path):
+    touch(tmp_path, "train/a.png", "test/a.png")
+    for name in ("train", "test"):
+        pq.write_table(
+            pa.table({"file_name": ["a.png"], "caption": [f"of {name}"]}),
+            tmp_path / name / "metadata.parquet",
+        )
+    images = list_folder(str(tmp_path))
+    assert [(r.key, r.caption) for r in images.records] == [
+        ("test/a", "of test"),
+        ("train/a", "of train"),
+    ]
+    assert images.caption_source == "csv" and images.n_unlisted == 0
+
+
+def test_captions_in_a_field_of_another_name(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    (tmp_path / "a.json").write_text('{"alt": "a dog"}')
+    images = list_folder(str(tmp_path))
+    assert (images.n_without_caption, images.caption_source) == (2, "none")
+    assert len(images.notes) == 1 and "'alt'" in images.notes[0]
+    assert "--config.real.caption_field" in images.notes[0]
+    assert captions(tmp_path, fields=Fields(caption="alt")) == ["a dog", ""]
+    with pytest.raises(UserError, match="no field 'alto' for captions, only 'alt'"):
+        list_folder(str(tmp_path), fields=Fields(caption="alto"))
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.png", "alt": "a dog"}')
+    (note,) = list_folder(str(tmp_path)).notes
+    assert "'file_name', 'alt'" in note
+    assert captions(tmp_path, fields=Fields(caption="alt")) == ["a dog"]
+    assert captions(tmp_path, fields=Fields("file_name", "file_name")) == ["a.png"]
+
+
+def test_several_captions_of_an_image(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    (tmp_path / "a.json").write_text('{"captions": ["one", "two"]}')
+    assert captions(tmp_path) == ["one", ""]
+    images = list_folder(str(tmp_path), fields=Fields(captions="all"), limit=1)
+    assert [(r.key, r.caption, r.cluster) for r in images.records] == [
+        ("a#0", "one", "a"),
+        ("a#1", "two", "a"),
+    ]
+    write_csv(tmp_path, "image,caption\na.png,one\nb.png,x\na.png,two\n")
+    refused(tmp_path, "more than once", "--config.real.captions=all")
+    images = list_folder(str(tmp_path), fields=Fields(captions="all"))
+    assert [(r.key, r.caption) for r in images.records] == [
+        ("a#0", "one"), ("a#1", "two"), ("b#0", "x"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("NaN", "float"), ("false", "bool"), ('{"en": "a"}', "dict"), ('["a", ["b"]]', "list")],
+)
+def test_captions_that_are_no_text_are_bad_records(tmp_path, text, said):
+    touch(tmp_path, "a.png", "b.png")
+    (tmp_path / "a.json").write_text(f'{{"caption": {text}}}')
+    images = list_folder(str(tmp_path))
+    (bad,) = images.bad
+    assert bad.key == "a" and f"its caption is a {said}" in bad.reason
+    assert [r.key for r in images.records] == ["b"] and images.n_listed == 2
+
+
+def test_half_a_surrogate_pair_becomes_valid_text(tmp_path):
+    touch(tmp_path, "a.png")
+    (tmp_path / "a.json").write_text('{"caption": "a dog \\ud83d"}')
+    assert captions(tmp_path) == ["a dog \ufffd"]
+    rows = [
+        {"file_name": "a.png", "text": "\ud83d", "by\udc00": "x\udc00"},
+        {"file_name": "\ud83d"},
+    ]
+    text = "\n".join(map(json.dumps, rows))
+    (tmp_path / "metadata.jsonl").write_text(text, encoding="ascii")
+    images = list_folder(str(tmp_path))
+    assert [(r.caption, r.extra) for r in images.records] == [("\ufffd", {"by\ufffd": "x\ufffd"})]
+    assert [bad.key for bad in images.bad] == ["\ufffd"]
+
+
+def test_file_name_that_is_no_utf8_is_a_bad_record(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    os.rename(tmp_path / "a.png", os.path.join(os.fsencode(tmp_path), b"caf\xe9.png"))
+    images = list_folder(str(tmp_path))
+    assert [(bad.key, "no UTF-8" in bad.reason) for bad in images.bad] == [("caf\ufffd", True)]
+    (tmp_path / "b.png").unlink()
+    refused(tmp_path, "not one image", "no UTF-8")
+
+
+def test_names_match_whatever_their_unicode_form(tmp_path):
+    touch(tmp_path, "cafe\u0301.png", "b.png")
+    (tmp_path / "cafe\u0301.txt").write_text("a cup", encoding="utf-8")
+    assert [(r.key, r.caption) for r in list_folder(str(tmp_path)).records] == [
+        ("b", ""),
+        ("café", "a cup"),
+    ]
+    write_csv(tmp_path, "image,caption\ncafé.png,a bar\n")
+    assert captions(tmp_path) == ["a bar"]
+    assert pathlib.Path(list_folder(str(tmp_path)).records[0].path).is_file()
+
+
+def test_suffixes_are_those_of_the_formats_that_are_read():
+    Image.init()
+    registered = {}
+    for suffix, form in Image.registered_extensions().items():
+        registered.setdefault(form, set()).add(suffix)
+    for form, suffixes in SUFFIXES_BY_FORMAT.items():
+        assert set(suffixes) == registered.get(form, set(suffixes)), form
+
+
+def test_files_that_are_not_understood_are_named(tmp_path):
+    touch(tmp_path, "a.AVIF", "b.heic", "x.txt", "sub/c.jp2")
+    (tmp_path / "linked").symlink_to(tmp_path / "sub")
+    images = list_folder(str(tmp_path))
+    assert [r.key for r in images.records] == ["a", "sub/c"]
+    assert sorted(images.not_understood) == ["b.heic", "linked"]
+    write_csv(tmp_path, "image,caption\na.AVIF,one\nb.heic,two\n")
+    (bad,) = list_folder(str(tmp_path)).bad
+    assert ".heic is no kind of image" in bad.reason and "absent" not in bad.reason
+
+
+def test_texts_behind_links_that_leave_the_folder_are_refused(tmp_path):
+    touch(tmp_path, "secret.txt", "own/a.png", "own/b.png", "own/texts/b.txt")
+    (tmp_path / "own" / "a.txt").symlink_to(tmp_path / "secret.txt")
+    (tmp_path / "own" / "b.txt").symlink_to("texts/b.txt")
+    (bad,) = list_folder(str(tmp_path / "own")).bad
+    assert bad.key == "a" and "leaves the folder" in bad.reason
+
+
+def test_linked_images_and_loops(tmp_path):
+    touch(tmp_path, "far/a.png", "own/b.png")
+    own = tmp_path / "own"
+    (own / "a.png").symlink_to(tmp_path / "far" / "a.png")
+    (own / "c.png").symlink_to("b.png")
+    (own / "loop").symlink_to(own)
+    (own / "gone.png").symlink_to(tmp_path / "nothing.png")
+    (own / "circle.png").symlink_to("circle.png")
+    images = list_folder(str(own))
+    assert [r.key for r in images.records] == ["a", "b", "c"]
+    assert {bad.key: bad.reason for bad in images.bad} == {
+        "gone": "a link to nothing",
+        "circle": "a link to nothing",
+    }
+    images = list_folder(str(own), follow_links=False)
+    assert [r.key for r in images.records] == ["b", "c"]
+    assert "leaves the folder" in {bad.key: bad.reason for bad in images.bad}["a"]
+
+
 @pytest.mark.parametrize("name", ["images_a", "images_b"])
 def test_lists_a_sample_through_a_link(tmp_path, shared_data, name):
     sample = shared_data / "emoji_mini"
     (tmp_path / "images").symlink_to(sample / name)
     (tmp_path / "captions.csv").symlink_to(sample / "captions.csv")
+    refused(tmp_path, "captions.csv is a link that leaves the folder")
+    (tmp_path / "captions.csv").unlink()
+    shutil.copy(sample / "captions.csv", tmp_path)
     images = list_folder(str(tmp_path))
     assert len(images.records) == images.n_listed > 100
     assert not images.bad and not images.n_unlisted and not images.n_without_caption

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, features
 
+from bsjax.data.image_files import SUFFIXES_BY_FORMAT
 from bsjax.data.images import decode_rgb, resize_crop, thumbnail
 
 BICUBIC = Image.Resampling.BICUBIC
@@ -34,16 +35,18 @@ def pixels(data: bytes) -> np.ndarray:
     return np.asarray(image)
 
 
-def png(width: int, height: int, depth: int, color_type: int, raw: bytes) -> bytes:
+def chunk(name: bytes, body: bytes, checksum: bytes | None = None) -> bytes:
+    crc = struct.pack(">I", zlib.crc32(name + body)) if checksum is None else checksum
+    return struct.pack(">I", len(body)) + name + body + crc
+
+
+def png(
+    width: int, height: int, depth: int, color_type: int, raw: bytes, more: bytes = b""
+) -> bytes:
     """A PNG file of kinds that PIL reads but does not write."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        crc = struct.pack(">I", zlib.crc32(name + body))
-        return struct.pack(">I", len(body)) + name + body + crc
-
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
-    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + body
+    body = chunk(b"IHDR", header) + more + chunk(b"IDAT", zlib.compress(raw))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
 
 
 def torchvision_sizes(width: int, height: int, resize: int, crop: int):
@@ -142,6 +145,120 @@ def test_16_bit_colour_png(color_type, channels):
     np.testing.assert_array_equal(found[..., 0], values[..., 0] // 257)
 
 
+@pytest.mark.parametrize(
+    ("depth", "values", "transparent", "expected"),
+    [
+        (1, 0b01000000, 1, [0, 255]),
+        (1, 0b10000000, 0, [255, 255]),
+        (2, 0b00100000, 2, [0, 255]),
+        (4, 0x3F, 3, [255, 255]),
+        (4, 0x3A, 15, [51, 170]),
+    ],
+)
+def test_transparent_gray_of_few_bits(depth, values, transparent, expected):
+    """The transparent gray stands in the file's own bits: 2 of 2 bits is 170 of 255."""
+    raw = b"\0" + bytes([values])
+    more = chunk(b"tRNS", struct.pack(">H", transparent))
+    assert pixels(png(2, 1, depth, 0, raw, more))[0, :, 0].tolist() == expected
+
+
+def test_transparent_colour_of_16_bits():
+    gray = b"\0" + struct.pack(">HHH", 0, 257 * 100, 257 * 100 + 1)
+    more = chunk(b"tRNS", struct.pack(">H", 257 * 100))
+    assert pixels(png(3, 1, 16, 0, gray, more))[0, :, 0].tolist() == [0, 255, 100]
+    rgb = b"\0" + struct.pack(">6H", 0, 0, 0, *[257 * c for c in (9, 8, 7)])
+    more = chunk(b"tRNS", struct.pack(">3H", *[257 * c for c in (9, 8, 7)]))
+    assert pixels(png(2, 1, 16, 2, rgb, more))[0].tolist() == [[0, 0, 0], list(WHITE)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.float32([0, 0.5, 1.05]), [0, 128, 255]),
+        (np.float32([0, 16.4, 254.6]), [0, 16, 255]),
+        (np.float32([0, 32767.5, 65535]), [0, 128, 255]),
+        (np.float32([-0.05, np.nan, np.inf]), [0, 0, 255]),
+        (np.int32([0, 7, 255]), [0, 7, 255]),
+        (np.int32([0, 257 * 7, 65535]), [0, 7, 255]),
+        (np.float32([0, 1, 7]), "floats from 0 to 7"),
+        (np.float32([0, 1, 1000]), "floats from 0 to 1000"),
+        (np.float32([0, 1, 1e6]), "floats from 0 to 1e"),
+        (np.float32([-1, 0, 1]), "floats from -1 to 1"),
+        (np.int32([0, 7, 65536]), "whole numbers from 0 to 65536"),
+        (np.int32([-1, 7, 255]), "whole numbers from -1"),
+    ],
+)
+def test_tiff_of_other_ranges_is_scaled_or_refused(values, expected):
+    if np.isinf(values).any():
+        values = np.append(values, np.float32(1.0))  # tells the range
+        expected = [*expected, 255]
+    data = encode(Image.fromarray(values[None]), "TIFF")
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            decode_rgb(data)
+    else:
+        assert pixels(data)[0, :, 0].tolist() == expected
+
+
+COMMENTS = {
+    "large zTXt": chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b"a" * 2**21)),
+    "large iTXt": chunk(b"iTXt", b"w\0\1\0\0\0" + zlib.compress(b"a" * 2**21)),
+    "large iCCP": chunk(b"iCCP", b"icc\0\0" + zlib.compress(b"a" * 2**21)),
+    "large XMP": chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"a" * 2**21)),
+    "large EXIF text": chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"a" * 2**21)),
+    "wrong checksum": chunk(b"tEXt", b"a\0bcd", b"0000"),
+    "EXIF of a wrong checksum": chunk(b"eXIf", b"MM\0*", b"0000"),
+    "EXIF that is none": chunk(b"eXIf", b"nonsense"),
+    "short chunk": chunk(b"pHYs", b"1"),
+    "broken deflate": chunk(b"zTXt", b"XML:com.adobe.xmp\0\0" + b"nonsense"),
+}
+
+
+@pytest.mark.parametrize("comment", COMMENTS)
+@pytest.mark.parametrize("place", [33, -12])
+def test_comments_of_a_png_never_cost_the_image(comment, place):
+    image = noise(4, 3)
+    data = encode(image)
+    data = data[:place] + COMMENTS[comment] + data[place:]
+    np.testing.assert_array_equal(pixels(data), np.asarray(image))
+
+
+def test_orientation_of_a_png_in_its_texts():
+    image = noise(5, 3)
+    xmp = b'<x:xmpmeta tiff:Orientation="6"/>'
+    for text in (
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp),
+        chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(xmp)),
+    ):
+        data = encode(image)
+        found = pixels(data[:33] + text + data[33:])
+        np.testing.assert_array_equal(found, np.rot90(np.asarray(image), -1))
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG"])
+def test_first_frame_of_an_animation(form):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250))]
+    options = {"lossless": True} if form == "WEBP" else {}
+    data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
+    assert pixels(data)[0, 0].tolist() == [250, 0, 0]
+
+
+def test_no_program_is_started_for_an_image(monkeypatch):
+    started = []
+    monkeypatch.setattr("subprocess.Popen", lambda *a, **k: started.append(a))
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n"
+    with pytest.raises(ValueError, match="not an image"):
+        decode_rgb(postscript)
+    assert not started
+
+
+@pytest.mark.parametrize("form", sorted(SUFFIXES_BY_FORMAT))
+def test_every_format_of_the_list(form):
+    if form == "AVIF" and not features.check("avif"):
+        pytest.skip("this Pillow reads no AVIF")
+    assert pixels(encode(Image.new("RGB", (16, 16), (200, 10, 10)), form)).shape == (16, 16, 3)
+
+
 def test_float_tiff_without_a_number():
     values = np.array([[0.0, 300.0, np.nan, 99.6]], np.float32)
     found = pixels(encode(Image.fromarray(values), "TIFF"))
@@ -187,8 +304,9 @@ def test_refuses_what_is_no_whole_image():
 
 def test_refuses_a_decompression_bomb():
     # A header alone: refused before a pixel is decoded.
-    with pytest.raises(ValueError, match="bomb"):
-        decode_rgb(png(20_000, 20_000, 8, 2, b""))
+    for width, height in ((20_000, 20_000), (1, 10**9), (10**9, 1), (1, 10**8)):
+        with pytest.raises(ValueError, match="bomb"):
+            decode_rgb(png(width, height, 8, 2, b""))
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
@@ -206,15 +324,14 @@ def test_damaged_files_raise_nothing_but_value_error(form, changes):
         assert str(error) and "\n" not in str(error)
 
 
-def test_damaged_exif_does_not_escape(monkeypatch):
-    data = encode(noise(4, 4))
+def test_damaged_exif_costs_no_image(monkeypatch):
+    image = noise(4, 4)
 
     def stumble(*_, **__):
         raise struct.error("unpack requires 4 bytes")
 
-    monkeypatch.setattr("bsjax.data.images.ImageOps.exif_transpose", stumble)
-    with pytest.raises(ValueError, match="unpack requires"):
-        decode_rgb(data)
+    monkeypatch.setattr("bsjax.data.decode.ImageOps.exif_transpose", stumble)
+    np.testing.assert_array_equal(pixels(encode(image)), np.asarray(image))
 
 
 @settings(max_examples=120, deadline=None, derandomize=True)
@@ -265,6 +382,11 @@ def test_slivers(size):
     expected = resize_then_crop(image, 64, 56)
     assert largest_difference(resize_crop(image, 64, 56), expected) <= 1
     assert resize_crop(image, 256, 224).shape == (224, 224, 3)
+
+
+def test_wide_slivers_cost_no_memory():
+    # Resized whole, it would be 1.28 billion pixels wide.
+    assert resize_crop(Image.new("RGB", (20_000_000, 1)), 64, 56).shape == (56, 56, 3)
 
 
 def test_crop_larger_than_resize_is_refused():

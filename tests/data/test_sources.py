@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 
 import msgpack
@@ -15,8 +16,10 @@ from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from bsjax.core.errors import UserError
-from bsjax.data.images import iterate_batches
-from bsjax.data.sources import list_source
+from bsjax.data.images import iterate_batches, load_images
+from bsjax.data.record_files import OPEN_FILES, ByteCache
+from bsjax.data.sources import list_source, read_image
+from bsjax.data.text import Fields, split_and_fields
 
 N = 7
 
@@ -117,3 +120,208 @@ def test_a_table_without_images_is_refused(tmp_path):
     pq.write_table(pa.table({"picture": [b"x"]}), tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"expected a column image, got \['picture'\]"):
         list_source("parquet", str(tmp_path))
+
+
+def pack(folder, maps, name="a.arrayrecord"):
+    write_arrayrecord(folder / name, [msgpack.packb(fields) for fields in maps])
+    return str(folder / name)
+
+
+def table(folder, name="a.parquet", **columns):
+    pq.write_table(pa.table(columns), folder / name)
+    return str(folder)
+
+
+def images_of(encoded):
+    return [{"bytes": e, "path": ""} for e in encoded]
+
+
+@pytest.mark.parametrize("name", ["caption", "text", "TEXT", "prompt", "captions"])
+@pytest.mark.parametrize("image", ["image", "jpg", "png", "webp", "img", "image_bytes"])
+def test_columns_of_the_usual_names(tmp_path, encoded, name, image):
+    path = table(tmp_path, key=["k"], **{image: encoded[:1], name: ["a dog"]})
+    images, _ = list_source("parquet", path)
+    assert images.records[0].caption == "a dog" and images.records[0].read() == encoded[0]
+    assert images.n_without_caption == 0 and not images.notes
+
+
+def test_columns_of_other_names(tmp_path, encoded):
+    path = table(tmp_path, picture=encoded[:2], alt=["a dog", "a cat"], caption=["x", "y"])
+    with pytest.raises(UserError, match="--config.real.image_field"):
+        list_source("parquet", path)
+    with pytest.raises(UserError, match="no field 'alto' for captions, only 'picture'"):
+        list_source("parquet", path, fields=Fields("alto", "picture"))
+    images, identity = list_source("parquet", path, fields=Fields("alt", "picture"))
+    record = images.records[1]
+    assert record.caption == "a cat" and record.read() == encoded[1]
+    assert read_image(record.path) == encoded[1]
+    assert identity != list_source("parquet", path, fields=Fields("", "picture"))[1]
+
+
+def test_no_captions_are_told_of(tmp_path, encoded):
+    images, _ = list_source("parquet", table(tmp_path, image=encoded[:2], alt=["a", "b"]))
+    assert images.n_without_caption == 2
+    assert "'image', 'alt'" in images.notes[0] and "caption_field" in images.notes[0]
+    images, _ = list_source("arrayrecord", pack(tmp_path, [{"image": encoded[0], "alt": "a"}]))
+    assert images.n_without_caption == 1 and "'alt'" in images.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "caption", "is_good"),
+    [
+        ("a dog", "a dog", True),
+        (b"a dog", "a dog", True),
+        (["", "a dog", "b"], "a dog", True),
+        (None, "", True),
+        (b"caf\xe9", "", False),
+        (1.5, "", False),
+        ({"raw": "a dog"}, "", False),
+    ],
+)
+def test_captions_of_any_type(tmp_path, encoded, value, caption, is_good):
+    sources = [
+        ("parquet", table(tmp_path, image=images_of(encoded[:1]), caption=[value])),
+        ("arrayrecord", pack(tmp_path, [{"image": encoded[0], "caption": value}])),
+    ]
+    for kind, path in sources:
+        record = list_source(kind, path)[0].records[0]
+        assert record.caption == caption
+        _, mask, bad = load_images([record], 1, 28, 28)
+        assert mask[0] == is_good
+        assert is_good or "caption" in bad[0][1]
+
+
+def test_strings_of_parquet_that_are_no_utf8(tmp_path, encoded):
+    strings = pa.array([b"caf\xe9", b"caf\xc3\xa9"]).view(pa.string())
+    records = list_source("parquet", table(tmp_path, image=encoded[:2], caption=strings))[0].records
+    assert [record.caption for record in records] == ["", "café"]
+    assert load_images(records, 2, 28, 28)[1].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrayrecord"])
+def test_several_captions_a_record(tmp_path, encoded, kind):
+    captions = [["one", "two"], [], ["three"]]
+    maps = [{"image": e, "caption": c} for e, c in zip(encoded, captions, strict=False)]
+    pack(tmp_path, maps)
+    table(tmp_path, image=encoded[:3], caption=pa.array(captions, pa.list_(pa.string())))
+    images, _ = list_source(kind, str(tmp_path), fields=Fields(captions="all"))
+    records = pickle.loads(pickle.dumps(images.records))
+    assert [(r.key, r.caption, r.cluster) for r in records] == [
+        ("000000000#0", "one", "000000000"),
+        ("000000000#1", "two", "000000000"),
+        ("000000001#0", "", "000000001"),
+        ("000000002#0", "three", "000000002"),
+    ]
+    assert [r.read() for r in records] == [encoded[0], *encoded[:3]]
+    assert read_image(records[3].path) == encoded[2]
+    assert (images.n_listed, images.n_without_caption) == (4, 1)
+    assert len(list_source(kind, str(tmp_path), "", 1, Fields(captions="all"))[0].records) == 2
+    first = list_source(kind, str(tmp_path))[0].records
+    assert [(r.key, r.caption) for r in first][::2] == [
+        ("000000000", "one"),
+        ("000000002", "three"),
+    ]
+
+
+def test_rows_without_an_image_are_bad_and_keep_their_caption(tmp_path, encoded):
+    column = [{"bytes": encoded[0], "path": ""}, None, {"bytes": None, "path": "x.png"}]
+    records = list_source("parquet", table(tmp_path, image=column, caption=list("abc")))[0].records
+    assert [record.caption for record in records] == ["a", "b", "c"]
+    _, mask, bad = load_images(records, 3, 28, 28)
+    assert mask.tolist() == [True, False, False] and "no image" in bad[0][1]
+
+
+def test_maps_without_an_image_are_bad(tmp_path, encoded):
+    maps = [{"jpg": encoded[0], "caption": "a"}, {"image": encoded[1]}, {"image": "path.png"}]
+    path = pack(tmp_path, maps)
+    write_arrayrecord(tmp_path / "b.arrayrecord", [b"\x81nonsense", encoded[2]])
+    records = list_source("arrayrecord", str(tmp_path))[0].records
+    _, mask, bad = load_images(records, 5, 28, 28)
+    assert mask.tolist() == [False, True, False, False, True]
+    assert "no image in this record, only 'jpg', 'caption'" in bad[0][1]
+    assert "image_field" in bad[0][1] and "msgpack" in bad[2][1]
+    records = list_source("arrayrecord", path, fields=Fields(image="jpg"))[0].records
+    assert records[0].read() == encoded[0]
+
+
+def test_leftovers_of_other_programs(tmp_path, encoded):
+    table(tmp_path, image=encoded[:2])
+    pack(tmp_path, [{"image": encoded[0]}], "a.array_record-00000-of-00001")
+    for name in ("._a.parquet", ".a.parquet.crc", "b.parquet.incomplete", "_a.parquet", "_SUCCESS"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("a.arrayrecord.tmp", "._a.arrayrecord", "my.arrayrecords.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert len(list_source("parquet", str(tmp_path))[0].records) == 2
+    assert len(list_source("arrayrecord", str(tmp_path))[0].records) == 1
+
+
+def test_brackets_belong_to_a_name(tmp_path, encoded):
+    folder = tmp_path / "set[1]"
+    folder.mkdir()
+    table(folder, image=encoded[:2])
+    for path in (folder, folder / "a.parquet", folder / "*.parquet", folder / "[ab].parquet"):
+        assert len(list_source("parquet", str(path))[0].records) == 2
+
+
+def test_splits_of_parquet_files(tmp_path, encoded):
+    for i, split in enumerate(("train", "train", "test")):
+        table(tmp_path, f"{split}-{i:05d}-of-00003.parquet", image=encoded[i : i + 1])
+    assert len(list_source("parquet", str(tmp_path))[0].records) == 2
+    assert len(list_source("parquet", str(tmp_path), "test")[0].records) == 1
+    assert len(list_source("parquet", str(tmp_path / "*"))[0].records) == 3
+    with pytest.raises(UserError, match="splits test, train, not 'val'; set --config.real.split"):
+        list_source("parquet", str(tmp_path), "val")
+    table(tmp_path, "odd.parquet", image=encoded[:1])
+    with pytest.raises(UserError, match="odd.parquet, which is of none; set --config.real.path"):
+        list_source("parquet", str(tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["parquet", "arrayrecord"])
+def test_few_files_are_open_at_a_time(tmp_path, encoded, kind):
+    for i in range(90):
+        if kind == "parquet":
+            table(tmp_path, f"{i:03d}.parquet", image=encoded[i % N : i % N + 1])
+        else:
+            write_arrayrecord(tmp_path / f"{i:03d}.arrayrecord", [encoded[i % N]])
+
+    def n_open():
+        return sum(str(tmp_path) in link for link in map(_target, os.listdir("/proc/self/fd")))
+
+    records, most = list_source(kind, str(tmp_path))[0].records, 0
+    for i in (*range(90), 3, 80):
+        assert records[i].read() == encoded[i % N]
+        most = max(most, n_open())
+    assert 2 < most <= OPEN_FILES < 90
+
+
+def _target(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        return ""
+
+
+def test_memory_for_row_groups_is_bounded():
+    cache, made = ByteCache(2000), []
+
+    def read(key):
+        made.append(key)
+        return pa.chunked_array([pa.array([bytes(key)])])
+
+    for key in (900, 901, 900, 902, 900, 901, 5000, 5000, 900):
+        assert len(cache.get(key, read)[0].as_py()) == key
+    # 902 pushes out 901, which was not used since; 5,000 bytes push out all, and are held alone.
+    assert made == [900, 901, 902, 901, 5000, 900]
+
+
+def test_a_file_written_anew_is_read_anew(tmp_path, encoded):
+    path = table(tmp_path, image=encoded[:1])
+    assert list_source("parquet", path)[0].records[0].read() == encoded[0]
+    table(tmp_path, image=encoded[1:2])
+    assert list_source("parquet", path)[0].records[0].read() == encoded[1]
+
+
+def test_fields_beside_a_split():
+    for fields in (Fields(), Fields("alt=&? text", "a#b:c", "all")):
+        assert split_and_fields(fields.beside("train[:50%]")) == ("train[:50%]", fields)
+    assert Fields().beside("train") == "train"

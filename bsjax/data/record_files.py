@@ -1,0 +1,158 @@
+"""Many files of records of which few are open at a time.
+
+A shell allows a process some 256 to 1,024 open files; large sets have more. All sources of a
+process share the files held open and the memory for what is read ahead.
+"""
+
+import bisect
+import collections
+import functools
+import os
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from array_record.python import array_record_module
+
+OPEN_FILES = 64  # of each kind
+CACHE_BYTES = 2**29
+READ_BUFFER = 2**15
+
+
+class Stretch(NamedTuple):
+    """Records of one ArrayRecord file."""
+
+    path: str
+    start: int
+    stop: int
+
+
+class ArrayRecords(Sequence):
+    """The records of several ArrayRecord files, one behind the other; several threads may read."""
+
+    def __init__(self, stretches: Sequence[Stretch]):
+        self.stretches = list(stretches)
+        self.ends = np.cumsum([s.stop - s.start for s in self.stretches]).tolist()
+
+    def __len__(self) -> int:
+        return self.ends[-1] if self.ends else 0
+
+    def __getitem__(self, row: int) -> bytes:
+        return self.__getitems__([row])[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[bytes]:
+        """Records in the order asked for; those of one file are read at once."""
+        by_file: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            if not 0 <= row < len(self):
+                raise IndexError(row)
+            by_file.setdefault(bisect.bisect_right(self.ends, row), []).append(i)
+        found = [b""] * len(rows)
+        for place, asked in by_file.items():
+            stretch = self.stretches[place]
+            reader = _open_array_record(stretch.path, _version(stretch.path))
+            records = reader.read([stretch.stop - (self.ends[place] - rows[i]) for i in asked])
+            for i, record in zip(asked, records, strict=True):
+                found[i] = record
+        return found
+
+
+def whole_file(path: str) -> Stretch:
+    """All records of a file.
+
+    Raises:
+      ValueError, RuntimeError: not ArrayRecord, or truncated.
+    """
+    reader = array_record_module.ArrayRecordReader(path, "", file_reader_buffer_size=READ_BUFFER)
+    try:
+        return Stretch(path, 0, reader.num_records())
+    finally:
+        reader.close()
+
+
+class ParquetGroup(NamedTuple):
+    """A row group of one parquet file."""
+
+    path: str
+    group: int
+    n_rows: int
+
+
+class ParquetRows:
+    """Columns of several parquet files, one behind the other; several threads may read."""
+
+    def __init__(self, groups: Sequence[ParquetGroup]):
+        self.groups = list(groups)
+        self.ends = np.cumsum([group.n_rows for group in self.groups]).tolist()
+
+    def value(self, row: int, column_of: Callable[[str], str | None]) -> Any:
+        """One cell; None in a file without that column.
+
+        Args:
+          row: among all rows.
+          column_of: path of a file -> the column's name there, or None.
+        """
+        place = bisect.bisect_right(self.ends, row)
+        path, group, n_rows = self.groups[place]
+        column = column_of(path)
+        if column is None:
+            return None
+        key = (path, _version(path), group, column)
+        return _CACHE.get(key, _read_column)[row - (self.ends[place] - n_rows)].as_py()
+
+
+class ByteCache:
+    """Arrow arrays, those last used, within a number of bytes; at least the last one."""
+
+    def __init__(self, n_bytes: int):
+        self.n_bytes = n_bytes
+        self._lock = threading.Lock()
+        self._found: collections.OrderedDict[Hashable, pa.ChunkedArray] = collections.OrderedDict()
+
+    def get(self, key: Hashable, read: Callable[[Any], pa.ChunkedArray]) -> pa.ChunkedArray:
+        """What `read` makes of the key, kept or made now."""
+        # One thread reads, the others find what it read: they are mostly at the same group.
+        with self._lock:
+            if key not in self._found:
+                array = read(key)
+                self._found[key] = array
+                while sum(a.nbytes for a in self._found.values()) > self.n_bytes:
+                    if len(self._found) == 1:
+                        break
+                    self._found.popitem(last=False)
+            self._found.move_to_end(key)
+            return self._found[key]
+
+
+_CACHE = ByteCache(CACHE_BYTES)
+
+
+def _read_column(key) -> pa.ChunkedArray:
+    path, version, group, column = key
+    table = _open_parquet(path, version).read_row_group(group, columns=[column])
+    array = table.column(column)
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        # Not every writer sees to it that strings are UTF-8; bytes are looked at one by one.
+        return array.cast(pa.large_binary())
+    return array
+
+
+def _version(path: str) -> tuple[int, int]:
+    stat = os.stat(path)
+    return stat.st_size, stat.st_mtime_ns
+
+
+# What falls out of these caches is closed when the last thread that reads from it lets go.
+@functools.lru_cache(maxsize=OPEN_FILES)
+def _open_array_record(path: str, version: tuple[int, int]):
+    del version  # a file that was written anew is opened anew
+    return array_record_module.ArrayRecordReader(path, "", file_reader_buffer_size=READ_BUFFER)
+
+
+@functools.lru_cache(maxsize=OPEN_FILES)
+def _open_parquet(path: str, version: tuple[int, int]) -> pq.ParquetFile:
+    del version
+    return pq.ParquetFile(path)
