@@ -137,6 +137,13 @@ TEXTS = tuple(
 )
 
 
+def expected_of(key: str) -> str:
+    """What the value of a dotted key may be, in words."""
+    if key in RANGES:
+        return f"{RANGES[key]}, or None" if key in MAY_BE_NONE else str(RANGES[key])
+    return "True or False" if key in BOOLS else "text"
+
+
 def check_values(flat: Mapping[str, Any]) -> None:
     """Checks each value of a flat config (dotted key -> value) alone; unknown keys may be anything.
 
@@ -146,12 +153,12 @@ def check_values(flat: Mapping[str, Any]) -> None:
     for key, value in flat.items():
         if value is None and key in MAY_BE_NONE:
             continue
-        if key in RANGES and not RANGES[key].holds(value):
-            raise UserError(f"{key}={value!r}: expected {RANGES[key]}; set --config.{key}")
-        if key in BOOLS and not isinstance(value, bool):
-            raise UserError(f"{key}={value!r}: expected True or False; set --config.{key}")
-        if key in TEXTS and not isinstance(value, str):
-            raise UserError(f"{key}={value!r}: expected text; set --config.{key}")
+        if (
+            (key in RANGES and not RANGES[key].holds(value))
+            or (key in BOOLS and not isinstance(value, bool))
+            or (key in TEXTS and not isinstance(value, str))
+        ):
+            raise UserError(f"{key}={value!r}: expected {expected_of(key)}; set --config.{key}")
 
 
 def check_seed_of_weights(key: str, weights: str) -> None:
