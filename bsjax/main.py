@@ -1,4 +1,4 @@
-"""The one door: `bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.a.b=c]`."""
+"""The one door: `bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE]`."""
 
 import os
 import pathlib
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     validate(config, needs_images=stage_name not in ("plan", "convert"))
 
     from bsjax.core import distributed, ending, rng
-    from bsjax.core.logs import log_header, quiet_libraries
+    from bsjax.core.logs import log_header, quiet_libraries, watch_silence
 
     quiet_libraries()
     signal.signal(signal.SIGTERM, ending.on_sigterm)
@@ -94,7 +94,8 @@ def main(argv: list[str]) -> None:
         )
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(config), str(workdir))
-    pipeline.BY_NAME[stage_name].load()(config, workdir)
+    with watch_silence(stage_name):
+        pipeline.BY_NAME[stage_name].load()(config, workdir)
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
 

@@ -54,7 +54,12 @@ def whole(low: int, high: int = INT32, also: int | None = None) -> Range:
 
 COUNT, SHARE, AUTO = whole(1), Range(0, 1), whole(1, also=-1)
 POSITIVE, NOT_NEGATIVE = Range(0, FLOAT32, is_low_open=True), Range(0, FLOAT32)
-IMAGE_SET = {"limit": AUTO, "max_bad": SHARE, "workers": whole(-1, 1024)}
+IMAGE_SET = {
+    "limit": AUTO,
+    "max_bad": SHARE,
+    "max_unpaired": SHARE,
+    "workers": whole(-1, 1024),
+}
 BY_SECTION = {
     "": {"seed": whole(0, LARGEST_SEED)},
     "mesh": {"data": AUTO, "model": AUTO},
