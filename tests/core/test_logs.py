@@ -6,7 +6,7 @@ import sys
 import pytest
 from absl import logging
 
-from bsjax.core import logs
+from bsjax.core import distributed, logs
 
 
 @pytest.fixture
@@ -183,3 +183,27 @@ def test_phases_are_told_where_they_matter():
     assert timer.summary() == ""
     timer.seconds = {"writing": 2.0, "waiting for images": 90.0, "statistics": 12.0}
     assert timer.summary() == "1 min 30 s waiting for images, 12 s statistics"
+
+
+@pytest.mark.parametrize(
+    ("platforms", "has_libtpu", "found", "expected"),
+    [
+        (None, True, [], "cpu"),
+        (None, True, ["/dev/accel0"], None),
+        (None, False, [], None),
+        ("tpu", True, [], "tpu"),
+    ],
+)
+def test_libtpu_is_left_alone_where_there_is_nothing_for_it(
+    monkeypatch, platforms, has_libtpu, found, expected
+):
+    """It writes to stderr past every log."""
+    before = distributed.jax.config.jax_platforms
+    monkeypatch.setattr(distributed.glob, "glob", lambda pattern: found)
+    monkeypatch.setattr(distributed.importlib.util, "find_spec", lambda name: has_libtpu or None)
+    try:
+        distributed.jax.config.update("jax_platforms", platforms)
+        distributed.skip_absent_tpu()
+        assert distributed.jax.config.jax_platforms == expected
+    finally:
+        distributed.jax.config.update("jax_platforms", before)
