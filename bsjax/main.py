@@ -1,4 +1,4 @@
-"""The one door: `bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.a.b=c]`."""
+"""The one door: `bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE]`."""
 
 import os
 import pathlib
@@ -12,6 +12,8 @@ from etils import epath
 from ml_collections import config_flags
 
 from bsjax import pipeline
+from bsjax.core import command_line, faults
+from bsjax.core.command_line import did_you_mean
 from bsjax.core.config import flatten, validate
 from bsjax.core.errors import (
     INTERRUPTED,
@@ -22,32 +24,52 @@ from bsjax.core.errors import (
     UsageError,
     UserError,
 )
+from bsjax.core.ranges import RANGES
 
 FLAGS = flags.FLAGS
-config_flags.DEFINE_config_file("config", lock_config=True, help_string="file with the experiment")
-flags.DEFINE_string("workdir", None, "folder that holds every artifact of the experiment")
-flags.DEFINE_bool("overwrite", False, "make anew what another config made")
-flags.DEFINE_string("topology", None, "plan: TPU topologies to compile for, with commas")
-flags.DEFINE_string("stage", None, "plan: the stage to compile: train_sae, generate, measure")
-flags.DEFINE_integer("mesh.data", None, "plan: this mesh shape instead of all that fit")
-flags.DEFINE_integer("mesh.model", None, "plan: this mesh shape instead of all that fit")
-flags.DEFINE_integer("limit", None, "only the first so many real images or their captions")
-flags.DEFINE_integer("port", 0, "explore: where to serve; 0: any free port", 0, 65535)
-flags.DEFINE_string("host", "127.0.0.1", "explore: address to listen at")
-flags.DEFINE_bool("debug", False, "show the traceback of an error")
 
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines what a command line may hold."""
+    config_flags.DEFINE_config_file(
+        "config", lock_config=True, help_string="file with the experiment", flag_values=values
+    )
+    for define, name, default, text in (
+        (flags.DEFINE_string, "workdir", None, "folder that holds every artifact"),
+        (flags.DEFINE_bool, "overwrite", False, "make anew what another config made"),
+        (flags.DEFINE_string, "topology", None, "plan: TPU topologies to compile for, with commas"),
+        (flags.DEFINE_string, "stage", None, "plan: the stage: train_sae, generate, measure"),
+        (flags.DEFINE_integer, "mesh.data", None, "plan: this mesh shape instead of all that fit"),
+        (flags.DEFINE_integer, "mesh.model", None, "plan: this mesh shape instead of all that fit"),
+        (flags.DEFINE_integer, "limit", None, "only the first so many real images or captions"),
+        (flags.DEFINE_string, "host", "127.0.0.1", "explore: address to listen at"),
+        (flags.DEFINE_bool, "debug", False, "show the traceback of an error"),
+    ):
+        define(name, default, text, flag_values=values)
+    flags.DEFINE_integer(
+        "port", 0, "explore: where to serve; 0: any free port", 0, 65535, flag_values=values
+    )
+
+
+define_flags(FLAGS)
+DEBUG = ("--debug", "--debug=true", "--debug=1")
+HELP = ("help", "--help", "-h")
 USAGE = "usage: bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
 
 
 def main(argv: list[str]) -> None:
     """Runs one command line; raises UserError for everything that its user can mend."""
-    names = " | ".join((*pipeline.BY_NAME, "pipeline"))
+    names = (*pipeline.BY_NAME, "pipeline")
     stage_name = argv[1] if len(argv) > 1 else ""
-    if stage_name == "pipeline":
-        sys.stdout.write(pipeline.describe() + "\n")
+    if stage_name in ("pipeline", *HELP):
+        usage = "" if stage_name == "pipeline" else f"{USAGE}\n\n"
+        sys.stdout.write(f"{usage}{pipeline.describe()}\n")
         return
     if stage_name not in pipeline.BY_NAME:
-        raise UsageError(f"stage {stage_name!r} is unknown; expected {names}; {USAGE}")
+        raise UsageError(
+            f"stage {stage_name!r} is unknown{did_you_mean(stage_name, names)}; expected"
+            f" {' | '.join(names)}; {USAGE}"
+        )
     parse_flags([argv[0], *argv[2:]], stage_name)
     if stage_name == "explore":
         serve = pipeline.EXPLORE.load()
@@ -59,7 +81,7 @@ def main(argv: list[str]) -> None:
     validate(config, needs_images=stage_name not in ("plan", "convert"))
 
     from bsjax.core import distributed, ending, rng
-    from bsjax.core.logs import log_header, quiet_libraries
+    from bsjax.core.logs import log_header, quiet_libraries, watch_silence
 
     quiet_libraries()
     signal.signal(signal.SIGTERM, ending.on_sigterm)
@@ -72,7 +94,8 @@ def main(argv: list[str]) -> None:
         )
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(config), str(workdir))
-    pipeline.BY_NAME[stage_name].load()(config, workdir)
+    with watch_silence(stage_name):
+        pipeline.BY_NAME[stage_name].load()(config, workdir)
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
 
@@ -80,6 +103,8 @@ def main(argv: list[str]) -> None:
 def apply_short_flags(config: ml_collections.ConfigDict) -> None:
     """Short flags stand for keys of the config."""
     if FLAGS.limit is not None:
+        if not RANGES["real.limit"].holds(FLAGS.limit):
+            raise UserError(f"--limit={FLAGS.limit}: expected {RANGES['real.limit']}; set --limit")
         config.real.limit = FLAGS.limit
     config.plan.topology = FLAGS.topology or config.plan.topology
     config.plan.stage = FLAGS.stage or config.plan.stage
@@ -90,26 +115,27 @@ def apply_short_flags(config: ml_collections.ConfigDict) -> None:
         config.mesh.model = -1 if model is None else model
 
 
-def parse_flags(argv: list[str], stage: str) -> None:
+def parse_flags(argv: list[str], stage: str, values: flags.FlagValues = FLAGS) -> None:
     """Parses flags; an unknown key, a wrong value or a missing file becomes one line."""
     for argument in argv:
         path = argument.removeprefix("--config=").partition(":")[0]
         if path != argument.partition(":")[0] and not pathlib.Path(path).is_file():
-            raise UsageError(f"--config={path}: no such file; {USAGE}")
+            others = map(str, pathlib.Path(path).parent.glob("*.py"))
+            raise UsageError(f"--config={path}: no such file{did_you_mean(path, others)}; {USAGE}")
     try:
-        leftover = FLAGS(argv)[1:]
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        # What a config file says of its options is quoted at the end of what wraps it.
-        lines = (str(error).strip("'\"") or repr(error)).splitlines()
-        text = lines[0] if len(lines) == 1 else f"{lines[0]} {lines[-1]}"
-        raise UsageError(f"{text}; keys stand in bsjax/presets.py; {USAGE}") from error
+        leftover = values(argv)[1:]
+    except Exception as error:  # A config file is a program: it may raise anything.
+        raise command_line.explain(error, argv, values) from error
     if leftover:
         raise UsageError(f"unexpected {leftover[0]!r}; {USAGE}")
-    if stage == "plan" and not FLAGS.workdir:
-        FLAGS.workdir = "."
+    if stage == "plan" and not values.workdir:
+        values.workdir = "."
     for name in ("workdir",) if stage == "explore" else ("config", "workdir"):
-        if not getattr(FLAGS, name):
+        is_given = values[name].present if name == "config" else getattr(values, name)
+        if not is_given:
             raise UsageError(f"--{name} is missing; {USAGE}")
+    if stage != "explore":
+        command_line.check_config(values.config, argv)
 
 
 def console() -> None:
@@ -126,15 +152,13 @@ def console() -> None:
         raise
     except BaseException as error:
         found = explain(error)
-        is_shown = found is None or (FLAGS.is_parsed() and FLAGS.debug)
+        # The flags may not be parsed yet.
+        if found is None or any(argument in DEBUG for argument in sys.argv[1:]):
+            traceback.print_exc()
         ending = sys.modules.get("bsjax.core.ending")  # absent: nobody has joined other hosts yet
         if ending is not None and ending.n_hosts() > 1:
-            if is_shown:
-                traceback.print_exc()
             ending.end_all(*(found or (MISTAKE, fault_of_this_host(error))))
-        if is_shown:
-            raise
-        status, line = found
+        status, line = found or (MISTAKE, fault_of_the_program(error))
         sys.stderr.write(f"bsjax: {line}\n")
         sys.exit(status)
 
@@ -156,7 +180,17 @@ def explain(error: BaseException) -> tuple[int, str] | None:
             f"another host does not answer ({reason}); start the same command on all hosts again,"
             " and it goes on from the newest checkpoint"
         )
-    return None
+    line = faults.line_of(error)
+    return None if line is None else (MISTAKE, f"{line} (--debug shows where)")
+
+
+def fault_of_the_program(error: BaseException) -> str:
+    """The last line of what its user cannot mend; the traceback stands above it."""
+    reason = (str(error).strip().splitlines() or [""])[0][:300]
+    return (
+        f"this is a fault of bsjax ({type(error).__name__}: {reason}); please report it with this"
+        " traceback"
+    )
 
 
 def fault_of_this_host(error: BaseException) -> str:

@@ -157,6 +157,7 @@ def image_source() -> ml_collections.ConfigDict:
     source.follow_links = True  # folder: images may be links that leave it; captions never may
     source.limit = -1  # first so many images; -1: all
     source.max_bad = 0.01  # largest share of unreadable images before the run stops
+    source.max_unpaired = 0.1  # largest share without a partner in the other set, if made elsewhere
     source.workers = -1  # processes that decode; -1: chosen by platform, 0: threads only
     return source
 

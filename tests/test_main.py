@@ -1,12 +1,16 @@
 """The command line: the map, and one line for every mistake."""
 
+import errno
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
+import warnings
 
 import pytest
+from absl import flags
 
 from bsjax import main, pipeline
 from bsjax.core import ending, errors
@@ -35,21 +39,108 @@ def test_the_map_names_every_stage_and_each_can_be_loaded():
         assert callable(stage.load())
 
 
+def told(monkeypatch, *arguments, stage="run"):
+    """What parsing flags anew refuses a command line with."""
+    values = flags.FlagValues()
+    main.define_flags(values)
+    # ml_collections keeps the module of the last config file, and reads the arguments itself.
+    sys.modules.pop("config_config", None)
+    monkeypatch.setattr(sys, "argv", ["bsjax", *arguments])
+    with warnings.catch_warnings(), pytest.raises(errors.UserError) as refused:
+        # ml_collections loads config files in a way that Python deprecates.
+        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+        main.parse_flags(["bsjax", *arguments], stage, values)
+    line = str(refused.value)
+    assert "\\" not in line and "Traceback" not in line and line.count("'") % 2 == 0, line
+    return refused.value, line
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ((), "stage '' is unknown"),
-        (("paint",), "stage 'paint' is unknown"),
-        (("run", "--wrong=1"), "wrong"),
-        (("run",), "--config is missing"),
-        (("run", "--config=configs/folders.py"), "--workdir is missing"),
-        (("run", "--config=configs/folders.py:huge", "--workdir=x"), "'huge' is unknown"),
-        (("run", "--config=configs/none.py", "--workdir=x"), "none.py"),
-        (("run", "--config=configs/folders.py", "--config.real.pat=x", "--workdir=x"), "pat"),
+        (("paint",), "stage 'paint' is unknown; expected"),
+        (("trainsae",), "did you mean train_sae?"),
+        (("mesure",), "did you mean measure?"),
     ],
 )
-def test_wrong_usage_ends_in_one_line_and_2(arguments, expected):
-    assert_one_line(bsjax(*arguments), 2, expected)
+def test_an_unknown_stage_is_wrong_usage(arguments, expected):
+    with pytest.raises(errors.UsageError, match=re.escape(expected)):
+        main.main(["bsjax", *arguments])
+
+
+DEMO = "--config=configs/folders.py:demo"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "--config is missing; usage:"),
+        (("--config=configs/folders.py",), "--workdir is missing; usage:"),
+        (("--config=configs/folders.py:huge", "--workdir=x"), "config option 'huge' is unknown"),
+        (("--config=configs/none.py", "--workdir=x"), "none.py: no such file"),
+        (("--config=configs/folder.py", "--workdir=x"), "did you mean configs/folders.py?"),
+        ((DEMO, "x", "--workdir=x"), "unexpected 'x'"),
+        (("--config.real.limit=3", DEMO, "--workdir=x"), "put --config=FILE first"),
+        ((DEMO, "--wrong=1"), "--wrong: there is no such flag"),
+        ((DEMO, "--workdirs=1"), "--workdirs: there is no such flag; did you mean --workdir?"),
+        ((DEMO, "--generator.steps=1"), "did you mean --config.generator.steps?"),
+        ((DEMO, "--steps=1"), "did you mean --config.generator.steps or --config.train.steps?"),
+        (
+            (DEMO, "--config.generator.step=3"),
+            "--config.generator.step: there is no such key; did you mean --config.generator.steps?",
+        ),
+        ((DEMO, "--config.real.pat=x"), "did you mean --config.real.path?"),
+        ((DEMO, "--config.sae.treshold=1"), "did you mean --config.sae.threshold?"),
+        ((DEMO, "--config.zzz.yyy=1"), "--config.zzz.yyy: there is no such key; all stand in"),
+        ((DEMO, "--config.real=x"), "--config.real is a section; expected one of its keys: --con"),
+        (
+            (DEMO, "--config.real.limit=x"),
+            "--config.real.limit=x: expected a whole number from 1 on, or -1",
+        ),
+        ((DEMO, "--config.generator.steps=2.5"), "=2.5: expected a whole number from 1 on"),
+        ((DEMO, "--config.sae.threshold=x"), "=x: expected a number from 0 on, or None"),
+        ((DEMO, "--config.overwrite=maybe"), "=maybe: expected True or False"),
+        ((DEMO, "--port=65536"), "--port=65536: expected an integer in the range [0, 65535]"),
+        ((DEMO, "--limit=x"), "--limit=x: expected an integer"),
+    ],
+)
+def test_wrong_usage_is_told_in_one_line(arguments, expected, monkeypatch):
+    monkeypatch.chdir(REPO)
+    error, line = told(monkeypatch, *arguments)
+    assert isinstance(error, errors.UsageError)
+    assert expected in line
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def get_config(arg=''):\n  x = (\n", "line 2: SyntaxError: '(' was never closed"),
+        ("\nimport absent_thing\n", "line 2: ModuleNotFoundError: No module named"),
+        ("def get_config(arg=''):\n  return later\n", "line 2: NameError: name 'later' is not"),
+        ("def get_config(arg=''):\n\n  return int('x')\n", "line 3: ValueError: invalid literal"),
+        ("def get_config(arg=''):\n  open('/absent/x')\n", "line 2: FileNotFoundError"),
+        ("x = 1\n", "defines no get_config"),
+        ("def get_config(arg=''):\n  return 1\n", "get_config gives int, expected"),
+        (
+            "import ml_collections\ndef get_config(arg=''):\n"
+            "  return ml_collections.ConfigDict({'seed': 1})\n",
+            "the config lacks compare.bootstrap, compare.exaggerated, compare.fdr and",
+        ),
+    ],
+)
+def test_a_config_file_that_goes_wrong_is_named_with_its_line(
+    text, expected, tmp_path, monkeypatch
+):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    error, line = told(monkeypatch, f"--config={path}", "--workdir=x")
+    assert not isinstance(error, errors.UsageError)  # exit status 1, not 2
+    assert line.startswith(str(path)) and expected in line
+
+
+def test_the_process_ends_with_one_line_and_the_status():
+    assert_one_line(bsjax("run", "--config=configs/folders.py:huge", "--workdir=x"), 2, "'huge'")
 
 
 @pytest.mark.parametrize(
@@ -60,6 +151,7 @@ def test_wrong_usage_ends_in_one_line_and_2(arguments, expected):
             ("--config=configs/folders.py:tiny", "--config.encoder.crop=100"),
             "encoder.crop=100: expected a multiple of 14",
         ),
+        ((DEMO, "--limit=-5"), "--limit=-5: expected a whole number from 1 on, or -1"),
     ],
 )
 def test_mistakes_end_in_one_line_and_1(arguments, expected, tmp_path):
@@ -97,19 +189,47 @@ def test_an_environment_that_cannot_work_ends_in_one_line(name, value, tmp_path)
         (errors.UsageError("no stage"), 2, "bsjax: no stage\n"),
         (errors.Preempted("stopped"), 75, "bsjax: stopped; the same command goes on from here\n"),
         (KeyboardInterrupt(), 130, "bsjax: interrupted; the same command goes on from here\n"),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/x/y"), 1,
+            "bsjax: /x/y: Read-only file system: choose a --workdir on a disk that can be written"
+            " (--debug shows where)\n",
+        ),
     ],
-)
+)  # fmt: skip
 def test_exit_statuses_are_a_contract(monkeypatch, capsys, error, status, line):
+    assert ends_with(monkeypatch, error) == status
+    assert capsys.readouterr().err == line
+
+
+def ends_with(monkeypatch, error, *arguments):
+    """Exit status of the console where a run raises an error."""
+
     def fail(argv):
         raise error
 
     monkeypatch.setattr(main, "main", fail)
     monkeypatch.setattr(main.logging, "use_absl_handler", lambda: None)
     monkeypatch.setattr(main.logging, "set_verbosity", lambda level: None)
+    monkeypatch.setattr(sys, "argv", ["bsjax", "run", *arguments])
     with pytest.raises(SystemExit) as ended:
         main.console()
-    assert ended.value.code == status
-    assert capsys.readouterr().err == line
+    return ended.value.code
+
+
+def test_a_fault_of_the_program_keeps_its_traceback_and_says_what_it_is(monkeypatch, capsys):
+    assert ends_with(monkeypatch, TypeError("a is no b\nand more")) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == (
+        "bsjax: this is a fault of bsjax (TypeError: a is no b); please report it with this"
+        " traceback"
+    )
+
+
+def test_debug_shows_the_traceback_of_a_mistake_and_keeps_its_status(monkeypatch, capsys):
+    assert ends_with(monkeypatch, errors.UsageError("no x"), "--debug") == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and lines[-1] == "bsjax: no x"
 
 
 def test_sigterm_outside_of_a_loop_stops_at_once():

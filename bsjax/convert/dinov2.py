@@ -21,6 +21,7 @@ from bsjax.convert.tensors import (
     open_files,
     open_folder,
     refuse_folder,
+    refuse_kind,
     shards_of,
 )
 from bsjax.core.errors import UserError
@@ -134,23 +135,36 @@ def load_dinov2(
     return load_config(model, weights, variant)
 
 
+def check_dinov2(variant: str, weights: str) -> None:
+    """Holds weights to a variant by the files' headers alone: names, shapes, kinds, config.json.
+
+    Raises:
+      UserError: as `load_dinov2`, damage within the numbers aside.
+    """
+    if weights.startswith(RANDOM):
+        return
+    model = DinoV2(VARIANTS[variant])
+    source, rules = _open_checked(model, weights, variant)
+    # Bools that take no memory stand for the numbers.
+    shapes = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), abstract_params(model)
+    )
+
+    def read(name):
+        return np.broadcast_to(np.False_, source.shapes[name])
+
+    convert(source.shapes, read, rules, shapes, weights)
+    for name, kind in source.unreadable.items():
+        refuse_kind(source.files[0].parent, name, kind)
+
+
 def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
     """`load_dinov2` for a module of any size.
 
     Position embeddings are interpolated as the code does that the weights are a release of.
     """
-    source = _open(weights)
-    guess = _guess(source.shapes)
-    mine = _signature(model.config)
-    if guess is not None and guess != mine:
-        raise UserError(
-            f"{weights} holds {_name(guess)}, expected {variant} ({_describe(mine)}); set"
-            f" --config.encoder.variant or {FLAG}"
-        )
-    if not _is_file(weights):
-        check_encoder_config(source.files[0].parent, model.config, FLAG)
-    is_original = "cls_token" in source.shapes
-    rules = ORIGINAL_RULES if is_original else HUB_RULES
+    source, rules = _open_checked(model, weights, variant)
+    is_original = rules is ORIGINAL_RULES
     params = convert(source.shapes, source.read, rules, abstract_params(model), weights)
     interpolation = ""
     if not model.config.n_registers:
@@ -162,6 +176,27 @@ def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
             else "bicubic interpolation without offset, as transformers has it"
         )
     return LoadedEncoder(model, params, variant, weights, False, source.digest(), interpolation)
+
+
+def _open_checked(
+    model: DinoV2, weights: str, variant: str
+) -> tuple[TensorSource, tuple[Rule, ...]]:
+    """The tensors of weights that are of this model as far as sizes tell, and the rules for them.
+
+    Raises:
+      UserError: no such weights, or those of another model.
+    """
+    source = _open(weights)
+    guess = _guess(source.shapes)
+    mine = _signature(model.config)
+    if guess is not None and guess != mine:
+        raise UserError(
+            f"{weights} holds {_name(guess)}, expected {variant} ({_describe(mine)}); set"
+            f" --config.encoder.variant or {FLAG}"
+        )
+    if not _is_file(weights):
+        check_encoder_config(source.files[0].parent, model.config, FLAG)
+    return source, ORIGINAL_RULES if "cls_token" in source.shapes else HUB_RULES
 
 
 def abstract_params(model: DinoV2) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from bsjax.convert.overcomplete import (
     read_encoder,
     write_state_dict,
 )
-from bsjax.convert.overcomplete_form import ENCODER, WANTED, listed
+from bsjax.convert.overcomplete_form import DICTIONARY, ENCODER, WANTED, listed
 from bsjax.convert.safetensors_file import open_safetensors, write_safetensors
 from bsjax.core.artifacts import hash_json
 from bsjax.core.errors import UserError
@@ -70,21 +70,57 @@ def load_rasae(weights: str) -> LoadedSAE:
       UserError: no such file, damaged, of another form, with values that are not finite, or asking
         to run code.
     """
+    path, is_ours = _locate(weights, FLAG)
+    return load_trained(path) if is_ours else load_published(path)
+
+
+def look_at_rasae(weights: str, flag: str = FLAG) -> tuple[int, int]:
+    """Width of the features and number of concepts of an RA-SAE, by the file's header alone.
+
+    Args:
+      weights: as `load_rasae` takes them.
+      flag: what an error tells the user to set.
+
+    Raises:
+      UserError: no such file, a damaged header, no RA-SAE.
+    """
+    path, is_ours = _locate(weights, flag)
+    if is_ours:
+        refs, _ = open_safetensors(path)
+        _check_names(path, refs)
+        width, n_concepts = refs["encoder.kernel"].shape
+    else:
+        n_concepts, width = open_published(path).tensors[ENCODER["kernel"]].shape
+    return width, n_concepts
+
+
+def look_at_parameters(weights: str) -> tuple[int, int, int]:
+    """Width, concepts and candidate points of what `load_parameters` reads, by the header alone.
+
+    Raises:
+      UserError: as `load_parameters`, values aside.
+    """
+    tensors = open_published(_locate_parameters(weights)).tensors
+    n_concepts, width = tensors[ENCODER["kernel"]].shape
+    return width, n_concepts, tensors[DICTIONARY["C"]].shape[0]
+
+
+def _locate(weights: str, flag: str) -> tuple[pathlib.Path, bool]:
+    """The file of an RA-SAE, fetched where a hub id names it, and whether it is of our form."""
     path = pathlib.Path(weights).expanduser()
     if path.is_dir():
         for folder in (path, path / "sae"):
             if (folder / TRAINED).is_file():
-                return load_trained(folder / TRAINED)
-        raise UserError(f"{weights} holds no {TRAINED}; set {FLAG} to the sae folder of a workdir")
+                return folder / TRAINED, True
+        raise UserError(f"{weights} holds no {TRAINED}; set {flag} to the sae folder of a workdir")
     if path.is_file():
         if path.suffix == ".safetensors":
             names = tuple(open_safetensors(path)[0])
-            if not any(name.endswith(WANTED) for name in names):
-                return load_trained(path)
-        return load_published(path)
+            return path, not any(name.endswith(WANTED) for name in names)
+        return path, False
     if path.suffix or path.is_absolute() or weights.count("/") != 1:
-        raise UserError(f"{FLAG}={weights} does not exist; expected a .pth, a folder or a hub id")
-    return load_rasae(str(download_snapshot(weights, FLAG, ("*.pth",)) / PUBLISHED))
+        raise UserError(f"{flag}={weights} does not exist; expected a .pth, a folder or a hub id")
+    return _locate(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED), flag)
 
 
 def load_published(path: pathlib.Path) -> LoadedSAE:
@@ -122,15 +158,18 @@ def load_parameters(weights: str) -> tuple[dict[str, Any], np.ndarray]:
     Raises:
       UserError: no such file, damaged, of another form, or with values that are not finite.
     """
-    path = pathlib.Path(weights).expanduser()
+    published = open_published(_locate_parameters(weights))
+    dictionary, C = read_dictionary(published)
+    return {"encoder": read_encoder(published), "dictionary": dictionary}, C
+
+
+def _locate_parameters(weights: str) -> pathlib.Path:
+    path, flag = pathlib.Path(weights).expanduser(), "--config.train.init_from"
     if path.is_file():
-        published = open_published(path)
-        dictionary, C = read_dictionary(published)
-        return {"encoder": read_encoder(published), "dictionary": dictionary}, C
+        return path
     if weights.count("/") == 1 and not path.suffix:
-        flag = "--config.train.init_from"
-        return load_parameters(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED))
-    raise UserError(f"train.init_from={weights} does not exist; expected a .pth or .safetensors")
+        return _locate_parameters(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED))
+    raise UserError(f"{flag}={weights} does not exist; expected a .pth, a .safetensors or a hub id")
 
 
 def save_overcomplete(
@@ -259,13 +298,7 @@ def _save(path, sae: LoadedSAE, metadata: Mapping[str, str]) -> None:
 def _load(path: pathlib.Path) -> tuple[LoadedSAE, dict[str, str]]:
     """An SAE of ours and its metadata, if it is what was written."""
     refs, metadata = open_safetensors(path)
-    wrong = [f"{name} is missing" for name in _TENSORS if name not in refs]
-    wrong += [f"{name} is not known" for name in refs if name not in (*_TENSORS, "threshold")]
-    wrong += [f"{name} is {r.dtype}" for name, r in refs.items() if r.dtype != np.float32]
-    if wrong:
-        raise UserError(
-            f"{path} is damaged or no SAE of bsjax ({listed(wrong)}); train or fetch it again"
-        )
+    _check_names(path, refs)
     arrays = {name: ref.read() for name, ref in refs.items()}
     encoder = {name: arrays[f"encoder.{name}"] for name in ENCODER}
     threshold: Any = arrays.get("threshold", metadata.get("threshold"))
@@ -291,6 +324,17 @@ def _load(path: pathlib.Path) -> tuple[LoadedSAE, dict[str, str]]:
     sae = LoadedSAE(encoder, arrays["dictionary"], threshold, str(path), digest)
     _check(path, sae)
     return sae, metadata
+
+
+def _check_names(path: pathlib.Path, refs: Mapping[str, Any]) -> None:
+    """Refuses a file that has not the tensors of an SAE of ours."""
+    wrong = [f"{name} is missing" for name in _TENSORS if name not in refs]
+    wrong += [f"{name} is not known" for name in refs if name not in (*_TENSORS, "threshold")]
+    wrong += [f"{name} is {r.dtype}" for name, r in refs.items() if r.dtype != np.float32]
+    if wrong:
+        raise UserError(
+            f"{path} is damaged or no SAE of bsjax ({listed(wrong)}); train or fetch it again"
+        )
 
 
 def _check(path: Any, sae: LoadedSAE) -> None:

@@ -1,5 +1,7 @@
 """Several hosts as one: how they find each other, who writes, and when all have to stop."""
 
+import glob
+import importlib.util
 import itertools
 import json
 import os
@@ -36,6 +38,8 @@ HEARTBEAT_SECONDS = 30
 JOIN_SECONDS = 300
 # A host may read a checkpoint for long while the others wait; one that dies is found otherwise.
 PATIENCE_MILLISECONDS = 3_600_000
+# What the system shows of TPUs and GPUs.
+ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/kfd", "/dev/dxg")
 _times_said = itertools.count()
 
 
@@ -49,6 +53,7 @@ def initialize() -> None:
     given = {name: os.environ[name] for name in EXPLICIT if os.environ.get(name)}
     if given or os.environ.get(AUTOMATIC, "0") != "0":
         _join(given)
+    skip_absent_tpu()
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
@@ -59,6 +64,17 @@ def initialize() -> None:
             " unset JAX_PLATFORMS, set JAX_PLATFORMS=cpu, or install jax for that platform (pip"
             ' install "bsjax[cuda12]" or "bsjax[tpu]")'
         ) from error
+
+
+def skip_absent_tpu() -> None:
+    """Keeps libtpu out where it is installed (to plan for TPUs) and there is no accelerator at all.
+
+    It would look for one and write of its failure to stderr, past every log.
+    """
+    is_asked = bool(jax.config.jax_platforms)
+    if is_asked or not importlib.util.find_spec("libtpu") or any(map(glob.glob, ACCELERATORS)):
+        return
+    jax.config.update("jax_platforms", "cpu")
 
 
 def _join(given: dict[str, str]) -> None:

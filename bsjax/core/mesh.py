@@ -25,7 +25,7 @@ def make_mesh(data: int = -1, model: int = 1, devices: Sequence[jax.Device] | No
     free = [axis for axis, size in shape.items() if size == -1]
     if len(free) > 1:
         raise UserError(
-            "mesh.data and mesh.model are both -1; set one of --config.mesh.{data,model}"
+            "mesh.data and mesh.model are both -1; set --config.mesh.data or --config.mesh.model"
         )
     if free:
         other = shape["model" if free[0] == "data" else "data"]

@@ -54,7 +54,12 @@ def whole(low: int, high: int = INT32, also: int | None = None) -> Range:
 
 COUNT, SHARE, AUTO = whole(1), Range(0, 1), whole(1, also=-1)
 POSITIVE, NOT_NEGATIVE = Range(0, FLOAT32, is_low_open=True), Range(0, FLOAT32)
-IMAGE_SET = {"limit": AUTO, "max_bad": SHARE, "workers": whole(-1, 1024)}
+IMAGE_SET = {
+    "limit": AUTO,
+    "max_bad": SHARE,
+    "max_unpaired": SHARE,
+    "workers": whole(-1, 1024),
+}
 BY_SECTION = {
     "": {"seed": whole(0, LARGEST_SEED)},
     "mesh": {"data": AUTO, "model": AUTO},
@@ -144,6 +149,13 @@ TEXTS = tuple(
 )
 
 
+def expected_of(key: str) -> str:
+    """What the value of a dotted key may be, in words."""
+    if key in RANGES:
+        return f"{RANGES[key]}, or None" if key in MAY_BE_NONE else str(RANGES[key])
+    return "True or False" if key in BOOLS else "text"
+
+
 def check_values(flat: Mapping[str, Any]) -> None:
     """Checks each value of a flat config (dotted key -> value) alone; unknown keys may be anything.
 
@@ -153,12 +165,12 @@ def check_values(flat: Mapping[str, Any]) -> None:
     for key, value in flat.items():
         if value is None and key in MAY_BE_NONE:
             continue
-        if key in RANGES and not RANGES[key].holds(value):
-            raise UserError(f"{key}={value!r}: expected {RANGES[key]}; set --config.{key}")
-        if key in BOOLS and not isinstance(value, bool):
-            raise UserError(f"{key}={value!r}: expected True or False; set --config.{key}")
-        if key in TEXTS and not isinstance(value, str):
-            raise UserError(f"{key}={value!r}: expected text; set --config.{key}")
+        if (
+            (key in RANGES and not RANGES[key].holds(value))
+            or (key in BOOLS and not isinstance(value, bool))
+            or (key in TEXTS and not isinstance(value, str))
+        ):
+            raise UserError(f"{key}={value!r}: expected {expected_of(key)}; set --config.{key}")
 
 
 def check_seed_of_weights(key: str, weights: str) -> None:

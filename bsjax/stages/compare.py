@@ -28,6 +28,7 @@ from bsjax.core.errors import UserError
 from bsjax.core.rng import stage_key
 from bsjax.core.text import as_cells
 from bsjax.data.captions import Pairing, pair_keys
+from bsjax.stages import preflight
 from bsjax.stages.inputs import generated_name
 from bsjax.stats import comparison, datapoints, divergences, uncertainty, verdicts, words
 
@@ -58,9 +59,15 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         return
     _check_comparable(manifests[REAL], manifests[name], name)
     real, generated = (_read(workdir / "measures" / arm) for arm in (REAL, name))
-    pairing = pair_keys(real.images["key"].to_pylist(), generated.images["key"].to_pylist())
-    if len(pairing.rows_real) < 2:
-        raise UserError("only one pair of images in common; a comparison needs at least two")
+    keys = real.images["key"].to_pylist(), generated.images["key"].to_pylist()
+    if config.generator.name == "none":
+        preflight.check_pairing(config, *keys)
+    pairing = pair_keys(*keys)
+    if len(pairing.rows_real) < preflight.LEAST_PAIRS:
+        raise UserError(
+            f"only one pair of a real and a generated image, of {len(keys[0])} and {len(keys[1])};"
+            " expected at least two: add captions, or raise --limit"
+        )
 
     codes = real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
     table = _concept_table(config, real, generated, pairing, codes)

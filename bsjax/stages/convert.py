@@ -61,7 +61,9 @@ def export_sae(workdir: epath.Path) -> None:
     folder = workdir / "sae"
     manifest = require_manifest(folder, "train_sae")
     if manifest["config"]["train.activation"] != "batch_topk":
-        raise UserError("only batch_topk can be exported; train with --config.train.activation")
+        raise UserError(
+            "only batch_topk can be exported; train with --config.train.activation=batch_topk"
+        )
     checkpoints = Checkpoints(folder / CHECKPOINTS, keep=1, is_read_only=True)
     restored = checkpoints.restore(None)
     checkpoints.close()

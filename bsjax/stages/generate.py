@@ -34,7 +34,7 @@ from bsjax.core.rng import item_key, stage_key
 from bsjax.data.image_shards import ImageShards, Outcome, Prompt
 from bsjax.generators import loading
 from bsjax.generators.protocol import Generator, Samples
-from bsjax.stages import inputs
+from bsjax.stages import inputs, preflight
 from bsjax.stages.measure import matmul_precision
 from bsjax.stages.text_phase import TextFeatures
 
@@ -57,6 +57,7 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     if config.generator.name == "none":
         logging.info("generator.name=none: images come from generated.path")
         return
+    preflight.check_workdir(workdir)
     prompts = inputs.list_prompts(config)
     opened = inputs.open_generator(config, workdir)
     folder = workdir / "images" / inputs.generated_name(config)
@@ -67,6 +68,7 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
     if distributed.agree(done is not None):
         return
+    preflight.check_disk(preflight.bills_of_images(config, workdir, len(prompts.usable)))
     shards = ImageShards(folder, prompts.usable, config.generator.images_per_shard, config.seed)
     n_truncated = _draw_all(config, opened, shards)
     distributed.wait_for_all("generate")

@@ -1,8 +1,11 @@
 """What several stages read: the image sets, the encoder and the SAE that a config names."""
 
+import contextlib
+import multiprocessing.shared_memory
 import os
 import pathlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,10 +17,11 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
-from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae
+from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae, look_at_rasae
 from bsjax.core.artifacts import REAL, hash_json, require_manifest
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import printable
+from bsjax.core.logs import step
 from bsjax.core.text import read_text, split_lines
 from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folder
 from bsjax.data.image_shards import Prompt, list_generated
@@ -27,6 +31,8 @@ from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
 
 PUBLISHED_THRESHOLD = 0.829
+SHARED_MEMORY = "/dev/shm"
+BATCHES_A_WORKER = 3  # in shared memory: made, waiting, and being taken
 
 
 class Arm(NamedTuple):
@@ -76,7 +82,10 @@ def list_prompts(config: ml_collections.ConfigDict) -> PromptList:
         ]
     usable = [prompt for prompt in all_prompts if prompt.caption]
     if not usable:
-        raise UserError(f"{path} has not one caption to draw an image for; add captions")
+        raise UserError(
+            f"{path} has not one caption to draw an image for; add captions, or set"
+            f" {'--config.generator.prompts' if generator.prompts else '--config.real.path'}"
+        )
     return PromptList(usable, len(all_prompts) - len(usable))
 
 
@@ -94,7 +103,8 @@ def load_arms(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
         bad = tuple(BadImage(**image) for image in manifest["bad_images"])
         found = list_generated(epath.Path(folder))
         images = found._replace(bad=bad, n_listed=found.n_listed + len(bad))
-        check_bad(bad, images.n_listed, config.generated.max_bad, "--config.generated.max_bad")
+        with naming_arm("generated"):
+            check_bad(bad, images.n_listed, config.generated.max_bad, "--config.generated.max_bad")
         notes = tuple(manifest["notes"])
         arms.append(Arm(name, "generated", images, manifest["config_hash"], notes))
     elif config.generated.path:
@@ -104,6 +114,24 @@ def load_arms(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[
 
 def load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
     """The images that config.real or config.generated names."""
+    with naming_arm(section):
+        return _load_set(config, section)
+
+
+@contextlib.contextmanager
+def naming_arm(section: str) -> Iterator[None]:
+    """Says of a mistake with images which arm they are of, and names that arm's flags."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error).replace("{real,generated}", section)
+        if section == "generated":
+            text = text.replace("--config.real.", "--config.generated.")
+        known = f"{section} images: "
+        raise UserError(text if text.startswith(known) else known + text) from error
+
+
+def _load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
     source = config[section]
     name = REAL if section == "real" else generated_name(config)
     fields = Fields(
@@ -181,13 +209,14 @@ def weights_of(config: ml_collections.ConfigDict) -> dict[str, str]:
 def open_original(config: ml_collections.ConfigDict) -> loading.Opened:
     """The generator of the config from its weights."""
     generator = config.generator
-    opened = loading.open_generator(
-        generator.name,
-        generator.variant,
-        weights_of(config),
-        generator_settings(config),
-        generator.revision or None,
-    )
+    with step(f"opening the generator {generator.weights}"):
+        opened = loading.open_generator(
+            generator.name,
+            generator.variant,
+            weights_of(config),
+            generator_settings(config),
+            generator.revision or None,
+        )
     for note in generator_notes(config):
         logging.warning("%s", note)
     return opened
@@ -227,7 +256,8 @@ def images_a_step(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
 def load_encoder(config: ml_collections.ConfigDict) -> LoadedEncoder:
     """The DINOv2 of the config, with a loud line if it is untrained."""
     encoder = config.encoder
-    loaded = load_dinov2(encoder.variant, encoder.weights, jnp.dtype(encoder.dtype))
+    with step(f"loading the encoder {encoder.variant} from {encoder.weights}"):
+        loaded = load_dinov2(encoder.variant, encoder.weights, jnp.dtype(encoder.dtype))
     for note in encoder_notes(loaded):
         logging.warning("%s", note)
     return loaded
@@ -270,13 +300,10 @@ def load_sae(
                 " `bsjax train_sae` first"
             )
         weights = str(workdir / "sae")
-    sae = load_rasae(weights)
-    width = encoder.model.config.width
-    if sae.width != width:
-        raise UserError(
-            f"{weights} is an SAE of features of width {sae.width}, expected {width} of"
-            f" {encoder.variant}; set --config.encoder.variant or --config.sae.weights to match"
-        )
+    # By the header, before W of a published file is fused.
+    check_width(weights, look_at_rasae(weights)[0], encoder.model.config.width, encoder.variant)
+    with step(f"loading the SAE {weights}"):
+        sae = load_rasae(weights)
     threshold = config.sae.threshold
     if threshold is None:
         threshold = sae.threshold
@@ -290,6 +317,19 @@ def load_sae(
     return sae, threshold if np.ndim(threshold) else float(threshold)
 
 
+def check_width(weights: str, width: int, expected: int, variant: str) -> None:
+    """Refuses an SAE for the features of another encoder.
+
+    Raises:
+      UserError: it is one.
+    """
+    if width != expected:
+        raise UserError(
+            f"{weights} is an SAE of features of width {width}, expected {expected} of {variant};"
+            " set --config.encoder.variant or --config.sae.weights to match"
+        )
+
+
 def batch_size(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
     """Images a step: one image's tokens and codes fit a CPU's caches, accelerators want many."""
     per_device = config.encoder.batch_per_device
@@ -298,8 +338,45 @@ def batch_size(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
     return per_device * mesh.shape["data"]
 
 
-def n_workers(configured: int) -> int:
-    """Decoding processes: threads are enough beside a CPU model, an accelerator needs more."""
-    if configured >= 0:
-        return configured
-    return 0 if jax.default_backend() == "cpu" else min(16, os.cpu_count() or 1)
+def n_workers(configured: int, batch_bytes: int = 0) -> int:
+    """Decoding processes: threads are enough beside a CPU model, an accelerator needs more.
+
+    Args:
+      configured: -1 chooses; 0 decodes in threads.
+      batch_bytes: of a batch of images, of which each process holds some in shared memory.
+
+    Raises:
+      UserError: processes are asked for, and this machine has not the shared memory they need.
+    """
+    if configured == 0 or (configured < 0 and jax.default_backend() == "cpu"):
+        return 0
+    n = configured if configured > 0 else min(16, os.cpu_count() or 1)
+    lack = _lack_of_shared_memory(n * BATCHES_A_WORKER * batch_bytes)
+    if not lack:
+        return n
+    if configured > 0:
+        raise UserError(
+            f"workers={configured}: {lack}; set --config.real.workers=0 and"
+            " --config.generated.workers=0 to decode in threads, or give this machine more (docker"
+            " run --shm-size=1g)"
+        )
+    logging.warning("%s: images are decoded in threads, which may be slower", lack)
+    return 0
+
+
+def _lack_of_shared_memory(n_bytes: int) -> str:
+    """What worker processes would miss; "" where nothing."""
+    try:
+        multiprocessing.Semaphore()
+        block = multiprocessing.shared_memory.SharedMemory(create=True, size=1)
+        block.close()
+        block.unlink()
+        free = shutil.disk_usage(SHARED_MEMORY).free if os.path.isdir(SHARED_MEMORY) else n_bytes
+    except OSError as error:
+        return f"worker processes need shared memory ({SHARED_MEMORY}), got: {error.strerror}"
+    if free < n_bytes:
+        return (
+            f"worker processes need {n_bytes / 1e6:.0f} MB of shared memory, {SHARED_MEMORY} has"
+            f" {free / 1e6:.0f} MB free"
+        )
+    return ""

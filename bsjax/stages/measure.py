@@ -30,7 +30,7 @@ from bsjax.data.captions import BadImage, check_bad
 from bsjax.data.images import Batch, iterate_batches
 from bsjax.models.dinov2 import DinoV2, normalise_images, token_grid
 from bsjax.sae.encoder import pre_codes, threshold_codes
-from bsjax.stages import inputs
+from bsjax.stages import inputs, preflight
 from bsjax.stages.rank import rank
 from bsjax.stages.shards import ShardStore
 from bsjax.stats import sparse_codes, streaming
@@ -62,9 +62,17 @@ def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 
 def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[inputs.Arm]:
     """Measures every image set of the config that is not measured yet; returns all sets."""
+    preflight.check_workdir(workdir)
     arms = inputs.load_arms(config, workdir)
+    if config.generator.name == "none" and len(arms) == 2:
+        keys = ([record.key for record in arm.images.records] for arm in arms)
+        preflight.check_pairing(config, *keys)
     encoder = inputs.load_encoder(config)
     sae, threshold = inputs.load_sae(config, workdir, encoder)
+    preflight.check_ranked(config, sae.n_concepts)
+    n_images = {arm.name: len(arm.images.records) for arm in arms}
+    bills = preflight.bills_of_measures(config, workdir, n_images, encoder.model.config)
+    preflight.check_disk(bills)
     notes = inputs.encoder_notes(encoder)
     engine = None
     for arm in arms:
@@ -80,10 +88,11 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
             engine = build_engine(config, encoder.model, encoder.params, sae.encoder, threshold)
         store = ShardStore(folder, engine.n_concepts, engine.grid)
         timer = PhaseTimer()
-        bad = measure_arm(config, arm, engine, store, timer)
-        for phase, seconds in timer.seconds.items():
-            logging.info("%s: %.1f s %s", arm.name, seconds, phase)
-        counts = store.finish(arm.images.records, bad)
+        with inputs.naming_arm(arm.section):
+            bad = measure_arm(config, arm, engine, store, timer)
+            counts = store.finish(arm.images.records, bad)
+        if timer.summary():
+            logging.info("%s: %s", arm.name, timer.summary())
         silent = silence_note(arm.name, counts, threshold)
         for note in silent:
             logging.warning("%s", note)
@@ -201,7 +210,7 @@ def measure_arm(
         crop=config.encoder.crop,
         batch_size=engine.batch_size,
         start=state.next_row,
-        workers=inputs.n_workers(source.workers),
+        workers=inputs.n_workers(source.workers, engine.batch_size * config.encoder.crop**2 * 3),
     )
     top = put(streaming.TopImages(*state.top), replicated(engine.mesh))
     n_kept = min(FIRST_KEPT, engine.n_concepts)

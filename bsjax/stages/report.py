@@ -13,6 +13,7 @@ from absl import logging
 from bsjax.convert.rasae import TRAINED, load_rasae
 from bsjax.core.artifacts import MANIFEST, REAL, read_manifest, write_json
 from bsjax.core.errors import UserError
+from bsjax.core.logs import step
 from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
 from bsjax.report.exchange import imported, write_enriched
@@ -44,7 +45,8 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     measured = read_manifest(workdir / "measures" / REAL) or {}
     sae = measured.get("parents", {}).get("sae", "")
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
-    figures = _figures(folder / "figures", comparisons)
+    with step("drawing the figures"):
+        figures = _figures(folder / "figures", comparisons)
     for foreign in sorted((workdir / IMPORTED).glob("*.json")):
         comparison = imported(foreign)
         if len(comparison.columns["concept"]) != len(names):
@@ -54,7 +56,8 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             )
         comparisons.append(comparison)
         cards.append({"source": f"imported from {foreign.name}"})
-    path = write_site(folder, comparisons, places, names, cards, figures, thumbnail)
+    with step("writing the pages of the report"):
+        path = write_site(folder, comparisons, places, names, cards, figures, thumbnail)
     logging.info("report: %s", path)
 
 
@@ -82,4 +85,5 @@ def _places(
         columns = comparison.columns
         axes = columns["fires_real"], columns["energy_real"]
         return np.log1p(np.stack(axes, axis=1)).astype(np.float32)
-    return place_concepts(workdir / "report", sae.dictionary, sae.digest)
+    with step(f"map of {sae.n_concepts} concepts (UMAP)"):
+        return place_concepts(workdir / "report", sae.dictionary, sae.digest)

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 from bsjax import pipeline
 from bsjax.core.artifacts import read_manifest
 from bsjax.core.errors import UserError
+from bsjax.core.logs import step
+from bsjax.stages import preflight
 from bsjax.stages.inputs import generated_name
 from bsjax.stats import verdicts
 
@@ -22,8 +24,11 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             "generated.path is empty; set --config.generated.path to a folder of images, or use a"
             " config with a generator (configs/sd15.py)"
         )
+    with step("looking at paths, pairs, captions, weights and room on disk"):
+        preflight.check_run(config, workdir)
     for stage in pipeline.STAGES:
-        stage.load()(config, workdir)
+        with step(f"stage {stage.name}"):
+            stage.load()(config, workdir)
     sys.stdout.write(summarise(workdir, generated_name(config)))
 
 

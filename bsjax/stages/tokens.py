@@ -140,7 +140,10 @@ def _collect(config, records, encoder) -> np.ndarray:
             bar.update(batch.n_records)
     tokens = np.concatenate(parts) if parts else np.empty((0, 0))
     if not len(tokens):
-        raise UserError("not one image could be read; check the image folders")
+        raise UserError(
+            "not one real or generated image could be read; set --config.real.path and"
+            " --config.generated.path to folders of images"
+        )
     return tokens
 
 
@@ -150,7 +153,7 @@ def _image_batches(config, records, batch_size):
         resize=config.encoder.resize,
         crop=config.encoder.crop,
         batch_size=batch_size,
-        workers=inputs.n_workers(config.real.workers),
+        workers=inputs.n_workers(config.real.workers, batch_size * config.encoder.crop**2 * 3),
     )
 
 
@@ -282,7 +285,10 @@ def _supply_of_images(config, records, encoder: LoadedEncoder, mesh: Mesh) -> Su
     def tokens_of_steps(first, stop):
         for step, (local, mask) in enumerate(_read_ahead(load, first, stop), first):
             if not mask.any():
-                raise UserError(f"not one image of step {step} could be read; check the images")
+                raise UserError(
+                    f"not one real or generated image of step {step} could be read; mend the images"
+                    " below --config.real.path and --config.generated.path"
+                )
             images = _spread(local, parts, shape, sharding, dim=0)
             yield run(params, images, put(mask, replicated(mesh)), step, train.tokens_per_step)
 

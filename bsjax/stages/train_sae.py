@@ -31,7 +31,7 @@ from bsjax.core.artifacts import (
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.config import select
 from bsjax.core.errors import Preempted, UserError
-from bsjax.core.logs import progress
+from bsjax.core.logs import progress, step
 from bsjax.core.mesh import divide, make_mesh, place_shapes, replicated
 from bsjax.core.rng import stage_key
 from bsjax.report.curves import plot_curves, plot_quality
@@ -40,7 +40,7 @@ from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.dictionary import decode, dictionary, project
 from bsjax.sae.encoder import pre_codes, threshold_codes
 from bsjax.sae.train_step import CANDIDATES, SAEState, shardings, state_of
-from bsjax.stages import inputs
+from bsjax.stages import inputs, preflight
 from bsjax.stages.curves import Curves
 from bsjax.stages.recipe import Recipe, check_mesh, fresh_state, jit_step, make_recipe
 from bsjax.stages.tokens import Supply, open_supply
@@ -61,6 +61,7 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     if config.sae.weights:
         logging.info("train_sae: nothing to do, the SAE is %s", config.sae.weights)
         return
+    preflight.check_workdir(workdir)
     folder = workdir / "sae"
     encoder = inputs.load_encoder(config)
     arms = inputs.load_arms(config, workdir)
@@ -73,6 +74,11 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         return
     mesh = make_mesh(config.mesh.data, config.mesh.model)
     check_mesh(config, mesh)
+    n_images = sum(len(arm.images.records) for arm in arms)
+    preflight.check_training(config, workdir, n_images, encoder.model.config)
+    preflight.check_disk(
+        preflight.bills_of_training(config, workdir, n_images, encoder.model.config)
+    )
     supply = open_supply(config, arms, encoder, mesh)
     recipe = make_recipe(config, mesh, supply.n_tokens)
     C = _candidates(config, folder, supply, mesh)
@@ -108,11 +114,11 @@ def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
                 f"train.n_candidates={train.n_candidates}, but only {len(tokens)} tokens are there;"
                 " lower --config.train.n_candidates or raise --config.train.max_tokens"
             )
-        logging.info("k-means: %d candidates of %d tokens", train.n_candidates, len(tokens))
         key = stage_key(config.seed, "train_sae/candidates")
         iterations = train.candidate_iterations
-        C, inertia = fit_candidates(key, tokens, train.n_candidates, iterations, mesh)
-        C = distributed.to_host(C)
+        with step(f"k-means: {train.n_candidates} candidates of {len(tokens)} tokens"):
+            C, inertia = fit_candidates(key, tokens, train.n_candidates, iterations, mesh)
+            C = distributed.to_host(C)
         if distributed.is_writer():
             with atomic_path(path) as temporary:
                 np.savez(temporary, candidates=C, inertia=inertia)
@@ -151,7 +157,8 @@ def _start(config, recipe: Recipe, C, mesh: Mesh, checkpoints: Checkpoints, made
         if found != wanted:
             raise UserError(
                 f"train.init_from={train.init_from} has parameters of other shapes: expected"
-                f" {wanted}, got {found}; set --config.train.n_concepts and n_candidates to match"
+                f" {wanted}, got {found}; set --config.train.n_concepts and"
+                " --config.train.n_candidates to match"
             )
         params = jax.tree.map(divide, params, places.params)
         make = functools.partial(state_of, optimizer=recipe.optimizer)
@@ -276,7 +283,8 @@ def _finish(config, folder, recipe, state, C, supply, encoder, settings, parents
     if distributed.is_writer():
         source = f"train_sae seed {config.seed}"
         sae = save_trained(folder / TRAINED, encoder_params, D, threshold, source)
-        numbers, distributions = judge(sample, sae, points)
+        with step(f"judging the SAE on {len(sample)} tokens"):
+            numbers, distributions = judge(sample, sae, points)
         numbers |= {name: float(value) for name, value in constraints.items()}
         if config.train.compare_with:
             other = load_rasae(config.train.compare_with).dictionary

@@ -1,0 +1,162 @@
+"""What is wrong with a command line or a config file, in one line: expected, got, did you mean."""
+
+import difflib
+import os
+import traceback
+from collections.abc import Iterable, Sequence
+
+import ml_collections
+from absl import flags
+
+from bsjax import presets
+from bsjax.core.config import flatten
+from bsjax.core.errors import UsageError, UserError
+from bsjax.core.faults import causes
+from bsjax.core.ranges import expected_of
+
+OVERRIDE = "--config."
+SUGGESTED, LEAST_LIKENESS, TIE = 3, 0.75, 0.03
+LONGEST = 200  # characters of what a config file's error says
+
+
+def did_you_mean(word: str, choices: Iterable[str], prefix: str = "") -> str:
+    """What to ask of choices that look like the word, as a whole or in their last dotted part.
+
+    Empty where none does; `prefix` stands before each.
+    """
+    whole = {choice: _likeness(word, choice) for choice in choices}
+    scores = whole
+    if max(whole.values(), default=0.0) < LEAST_LIKENESS:
+        last = word.rpartition(".")[2]
+        scores = {choice: _likeness(last, choice.rpartition(".")[2]) for choice in whole}
+    best = max(scores.values(), default=0.0)
+    if best < LEAST_LIKENESS:
+        return ""
+    near = [choice for choice, score in scores.items() if score > best - TIE]
+    near.sort(key=lambda choice: -scores[choice])
+    return f"; did you mean {' or '.join(prefix + choice for choice in near[:SUGGESTED])}?"
+
+
+def _likeness(word: str, choice: str) -> float:
+    return difflib.SequenceMatcher(None, word.lower(), choice.lower()).ratio()
+
+
+def explain(error: Exception, argv: Sequence[str], values: flags.FlagValues) -> UserError:
+    """The error for the user in what parsing the flags raised.
+
+    A fault within a config file is a mistake (`UserError`); one of the flags is wrong usage.
+
+    Args:
+      error: what was raised.
+      argv: the arguments.
+      values: the flags, parsed as far as it went.
+    """
+    told = [each for each in causes(error) if isinstance(each, UserError)]
+    if told:
+        return UsageError(str(told[-1]))  # what wraps it quotes it with a traceback
+    place = fault_in_config(error, argv)
+    if place:
+        return UserError(place)
+    if "before a value for --config" in str(error):
+        return UsageError("a key of the config stands before --config; put --config=FILE first")
+    keys = _config_keys(values)
+    for argument in argv[1:]:
+        name, has_value, value = argument.partition("=")
+        if not name.startswith(OVERRIDE):
+            continue
+        key = name.removeprefix(OVERRIDE)
+        sections = {each.rpartition(".")[0] for each in keys} - {""}
+        if key in sections:
+            below = ", ".join(f"{OVERRIDE}{each}" for each in keys if each.startswith(f"{key}."))
+            return UsageError(f"{name} is a section; expected one of its keys: {below}")
+        if key not in keys:
+            return UsageError(
+                f"{name}: there is no such key{did_you_mean(key, keys, OVERRIDE)}; all stand in"
+                " bsjax/presets.py"
+            )
+        if argument in str(error) and has_value:
+            return UsageError(f"{name}={value}: expected {expected_of(key)}; set {name}")
+    if isinstance(error, flags.UnrecognizedFlagError):
+        own = [name for name in values if _is_own(values, name)]
+        names = [*own, *(f"config.{key}" for key in keys)]
+        suggestion = did_you_mean(error.flagname, names, "--")
+        return UsageError(f"--{error.flagname}: there is no such flag{suggestion}")
+    if isinstance(error, flags.IllegalFlagValueError):
+        for argument in argv[1:]:
+            name, _, value = argument.lstrip("-").partition("=")
+            if name in values and f"--{name}={value}" in str(error):
+                expected = values[name].parser.syntactic_help or "another value"
+                return UsageError(f"--{name}={value}: expected {expected}; set --{name}")
+    text = " ".join(str(error).replace("\\n", " ").split())
+    return UsageError(text or type(error).__name__)
+
+
+def fault_in_config(error: BaseException, argv: Sequence[str]) -> str:
+    """Where a config file goes wrong, and how; "" where none does."""
+    paths = [argument.removeprefix("--config=") for argument in argv if argument[:9] == "--config="]
+    files = {os.path.realpath(path.partition(":")[0]) for path in paths}
+    for each in causes(error):
+        if isinstance(each, SyntaxError):
+            line, file = each.lineno, each.filename
+        else:
+            frames = [
+                frame
+                for frame in traceback.extract_tb(each.__traceback__)
+                if os.path.realpath(frame.filename) in files
+            ]
+            if not frames:
+                continue
+            line, file = frames[-1].lineno, frames[-1].filename
+        text = each.msg if isinstance(each, SyntaxError) else str(each)
+        text = " ".join(text.split())[:LONGEST]
+        return f"{file}, line {line}: {type(each).__name__}: {text}; mend the config file"
+    for path in paths:
+        if "get_config" in str(error) and isinstance(error, AttributeError):
+            return (
+                f"{path.partition(':')[0]} defines no get_config; expected a config file with"
+                ' def get_config(arg=""), as those in configs/ are'
+            )
+    return ""
+
+
+def check_config(config: object, argv: Sequence[str]) -> None:
+    """Refuses what is no experiment, before anything takes it for one.
+
+    Raises:
+      UserError: get_config gave nothing or something else, or cannot read a file, or keys lack.
+    """
+    name = next(each for each in argv if each.startswith("--config")).removeprefix("--config=")
+    file = name.partition(":")[0]
+    try:
+        keys = set(flatten(config)) if isinstance(config, ml_collections.ConfigDict) else None
+        if keys is None:
+            config.seed  # noqa: B018  Where reading a file failed, asking for a key says so.
+    except OSError as error:
+        where = fault_in_config(error, argv) or f"{file}: {error}; mend the config file"
+        raise UserError(where) from error
+    except AttributeError:
+        pass
+    if keys is None:
+        raise UserError(
+            f"{file}: get_config gives {type(config).__name__}, expected an experiment; begin with"
+            " cfg = presets.experiment() and end with return cfg"
+        )
+    missing = sorted(set(flatten(presets.experiment())) - keys)
+    if missing:
+        raise UserError(
+            f"{file}: the config lacks {', '.join(missing[:SUGGESTED])}"
+            f"{f' and {len(missing) - SUGGESTED} more' if len(missing) > SUGGESTED else ''}; begin"
+            " with cfg = presets.experiment()"
+        )
+
+
+def _config_keys(values: flags.FlagValues) -> list[str]:
+    """Keys of the config that was named; where it could not be read, of any experiment."""
+    config = values["config"].value if "config" in values else None
+    return list(flatten(presets.experiment() if config is None else config))
+
+
+def _is_own(values: flags.FlagValues, name: str) -> bool:
+    """Whether a flag is one of bsjax: libraries define some as well."""
+    module = values.find_module_defining_flag(name) or ""
+    return name != "config" and (module.startswith("bsjax") or module.endswith("bsjax/main.py"))

@@ -1,0 +1,338 @@
+"""What can be known before minutes or hours of work: paths, pairs, captions, weights, room on disk.
+
+`run` checks all of it first (`check_run`); each stage the part that concerns it. Reads listings and
+headers of files; writes nothing that stays.
+"""
+
+import functools
+import math
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from absl import logging
+
+from bsjax.convert.dinov2 import check_dinov2
+from bsjax.convert.rasae import look_at_parameters, look_at_rasae
+from bsjax.core.artifacts import MANIFEST, REAL, is_remote
+from bsjax.core.errors import UserError
+from bsjax.core.mesh import make_mesh
+from bsjax.data.captions import pair_keys
+from bsjax.data.token_store import storage_bill
+from bsjax.models.dinov2 import VARIANTS, DinoV2Config, token_grid
+from bsjax.stages import inputs
+from bsjax.stages.recipe import check_mesh, fresh_state, make_recipe
+
+SHOWN = 5  # keys that a message names
+LEAST_PAIRS = 2
+CODE_BYTES = 8  # a code on disk: a float32 and the number of its concept
+# Shares of the uncompressed bytes that files take at least and at most. Flat drawings as PNG come
+# to a tenth, noise to all; weights as orbax packs them to nine tenths.
+PNG, CHECKPOINT = (0.1, 1.05), (0.8, 1.0)
+# Codes a token, against those that an SAE was trained for; the most with all pairs of concepts.
+CODES = (0.5, 10.0)
+
+
+class Bill(NamedTuple):
+    """What one part of a run writes below a folder, in bytes."""
+
+    what: str
+    folder: str
+    least: float
+    most: float
+
+
+def check_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+    """Everything that `run` can know before its first stage works.
+
+    Raises:
+      UserError: the first thing that would stop the run later.
+    """
+    has_generator = config.generator.name != "none"
+    check_workdir(workdir)
+    check_encoder(config)
+    check_sae(config)
+    real = inputs.load_set(config, "real") if config.real.path else None
+    n_images = {REAL: 0 if real is None else len(real.images.records)}
+    name = inputs.generated_name(config)
+    if has_generator:
+        n_images[name] = len(inputs.list_prompts(config).usable)
+    else:
+        generated = inputs.load_set(config, "generated")
+        n_images[name] = len(generated.images.records)
+        keys = ([record.key for record in arm.images.records] for arm in (real, generated))
+        check_pairing(config, *keys)
+    encoder = VARIANTS[config.encoder.variant]
+    check_training(config, workdir, sum(n_images.values()), encoder)
+    if has_generator:
+        inputs.open_generator(config, workdir)
+    bills = bills_of_measures(config, workdir, n_images, encoder)
+    bills += bills_of_training(config, workdir, sum(n_images.values()), encoder)
+    if has_generator:
+        bills += bills_of_images(config, workdir, n_images[name])
+    check_disk(bills)
+
+
+def check_workdir(workdir: str | os.PathLike, flag: str = "--workdir") -> None:
+    """Writes a file into the workdir, which is made where it is missing, and removes it.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    if is_remote(workdir):
+        return
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=workdir, prefix=".bsjax-") as file:
+            file.write(b"0")
+            file.flush()
+    except OSError as error:
+        raise UserError(
+            f"{flag}={os.fspath(workdir)} cannot be written ({error.strerror}): change its"
+            f" permissions, free space, or choose another {flag}"
+        ) from error
+
+
+def check_encoder(config: ml_collections.ConfigDict) -> None:
+    """Holds the encoder's weights to its variant by their headers.
+
+    Raises:
+      UserError: none there, damaged, or of another model.
+    """
+    check_dinov2(config.encoder.variant, config.encoder.weights)
+
+
+def check_sae(config: ml_collections.ConfigDict) -> None:
+    """Holds the SAE of the config to the encoder, and the concept to be ranked to the SAE.
+
+    Raises:
+      UserError: no such SAE, one for features of another width, no such concept.
+    """
+    n_concepts, weights = config.train.n_concepts, config.sae.weights
+    if weights:
+        width, n_concepts = look_at_rasae(weights)
+        inputs.check_width(
+            weights, width, VARIANTS[config.encoder.variant].width, config.encoder.variant
+        )
+    check_ranked(config, n_concepts)
+
+
+def check_ranked(config: ml_collections.ConfigDict, n_concepts: int) -> None:
+    """Refuses to rank by a concept that the SAE has not.
+
+    Raises:
+      UserError: it has not.
+    """
+    if config.measure.rank_concept >= n_concepts:
+        raise UserError(
+            f"measure.rank_concept={config.measure.rank_concept}: expected 0 to {n_concepts - 1},"
+            " or -1 for no ranking; set --config.measure.rank_concept"
+        )
+
+
+def check_pairing(
+    config: ml_collections.ConfigDict, real: Sequence[str], generated: Sequence[str]
+) -> None:
+    """Compares the keys of real images and of images made elsewhere.
+
+    Images that the other set's limit leaves without a partner do not count.
+
+    Raises:
+      UserError: fewer than two pairs, or more without a partner than `max_unpaired` allows.
+    """
+    pairing = pair_keys(real, generated)
+    if len(pairing.rows_real) < LEAST_PAIRS:
+        raise UserError(
+            f"only {len(pairing.rows_real)} pair of a real and a generated image, of {len(real)}"
+            f" and {len(generated)}; expected at least {LEAST_PAIRS}: name each generated image"
+            " after its real one"
+        )
+    sides = (
+        ("real", "generated", real, pairing.unpaired_real, len(generated)),
+        ("generated", "real", generated, pairing.unpaired_generated, len(real)),
+    )
+    faults, flags = [], []
+    for section, other, keys, unpaired, n_other in sides:
+        if not unpaired or (n_other < len(keys) and n_other == config[other].limit):
+            continue
+        shown = ", ".join(map(repr, unpaired[:SHOWN]))
+        more = f" and {len(unpaired) - SHOWN} more" if len(unpaired) > SHOWN else ""
+        fault = (
+            f"{len(unpaired)} of {len(keys)} {section} images have no {other} image ({shown}{more})"
+        )
+        allowed = config[section].max_unpaired
+        if len(unpaired) > allowed * len(keys):
+            faults.append(f"{fault}, at most {allowed:.2%} may")
+            flags.append(f"--config.{section}.max_unpaired")
+        else:
+            logging.warning("%s: they are left out of the comparison", fault)
+    if faults:
+        raise UserError(
+            f"{'; '.join(faults)}: name each generated image after the real image whose caption it"
+            f" was made from, or raise {' and '.join(flags)}"
+        )
+
+
+def check_training(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    n_images: int,
+    encoder: DinoV2Config,
+) -> None:
+    """What a training would find only once it has encoded its images, or at its end.
+
+    Args:
+      config: the experiment.
+      workdir: where sae/ may be finished.
+      n_images: of both arms.
+      encoder: its sizes.
+
+    Raises:
+      UserError: a mesh that does not divide, too few tokens, SAEs that do not fit.
+    """
+    if not _is_to_train(config, workdir):
+        return
+    train, width = config.train, encoder.width
+    check_mesh(config, make_mesh(config.mesh.data, config.mesh.model))
+    if train.init_from:
+        found = look_at_parameters(train.init_from)
+        expected = (width, train.n_concepts, train.n_candidates)
+        if found != expected:
+            raise UserError(
+                f"train.init_from={train.init_from} has width, concepts and candidates {found},"
+                f" expected {expected}; set --config.train.n_concepts and"
+                " --config.train.n_candidates to match, or another --config.train.init_from"
+            )
+    elif train.supply == "memory" and n_images:
+        n_tokens = n_images * min(_n_tokens(config, encoder), max(train.max_tokens // n_images, 1))
+        if n_tokens < train.n_candidates:
+            raise UserError(
+                f"train.n_candidates={train.n_candidates}, but only {n_tokens} tokens of"
+                f" {n_images} images will be there; lower --config.train.n_candidates, or raise"
+                " --config.train.max_tokens"
+            )
+    if train.compare_with:
+        flag = "--config.train.compare_with"
+        found = look_at_rasae(train.compare_with, flag)
+        if found != (width, train.n_concepts):
+            raise UserError(
+                f"{flag}={train.compare_with} has width and concepts {found}, expected"
+                f" {(width, train.n_concepts)}; set it to a training of another seed"
+            )
+    if train.supply == "store":
+        store = os.path.expanduser(train.token_store)
+        check_workdir(store, "--config.train.token_store")
+
+
+def bills_of_images(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, n_images: int
+) -> list[Bill]:
+    """What `generate` writes: a PNG an image."""
+    name = inputs.generated_name(config)
+    folder = workdir / "images" / name
+    pixels = 3 * config.generator.height * config.generator.width
+    return _unless_finished(config, folder, f"images/{name}", *(s * n_images * pixels for s in PNG))
+
+
+def bills_of_training(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    n_images: int,
+    encoder: DinoV2Config,
+) -> list[Bill]:
+    """What `train_sae` writes: checkpoints of parameters and two moments each, and a store."""
+    if not _is_to_train(config, workdir):
+        return []
+    train, width = config.train, encoder.width
+    n_tokens = n_images * _n_tokens(config, encoder)
+    recipe = make_recipe(config, make_mesh(config.mesh.data, config.mesh.model), n_tokens)
+    points = jax.ShapeDtypeStruct((train.n_candidates, width), jnp.float32)
+    state = jax.eval_shape(functools.partial(fresh_state, config, recipe), points)
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    n_saved = min(train.keep_checkpoints, math.ceil(recipe.n_steps / train.checkpoint_every))
+    # The oldest goes when the newest is whole.
+    least, most = CHECKPOINT[0] * size * n_saved, CHECKPOINT[1] * size * (n_saved + 1)
+    bills = _unless_finished(config, workdir / "sae", "sae", least, most)
+    if train.supply == "store":
+        store = pathlib.Path(train.token_store).expanduser()
+        bill = storage_bill(n_images, _n_tokens(config, encoder), width)
+        if not (store / MANIFEST).is_file():
+            bills += _unless_finished(config, store, "the token store", bill, bill)
+    return bills
+
+
+def bills_of_measures(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    n_images: Mapping[str, int],
+    encoder: DinoV2Config,
+) -> list[Bill]:
+    """What `measure` writes: the codes of all tokens, while it works, and of all images."""
+    bills = []
+    for name, n in n_images.items():
+        size = n * _n_tokens(config, encoder) * config.train.n_active * CODE_BYTES
+        sizes = (share * size for share in CODES)
+        bills += _unless_finished(config, workdir / "measures" / name, f"measures/{name}", *sizes)
+    return bills
+
+
+def check_disk(bills: Sequence[Bill]) -> None:
+    """Holds what will be written to the room there is, disk by disk.
+
+    Raises:
+      UserError: clearly too little. A warning where it may be too little.
+    """
+    disks: dict[int, list[Bill]] = {}
+    for bill in bills:
+        disks.setdefault(os.stat(_existing(bill.folder)).st_dev, []).append(bill)
+    for parts in disks.values():
+        place = _existing(parts[0].folder)
+        free = shutil.disk_usage(place).free
+        least, most = sum(bill.least for bill in parts), sum(bill.most for bill in parts)
+        told = ", ".join(f"{bill.what} {bill.least / 1e9:.2f} GB" for bill in parts)
+        if least > free:
+            raise UserError(
+                f"the disk of {place} has {free / 1e9:.2f} GB free, expected at least"
+                f" {least / 1e9:.2f} GB ({told}): free space, choose another --workdir, or lower"
+                " --config.train.keep_checkpoints or --limit"
+            )
+        if most > free:
+            logging.warning(
+                "the disk of %s has %.2f GB free, which may be too little: at least %.2f GB will be"
+                " written, at most %.2f GB (%s)",
+                *(place, free / 1e9, least / 1e9, most / 1e9, told),
+            )
+
+
+def _unless_finished(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, what: str, least: float, most: float
+) -> list[Bill]:
+    """The bill without what an interrupted run left there; none for what is finished."""
+    path = os.fspath(folder)
+    if is_remote(path) or ((folder / MANIFEST).exists() and not config.overwrite):
+        return []
+    files = (file for file in pathlib.Path(path).rglob("*") if file.is_file())
+    there = sum(file.stat().st_size for file in files)
+    return [Bill(what, path, max(least - there, 0.0), max(most - there, 0.0))]
+
+
+def _existing(folder: str) -> pathlib.Path:
+    path = pathlib.Path(folder).absolute()
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _is_to_train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+    is_finished = (workdir / "sae" / MANIFEST).exists() and not config.overwrite
+    return not config.sae.weights and not is_finished
+
+
+def _n_tokens(config: ml_collections.ConfigDict, encoder: DinoV2Config) -> int:
+    """Tokens of an image."""
+    crop = config.encoder.crop
+    return token_grid(encoder, crop, crop).n_tokens
