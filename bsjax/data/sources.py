@@ -21,10 +21,10 @@ from array_record.python import array_record_data_source
 
 from bsjax.core.errors import UserError
 from bsjax.data import scenes
+from bsjax.data.addresses import Address, parse_address, write_address
 from bsjax.data.captions import ImageSet
 
 FLAG = "--config.real.path"
-LOCATION = "::"  # between kind and place in the path of a record
 SCENES = 1_000_000  # that a seed stands for; real.limit takes the first
 MSGPACK_MAPS = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE) if first != 0x89)
 
@@ -49,7 +49,8 @@ class LazyRecord(NamedTuple):
     @property
     def path(self) -> str:
         """Where the image lies, for `read_image`."""
-        return f"{self.source.kind}{LOCATION}{self.source.split}:{self.row}:{self.source.path}"
+        source = self.source
+        return write_address(Address(source.kind, source.path, source.split, self.row))
 
     @property
     def extra(self) -> Mapping[str, str]:
@@ -121,12 +122,11 @@ def read_image(path: str) -> bytes:
     Raises:
       OSError, ValueError: it is gone.
     """
-    kind, mark, rest = path.partition(LOCATION)
-    if not mark or kind not in OPENERS:
+    address = parse_address(path)
+    if not address.kind:
         return pathlib.Path(path).read_bytes()
-    split, row, source = rest.split(":", 2)
     try:
-        return _reader(kind, source, split)(int(row))["image"]
+        return _reader(address.kind, address.path, address.split)(address.row)["image"]
     except (UserError, IndexError, RuntimeError) as error:
         raise OSError(f"{path} cannot be read: {error}") from error
 
@@ -308,9 +308,16 @@ def _reader_of_scenes(seed):
     return read
 
 
+def _open_generated(path: str, split: str) -> Opened:
+    from bsjax.data.image_shards import open_generated  # which reads with what stands here
+
+    return open_generated(path)
+
+
 OPENERS = {
     "arrayrecord": _open_arrayrecord,
     "parquet": _open_parquet,
     "tfds": _open_tfds,
     "scenes": _open_scenes,
+    "generated": _open_generated,
 }

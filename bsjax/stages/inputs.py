@@ -2,7 +2,8 @@
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -115,6 +116,20 @@ def load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
         stat = os.stat(record.path)
         listing.append((record.key, record.caption, stat.st_size, stat.st_mtime_ns))
     return Arm(name, section, images, hash_json([listing, [b.key for b in images.bad]]))
+
+
+def refuse_duplicates(keys: Iterable[str], origin: object) -> None:
+    """Images are known by their keys: each must be there once.
+
+    Raises:
+      UserError: one is not.
+    """
+    twice = [key for key, count in Counter(keys).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{origin}: {len(twice)} keys are there more than once (such as {twice[0]!r}); images"
+            " are paired by key: give each a name of its own"
+        )
 
 
 def weights_folder(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> epath.Path:
