@@ -291,7 +291,13 @@ def _reader(folder: str, files: Sequence[str], table: epath.Path):
     source = array_record_data_source.ArrayRecordDataSource(paths)
 
     def read(row):
-        fields = msgpack.unpackb(source[row])
+        try:
+            fields = msgpack.unpackb(source[row])
+        except (RuntimeError, ValueError, IndexError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"{folder}: row {row} cannot be read ({reason}); {again('generate')}"
+            ) from error
         if fields["key"] != keys[row]:
             raise UserError(
                 f"{folder}: row {row} is the image of {fields['key']!r}, expected {keys[row]!r};"

@@ -35,7 +35,7 @@ import numpy as np
 from absl import logging
 
 from bsjax.core import checksums, lock
-from bsjax.core.artifacts import TEMPORARY, require_manifest
+from bsjax.core.artifacts import TEMPORARY, check_files, require_manifest
 from bsjax.core.errors import GATE_FAILED, Preempted, UserError
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
@@ -156,14 +156,27 @@ def read_layout(config, workdir: pathlib.Path) -> str:
         path.write_bytes(whole)
 
 
-def read_sae(training, workdir: pathlib.Path) -> str:
-    from bsjax.stages import convert, inputs
+def read_sae(training, encoder, workdir: pathlib.Path) -> str:
+    from bsjax.stages import inputs
 
-    loaded, threshold = inputs.load_sae(training, workdir, inputs.load_encoder(training))
+    loaded, threshold = inputs.load_sae(training, workdir, encoder)
+    return digest(loaded.encoder, loaded.dictionary, threshold)
+
+
+def read_training(workdir: pathlib.Path) -> str:
+    from bsjax.stages import convert
+
     convert.export_sae(workdir)
-    exported = (workdir / "sae" / "overcomplete.safetensors").read_bytes()
-    (workdir / "sae" / "overcomplete.safetensors").unlink()
-    return digest(loaded.encoder, loaded.dictionary, threshold, exported)
+    exported = workdir / "sae" / "overcomplete.safetensors"
+    content = exported.read_bytes()
+    exported.unlink()
+    return digest(content)
+
+
+def read_rest(folder: pathlib.Path, stage: str) -> str:
+    """What no stage reads, but a person might: by the manifest alone."""
+    check_files(folder, require_manifest(folder, stage))
+    return ""
 
 
 def read_tokens(training, workdir: pathlib.Path) -> str:
@@ -207,7 +220,8 @@ def damage(
     rng = random.Random(0)
     expected = read()
     restore()
-    for path in files:
+    for i, path in enumerate(files, 1):
+        sys.stderr.write(f"{kind}: file {i} of {len(files)}, {path.name}\n")
         whole = path.read_bytes()
         cut = [whole[: len(whole) // 2], b""]
         foreign = [other / path.relative_to(root)] if other is not None else []
@@ -232,16 +246,28 @@ def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def finished(config, training, workdir, other, n: int, table: Table) -> None:
     """Faults in the artifacts of finished stages."""
+    from bsjax.stages import inputs
+
     shutil.copyfile(workdir / "report" / "layout.npz", workdir / "layout.whole")
-    for kind, read, folders in (
-        ("images", lambda: read_images(config, workdir), ["images/scenes"]),
-        ("measures", lambda: read_measures(config, workdir), ["measures/real", "measures/scenes"]),
-        ("comparisons", lambda: read_comparison(config, workdir), ["comparisons/scenes"]),
-        ("sae", lambda: read_sae(training, workdir), ["sae"]),
-        ("tokens", lambda: read_tokens(training, workdir), ["tokens"]),
-    ):
-        files = [path for folder in folders for path in files_of(workdir / folder)]
-        damage(read, files, other, workdir, n, table, kind)
+    encoder = inputs.load_encoder(training)
+    trained = files_of(workdir / "sae")
+    weights = [workdir / "sae" / "sae.safetensors"]
+    read = [path for path in trained if "checkpoints" in path.parts or path.suffix == ".npz"]
+    rest = [path for path in trained if path not in (*weights, *read)]
+    measured = [
+        path for name in ("real", "scenes") for path in files_of(workdir / "measures" / name)
+    ]
+    for kind, reader, files in (
+        ("images", lambda: read_images(config, workdir), files_of(workdir / "images" / "scenes")),
+        ("measures", lambda: read_measures(config, workdir), measured),
+        ("comparisons", lambda: read_comparison(config, workdir),
+         files_of(workdir / "comparisons" / "scenes")),
+        ("sae, for measure", lambda: read_sae(training, encoder, workdir), weights),
+        ("sae, for convert", lambda: read_training(workdir), read),
+        ("sae, the rest", lambda: read_rest(workdir / "sae", "train_sae"), rest),
+        ("tokens", lambda: read_tokens(training, workdir), files_of(workdir / "tokens")),
+    ):  # fmt: skip
+        damage(reader, files, other, workdir, n, table, kind)
     layout = [workdir / "report" / "layout.npz"]
     damage(lambda: read_layout(config, workdir), layout, None, workdir, n, table, "report's map")
 
