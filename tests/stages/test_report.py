@@ -7,9 +7,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from bsjax import presets
+from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
+from bsjax.data.captions import ImageRecord
 from bsjax.report.tables import read_comparisons
 from bsjax.stages.report import report
+from bsjax.stages.shards import ShardStore
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
 
@@ -65,6 +68,24 @@ def test_a_set_that_was_removed_leaves_the_report(config, workdir, caplog):
     shutil.rmtree(workdir / "measures" / "one")
     with pytest.raises(UserError, match="holds no comparison"):
         report(config, workdir)
+
+
+def test_a_moved_workdir_keeps_its_pictures(config, workdir, tmp_path):
+    moved = tmp_path / "elsewhere"
+    workdir.rename(moved)
+    report(config, moved)
+    counts = json.loads((moved / "report" / "manifest.json").read_text())["counts"]
+    assert counts == {"pictures": 12, "unreadable": 3}
+
+
+def test_measured_images_say_where_they_lie_from_the_workdir(tmp_path):
+    folder = tmp_path / "w" / "measures" / "real"
+    folder.mkdir(parents=True)
+    places = (tmp_path / "w" / "mine" / "a.png", tmp_path / "w2" / "b.png")
+    records = [ImageRecord(path.stem, str(path), "", {}) for path in places]
+    ShardStore(folder, 3, Grid(4, 8, 8))._write_images(records)
+    kept = pq.read_table(folder / "images.parquet")["path"].to_pylist()
+    assert kept == ["./mine/a.png", str(places[1])]
 
 
 def test_comparisons_of_other_measures_are_refused(workdir):
