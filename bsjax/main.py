@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     apply_short_flags(config)
     validate(config, needs_images=stage_name not in ("plan", "convert"))
 
-    from bsjax.core import distributed, ending, rng
+    from bsjax.core import distributed, ending, lock, rng
     from bsjax.core.logs import log_header, quiet_libraries, watch_silence
 
     quiet_libraries()
@@ -94,7 +94,8 @@ def main(argv: list[str]) -> None:
         )
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(config), str(workdir))
-    with watch_silence(stage_name):
+    held = lock.hold(workdir, stage_name, distributed.is_writer())
+    with held, watch_silence(stage_name):
         pipeline.BY_NAME[stage_name].load()(config, workdir)
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")

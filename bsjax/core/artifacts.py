@@ -1,7 +1,8 @@
 """Artifact folders: files that appear whole or not at all, and the manifest that explains them.
 
 Every stage writes one folder and finishes it with ``manifest.json``: what it was computed from
-(config, its hash, the hashes of its parents), by which versions, and how much was lost on the way.
+(config, its hash, the hashes of its parents), by which versions, how much was lost on the way, and
+size and sha256 of every file, which whoever reads one checks.
 """
 
 import contextlib
@@ -13,17 +14,19 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging
 from etils import epath
 
 from bsjax import __version__
+from bsjax.core import checksums
 from bsjax.core.errors import UserError
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+SCHEMA_VERSION = 2  # 1 listed no files
+MANIFEST, STARTED = "manifest.json", "config.json"
+TEMPORARY = ".bsjax-tmp-"  # begins the names of what is being written
 REAL = "real"  # name of the real set's folders
 VERSIONED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pillow", "grain")
 
@@ -46,7 +49,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
             yield temporary
             epath.Path(temporary).copy(path, overwrite=True)
         return
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(
+        prefix=f"{TEMPORARY}{path.stem}-", suffix=path.suffix, dir=path.parent
+    )
     os.close(handle)
     temporary = pathlib.Path(name)
     try:
@@ -91,7 +96,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """Reads JSON; a damaged file is the user's to mend, in one line."""
     try:
         return json.loads(epath.Path(path).read_bytes())  # UTF-8, whatever the locale
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no JSON, or no text
         raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
 
 
@@ -117,7 +122,17 @@ def write_manifest(
     notes: Sequence[str] = (),
     **more: Any,
 ) -> dict[str, Any]:
-    """Finishes an artifact folder. `config` has dotted keys; `parents` maps names to hashes."""
+    """Finishes an artifact folder, in which nothing is written afterwards.
+
+    Args:
+      folder: of the artifact.
+      stage: that made it.
+      config: dotted keys.
+      parents: names of what it was made from -> their hashes.
+      counts: how much there is, and how much was lost.
+      notes: warnings that go into the report.
+      **more: further fields.
+    """
     manifest = {
         "stage": stage,
         "schema_version": SCHEMA_VERSION,
@@ -128,25 +143,69 @@ def write_manifest(
         "counts": dict(counts),
         "notes": list(notes),
         **more,
+        "files": _list_files(folder),
     }
+    manifest = checksums.seal(manifest)
     write_json(folder / MANIFEST, manifest)
     return manifest
 
 
-def read_manifest(folder: pathlib.Path) -> dict[str, Any] | None:
-    """The manifest of a finished folder, or None if the folder is unfinished.
+def _list_files(folder: str | os.PathLike) -> dict[str, dict[str, Any]]:
+    """Name -> size and sha256 of each file of a folder."""
+    names = checksums.list_files(folder, but=(MANIFEST,))
+    found = checksums.prove_files(folder, names)
+    return {name: proof._asdict() for name, proof in found.items()}
+
+
+def check_files(
+    folder: str | os.PathLike, manifest: Mapping[str, Any], names: Iterable[str] | None = None
+) -> None:
+    """Refuses files of a finished folder that are not what its stage wrote.
+
+    Args:
+      folder: of the artifact.
+      manifest: its manifest.
+      names: of the files about to be read; None: all.
 
     Raises:
-      UserError: the folder was written by another version of the file formats.
+      UserError: one is missing, damaged or another one: which, and the stage to run again.
+    """
+    checksums.check_files(folder, manifest["files"], names, again(manifest["stage"]))
+
+
+def again(stage: str) -> str:
+    """What to do where a stage's result cannot be used."""
+    return f"run `bsjax {stage or 'STAGE'} --overwrite` to make it anew"
+
+
+def read_manifest(folder: pathlib.Path, stage: str = "") -> dict[str, Any] | None:
+    """The manifest of a finished folder, or None if the folder is unfinished.
+
+    Args:
+      folder: of the artifact.
+      stage: that makes it, for the messages.
+
+    Raises:
+      UserError: the folder was written by another version of the file formats, or it is damaged.
     """
     path = folder / MANIFEST
     if not path.exists():
         return None
     manifest = read_json(path)
+    if not isinstance(manifest, dict):
+        raise UserError(f"{path} is damaged: expected an object; {again(stage)}")
     if manifest.get("schema_version") != SCHEMA_VERSION:
+        maker = stage or str(manifest.get("stage", ""))
         raise UserError(
             f"{path} has schema version {manifest.get('schema_version')}, this bsjax writes"
-            f" {SCHEMA_VERSION}; choose another --workdir or --config.overwrite"
+            f" {SCHEMA_VERSION}; {again(maker)}, or choose another --workdir"
+        )
+    if not checksums.is_sealed(manifest):
+        raise UserError(f"{path} is damaged: it is not what was written; {again(stage)}")
+    if stage and manifest["stage"] != stage:
+        raise UserError(
+            f"{path} is another's: expected one of {stage}, got one of {manifest['stage']};"
+            f" {again(stage)}"
         )
     return manifest
 
@@ -157,7 +216,7 @@ def require_manifest(folder: pathlib.Path, stage: str) -> dict[str, Any]:
     Raises:
       UserError: it has not.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, stage)
     if manifest is None:
         raise UserError(f"{folder / MANIFEST} is missing; run `bsjax {stage}` to the end first")
     return manifest
@@ -169,11 +228,19 @@ def begin_stage(
     config: Mapping[str, Any],
     parents: Mapping[str, str],
     overwrite: bool,
+    stage: str = "",
 ) -> dict[str, Any] | None:
     """Prepares an artifact folder for a stage and guards what is already there.
 
     The config of a run in progress stands in ``config.json`` beside its partial results, so that
     an interrupted run is held to the same rule as a finished one.
+
+    Args:
+      folder: of the artifact.
+      config: dotted keys.
+      parents: names of what it is made from -> their hashes.
+      overwrite: what is there goes.
+      stage: for the messages.
 
     Returns:
       The manifest if the stage is finished with this very config and these parents, else None.
@@ -182,15 +249,16 @@ def begin_stage(
       UserError: the folder holds the results of another config, or of other parents.
     """
     wanted = {"config": dict(config), "parents": dict(parents)}
-    manifest = read_manifest(folder) if not overwrite else None
-    started = folder / "config.json"
+    manifest = read_manifest(folder, stage) if not overwrite else None
     if overwrite:
+        # First what calls it finished: a run may be killed while the rest goes.
+        (epath.Path(folder) / MANIFEST).unlink(missing_ok=True)
         if is_remote(folder):
             if folder.exists():
                 folder.rmtree()
         else:
             shutil.rmtree(folder, ignore_errors=True)
-    found = manifest or (read_json(started) if started.exists() else None)
+    found = manifest or _read_started(folder)
     if found is not None:
         changed = differing_keys(found["config"], wanted["config"])
         stale = differing_keys(found["parents"], wanted["parents"])
@@ -202,10 +270,37 @@ def begin_stage(
                 " another --workdir, or pass --config.overwrite to make it anew"
             )
     if manifest is None:
-        write_json(started, wanted)
+        write_json(folder / STARTED, checksums.seal(wanted))
     else:
         logging.info("%s is finished already", folder)
     return manifest
+
+
+def _read_started(folder: pathlib.Path) -> dict[str, Any] | None:
+    """config.json of a run in progress.
+
+    A damaged one counts as none: partial results tell by themselves of which config they are.
+    """
+    path = folder / STARTED
+    if not path.exists():
+        return None
+    try:
+        found = read_json(path)
+    except UserError:
+        found = None
+    if not checksums.is_sealed(found):
+        logging.warning("%s is damaged and written anew", path)
+        return None
+    return found
+
+
+def identity_of(folder: str | os.PathLike) -> str:
+    """What partial results in an artifact's folder belong to: config and parents of its stage.
+
+    Empty where no stage began.
+    """
+    found = _read_started(epath.Path(folder))
+    return "" if found is None else found[checksums.CHECKSUM]
 
 
 def differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ Where training starts, in this order:
 import functools
 import itertools
 import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,11 +18,14 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from bsjax.core import distributed
-from bsjax.core.artifacts import is_remote
+from bsjax.core import checksums, distributed
+from bsjax.core.artifacts import is_remote, read_json, write_json
 from bsjax.core.errors import UserError
 
 STATE, PROGRESS = "state", "progress"
+TIMES = "_CHECKPOINT_METADATA"  # written once more when the checkpoint gets its name
+WRITING = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is not whole yet
+PROOFS = "proofs"  # ends the name of the folder of checksums beside that of checkpoints
 
 
 class Checkpoints:
@@ -30,6 +34,10 @@ class Checkpoints:
     One that cannot be read now may be readable tomorrow (a file system that is away, permissions,
     the version that wrote it): it stays where it is and does not count as one of those to keep. If
     its step is reached again it is set aside under another name.
+
+    The folder beside, `<name>-proofs`, holds the checksums of each one's files, written before it
+    counts as whole; one that does not match them is as one that cannot be read. Object stores keep
+    checksums of their own.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int, is_read_only: bool = False):
@@ -49,6 +57,9 @@ class Checkpoints:
                 preservation_policy=None if is_read_only else self,
                 cleanup_tmp_directories=not is_read_only,
                 read_only=is_read_only,
+                async_options=None
+                if is_read_only
+                else ocp.AsyncOptions(post_finalization_callback=self._prove),
             )
         )
         self._manager = self._writer
@@ -118,11 +129,53 @@ class Checkpoints:
 
     def _read(self, step: int, arguments: Any) -> tuple[Any, str]:
         """The checkpoint, or why this host cannot read it."""
+        if jax.process_index() == 0:
+            fault = self._fault(step)
+            if fault:
+                return None, fault
         try:
             return self._manager.restore(step, args=arguments), ""
         except Exception as error:  # Many types, by what is damaged; each means: not to be had.
             lines = str(error).splitlines()
             return None, ": ".join([type(error).__name__, *(line[:300] for line in lines[:1])])
+
+    def _proof(self, step: int | str) -> pathlib.Path:
+        folder = pathlib.Path(self._writer.directory)
+        return folder.with_name(f"{folder.name}-{PROOFS}") / f"{step}.json"
+
+    def _prove(self) -> None:
+        """Orbax calls this when a checkpoint's files are written and only its name is missing."""
+        folder = pathlib.Path(self._writer.directory)
+        if is_remote(self.folder) or jax.process_index():
+            return
+        steps = {path.name.partition(".")[0]: path for path in folder.iterdir()}
+        for step, path in steps.items():
+            if WRITING in path.name:
+                names = checksums.list_files(path, but=(TIMES,))
+                proofs = checksums.prove_files(path, names)
+                write_json(self._proof(step), checksums.seal({"files": proofs}))
+        for path in self._proof(0).parent.iterdir():
+            if path.suffix == ".json" and path.stem not in steps:
+                path.unlink(missing_ok=True)  # of a checkpoint that is gone
+
+    def _fault(self, step: int) -> str:
+        """What is wrong with a checkpoint's files; empty if nothing is, or nothing is known."""
+        path = self._proof(step)
+        if is_remote(self.folder) or not path.exists():
+            return ""
+        try:
+            proof = read_json(path)
+            if not checksums.is_sealed(proof):
+                return f"{path} is damaged"
+            checksums.check_files(
+                pathlib.Path(self._writer.directory) / str(step),
+                {name: checksums.Proof(*known)._asdict() for name, known in proof["files"].items()},
+                None,
+                "it is not used",
+            )
+        except (OSError, UserError) as error:
+            return " ".join(str(error).split())
+        return ""
 
     def _set_aside(self, step: int) -> None:
         """Makes room for a step whose checkpoint cannot be read."""

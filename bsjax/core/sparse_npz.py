@@ -2,7 +2,7 @@
 
 The files are exactly those of `scipy.sparse.save_npz`, readable by `scipy.sparse.load_npz`; they
 are only written without ever holding the whole matrix. A *run* is an unfinished matrix: a folder
-of three raw `.npy` arrays from which any block of rows can be read.
+of raw arrays from which any block of rows can be read, and their checksums.
 """
 
 import os
@@ -15,10 +15,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import scipy.sparse as sp
 
-from bsjax.core.artifacts import atomic_path, explain_full_disk
+from bsjax.core import checksums
+from bsjax.core.artifacts import TEMPORARY, atomic_path, explain_full_disk, read_json, write_json
+from bsjax.core.errors import UserError
 
 # Bytes copied at a time into the zip file.
 COPY_BLOCK = 1 << 22
+RUN_FILES = ("data", "indices", "indptr.npy", "n_columns.npy")
+RUN_PROOF = "proof.json"
 
 
 class CsrWriter:
@@ -35,7 +39,7 @@ class CsrWriter:
 
     def __enter__(self) -> "CsrWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix=".csr-", dir=self.path.parent)
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}csr-", dir=self.path.parent)
         folder = pathlib.Path(self._folder.name)
         self._data = (folder / "data").open("w+b")
         self._indices = (folder / "indices").open("w+b")
@@ -48,8 +52,8 @@ class CsrWriter:
         block = sp.csr_array(block)
         block.sort_indices()
         with explain_full_disk(self.path):
-            block.data.astype(self.dtype).tofile(self._data)
-            block.indices.astype(np.int32).tofile(self._indices)
+            self._data.write(block.data.astype(self.dtype))
+            self._indices.write(block.indices.astype(np.int32))
         self._row_sizes.append(np.diff(block.indptr).astype(np.int64))
 
     def __exit__(self, error_type, error, traceback) -> None:
@@ -57,9 +61,9 @@ class CsrWriter:
             if error_type is None:
                 self._finish()
         finally:
-            self._data.close()
-            self._indices.close()
-            self._folder.cleanup()
+            # What is still in a buffer may find the disk full as well.
+            with self._folder, explain_full_disk(self.path), self._data, self._indices:
+                pass
 
     def _finish(self) -> None:
         sizes = np.concatenate([np.zeros(1, np.int64), *self._row_sizes])
@@ -92,9 +96,16 @@ class CsrWriter:
                     np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def write_run(folder: pathlib.Path, blocks: Iterator[sp.csr_array], n_columns: int) -> None:
-    """Writes a run of f64 values from consecutive blocks of rows; whole or not at all."""
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=".run-", dir=_ensure(folder.parent)))
+def write_run(
+    folder: pathlib.Path, blocks: Iterator[sp.csr_array], n_columns: int, identity: str = ""
+) -> None:
+    """Writes a run of f64 values from consecutive blocks of rows; whole or not at all.
+
+    `identity` is what it belongs to, as `is_whole_run` asks for.
+    """
+    temporary = pathlib.Path(
+        tempfile.mkdtemp(prefix=f"{TEMPORARY}run-", dir=_ensure(folder.parent))
+    )
     try:
         sizes = [np.zeros(1, np.int64)]
         with (
@@ -104,15 +115,29 @@ def write_run(folder: pathlib.Path, blocks: Iterator[sp.csr_array], n_columns: i
         ):
             for block in blocks:
                 block.sort_indices()
-                block.data.astype(np.float64).tofile(data)
-                block.indices.astype(np.int32).tofile(indices)
+                data.write(block.data.astype(np.float64))
+                indices.write(block.indices.astype(np.int32))
                 sizes.append(np.diff(block.indptr).astype(np.int64))
         with explain_full_disk(folder):
             np.save(temporary / "indptr.npy", np.cumsum(np.concatenate(sizes)))
             np.save(temporary / "n_columns.npy", np.int64(n_columns))
+            proofs = checksums.prove_files(temporary, RUN_FILES)
+            write_json(temporary / RUN_PROOF, checksums.seal({"files": proofs}, identity))
         os.replace(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_whole_run(folder: pathlib.Path, identity: str = "") -> bool:
+    """Whether a run is, to the last byte, what `write_run` wrote for this identity."""
+    try:
+        proof = read_json(folder / RUN_PROOF)
+        if not checksums.is_sealed(proof, identity):
+            return False
+        found = checksums.prove_files(folder, RUN_FILES)
+        return {name: list(proof) for name, proof in found.items()} == proof["files"]
+    except (OSError, UserError):
+        return False
 
 
 def read_run_rows(folder: pathlib.Path, start: int, stop: int) -> sp.csr_array:

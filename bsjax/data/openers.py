@@ -288,9 +288,16 @@ def _reader_of_scenes(seed: int) -> Reader:
     return Reader(record, lambda row: [scenes.scene(seed, row).caption])
 
 
+def _open_generated(path: str, split: str) -> Opened:
+    from bsjax.data.image_shards import open_generated  # which reads with what stands here
+
+    return open_generated(path)
+
+
 OPENERS = {
     "arrayrecord": _open_arrayrecord,
     "parquet": _open_parquet,
     "tfds": _open_tfds,
     "scenes": _open_scenes,
+    "generated": _open_generated,
 }

@@ -11,11 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bsjax.core.errors import UserError
+from bsjax.data.addresses import Address, parse_address, write_address
 from bsjax.data.captions import ImageSet
 from bsjax.data.openers import FLAG, OPENERS, Reader
 from bsjax.data.text import ALL, Fields, no_captions_note
-
-LOCATION = "::"  # between kind and place in the path of a record
 
 
 class LazyRecord(NamedTuple):
@@ -47,7 +46,8 @@ class LazyRecord(NamedTuple):
     @property
     def path(self) -> str:
         """Where the image lies, for `read_image`."""
-        return f"{self.source.kind}{LOCATION}{self.source.split}:{self.row}:{self.source.path}"
+        source = self.source
+        return write_address(Address(source.kind, source.path, source.split, self.row))
 
     @property
     def extra(self) -> Mapping[str, str]:
@@ -132,12 +132,11 @@ def read_image(path: str) -> bytes:
     Raises:
       OSError, ValueError: it is gone.
     """
-    kind, mark, rest = path.partition(LOCATION)
-    if not mark or kind not in OPENERS:
+    address = parse_address(path)
+    if not address.kind:
         return pathlib.Path(path).read_bytes()
-    split, row, source = rest.split(":", 2)
     try:
-        return _reader(kind, source, split)(int(row))["image"]
+        return _reader(address.kind, address.path, address.split)(address.row)["image"]
     except (UserError, IndexError, RuntimeError) as error:
         raise OSError(f"{path} cannot be read: {error}") from error
 

@@ -3,9 +3,12 @@
 A record is a block of `BLOCK` tokens. The images of a shard are a random sample of the whole set,
 and the tokens within a shard are shuffled, so that blocks drawn from all shards are as good as
 tokens drawn from all images. A shard appears whole or not at all; `manifest.json` comes last and
-tells each shard's size, so that a truncated one is found before training starts.
+tells each file's size, so that a truncated one is found before training starts. Beside each shard
+lie the checksums of its blocks, and each block is checked when it is read.
 """
 
+import bisect
+import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
@@ -16,13 +19,15 @@ import numpy as np
 from array_record.python import array_record_module
 from jaxtyping import Float, Int
 
-from bsjax.core.artifacts import atomic_path, read_manifest
+from bsjax.core import checksums
+from bsjax.core.artifacts import atomic_path, check_files, read_manifest
 from bsjax.core.errors import UserError
 from bsjax.data.record_files import ArrayRecords, Stretch
 
 BLOCK = 256  # tokens a record
 DTYPE = np.dtype(ml_dtypes.bfloat16)
 FLAG = "--config.train.token_store"
+SUM_BYTES = 16  # of a block's sha256 that are kept
 
 
 class StoreShard(NamedTuple):
@@ -44,22 +49,67 @@ def shard_name(index: int, n_shards: int) -> str:
 
 
 def write_shard(
-    path: str | os.PathLike, tokens: Float[np.ndarray, "N D"], rng: np.random.Generator
+    path: str | os.PathLike,
+    tokens: Float[np.ndarray, "N D"],
+    rng: np.random.Generator,
+    identity: str = "",
 ) -> None:
     """Shuffles the tokens and writes them whole or not at all; an incomplete block is dropped.
+
+    The checksums of its blocks come first: a shard that is there has them.
+
+    Args:
+      path: of the shard.
+      tokens: of its images.
+      rng: decides the order.
+      identity: what the store is made from, as `is_whole` asks for.
 
     Raises:
       UserError: the disk is full.
     """
     path = pathlib.Path(path)
     order = rng.permutation(len(tokens))
-    n_blocks = len(tokens) // BLOCK
+    blocks = [
+        tokens[order[i * BLOCK : (i + 1) * BLOCK]].astype(DTYPE).tobytes()
+        for i in range(len(tokens) // BLOCK)
+    ]
+    sums = np.array([np.frombuffer(_sum(block), np.uint8) for block in blocks], np.uint8)
+    with atomic_path(sums_path(path)) as temporary:
+        checksums.save_arrays(temporary, f"{identity}/{path.name}", sums=sums)
     with atomic_path(path) as temporary:
         # Blocks are read one by one, so each is a chunk of its own.
         writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
-        for i in range(n_blocks):
-            writer.write(tokens[order[i * BLOCK : (i + 1) * BLOCK]].astype(DTYPE).tobytes())
+        for block in blocks:
+            writer.write(block)
         writer.close()
+
+
+def sums_path(path: pathlib.Path) -> pathlib.Path:
+    """Where the checksums of a shard's blocks lie."""
+    return path.with_suffix(".sums.npz")
+
+
+def _sum(block: bytes) -> bytes:
+    return hashlib.sha256(block).digest()[:SUM_BYTES]
+
+
+def _read_sums(path: pathlib.Path, identity: str) -> np.ndarray:
+    sums = checksums.load_arrays(sums_path(path), f"{identity}/{path.name}")["sums"]
+    return sums.reshape(-1, SUM_BYTES)
+
+
+def is_whole(path: pathlib.Path, identity: str = "") -> bool:
+    """Whether a shard of an unfinished store is what was written there."""
+    if not path.is_file():
+        return False
+    try:
+        sums = _read_sums(path, identity)
+        source = array_record_data_source.ArrayRecordDataSource([str(path)])
+        return len(source) == len(sums) and all(
+            _sum(source[i]) == sums[i].tobytes() for i in range(len(sums))
+        )
+    except Exception:  # Many types, by which byte is damaged.
+        return False
 
 
 def describe_shard(path: pathlib.Path) -> StoreShard:
@@ -72,7 +122,7 @@ class TokenStore:
     """A finished store: blocks of tokens by index; threads may read at once."""
 
     def __init__(self, folder: str | os.PathLike, parents: dict[str, str] | None = None):
-        """Opens a store and checks every shard's size.
+        """Opens a store; checks every shard's size, and the checksums against the manifest.
 
         Args:
           folder: where `write_shard` wrote, with its manifest.
@@ -101,9 +151,21 @@ class TokenStore:
                     f"{path} is truncated or absent: expected {shard.n_bytes} bytes, got {n_bytes};"
                     f" delete it and {folder / 'manifest.json'}, then run again to make it anew"
                 )
+        sums = [sums_path(folder / shard.name).name for shard in self.shards]
+        check_files(folder, manifest, sums)
+        self._sums = [_read_sums(folder / s.name, manifest["identity"]) for s in self.shards]
+        self._ends = np.cumsum([shard.n_blocks for shard in self.shards]).tolist()
+        self._paths = [str(folder / shard.name) for shard in self.shards]
         self._records = ArrayRecords(
-            [Stretch(str(folder / shard.name), 0, shard.n_blocks) for shard in self.shards]
+            [
+                Stretch(path, 0, shard.n_blocks)
+                for path, shard in zip(self._paths, self.shards, strict=True)
+            ]
         )
+
+    def _mend(self, path: str) -> str:
+        manifest = pathlib.Path(self._paths[0]).parent / "manifest.json"
+        return f"delete {path} and {manifest}, then run again to make it anew"
 
     @property
     def n_tokens(self) -> int:
@@ -113,9 +175,24 @@ class TokenStore:
         """The tokens of some blocks, in float32.
 
         Raises:
-          UserError: a block holds numbers that are not finite.
+          UserError: a block is damaged, or holds numbers that are not finite.
         """
-        records = self._records.__getitems__([int(block) for block in blocks])
+        try:
+            records = self._records.__getitems__([int(block) for block in blocks])
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                f"{self._paths[0]} or a sibling cannot be read"
+                f" ({' '.join(str(error).split())[:200]}); {self._mend('the damaged one')}"
+            ) from error
+        for block, record in zip(blocks, records, strict=True):
+            shard = bisect.bisect_right(self._ends, int(block))
+            place = int(block) - self._ends[shard] + self.shards[shard].n_blocks
+            if _sum(record) != self._sums[shard][place].tobytes():
+                path = self._paths[shard]
+                raise UserError(
+                    f"{path} is damaged or another file: block {place} is not what was written;"
+                    f" {self._mend(path)}"
+                )
         tokens = np.frombuffer(b"".join(records), DTYPE).reshape(-1, self.width).astype(np.float32)
         require_finite(tokens, f"{self._records.stretches[0].path} and its siblings")
         return tokens

@@ -21,6 +21,7 @@ from jax.sharding import SingleDeviceSharding
 from bsjax.convert.hub import download_snapshot, list_repository
 from bsjax.convert.tables import convert_by_name, match_names
 from bsjax.convert.tensors import TensorSource, choose_files, open_folder, refuse_kind, shards_of
+from bsjax.core import checksums
 from bsjax.core.artifacts import is_remote, read_json, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import place_shapes, put
@@ -38,7 +39,7 @@ from bsjax.generators.repository import (
 )
 from bsjax.generators.tokenizers import HubTokenizer
 
-CACHE, CACHE_SCHEMA = "generator.json", 2
+CACHE, CACHE_SCHEMA = "generator.json", 3
 # Imported when asked for: other stages need neither diffusers nor transformers.
 FAMILIES = {
     "stable_diffusion": "bsjax.generators.stable_diffusion:StableDiffusion",
@@ -172,7 +173,11 @@ def open_generator(
 
 
 def save_cache(opened: Opened, folder: epath.Path, weights: Mapping[str, str]) -> None:
-    """Writes the converted generator: configs, tokenizers, parameters, a component at a time."""
+    """Writes the converted generator: configs, tokenizers, parameters, a component at a time.
+
+    Last of all what calls it finished, with size and sha256 of every file.
+    """
+    (folder / CACHE).unlink(missing_ok=True)
     for key, (repository, place, _) in opened.generator.TOKENIZERS.items():
         for source in (opened.roots[repository] / place).iterdir():
             target = folder / "tokenizers" / key / source.name
@@ -189,7 +194,10 @@ def save_cache(opened: Opened, folder: epath.Path, weights: Mapping[str, str]) -
         "configs": opened.configs,
         "tokenizer_classes": opened.tokenizer_classes,
     }
-    write_json(folder / CACHE, content)
+    if not is_remote(folder):  # object stores keep checksums, and hosts read parts of files alone
+        proofs = checksums.prove_files(folder, checksums.list_files(folder))
+        content["files"] = {name: proof._asdict() for name, proof in proofs.items()}
+    write_json(folder / CACHE, checksums.seal(content))
 
 
 def open_cache(
@@ -200,18 +208,21 @@ def open_cache(
     Parameters are read where they are to lie: a device's part of a divided array, no more.
 
     Raises:
-      UserError: it was made from other weights.
+      UserError: it was made from other weights, or a file is not what `save_cache` wrote.
     """
     content, family = read_json(folder / CACHE), family_of(name)
-    if content.get("schema") != CACHE_SCHEMA:
+    if not isinstance(content, dict) or content.get("schema") != CACHE_SCHEMA:
         raise UserError(
             f"{folder} was converted by another version of bsjax: run `bsjax convert --overwrite`"
         )
+    if not checksums.is_sealed(content):
+        raise UserError(f"{folder / CACHE} is damaged; run `bsjax convert --overwrite`")
     if content["weights"] != dict(weights):
         raise UserError(
             f"{folder} was converted from {content['weights']}, the config names {dict(weights)}:"
             " run `bsjax convert --overwrite`, or choose another --config.generator.set"
         )
+    checksums.check_files(folder, content.get("files", {}), None, "run `bsjax convert --overwrite`")
     tokenizers = {
         key: HubTokenizer(pathlib.Path(folder / "tokenizers" / key), class_name)
         for key, class_name in content["tokenizer_classes"].items()

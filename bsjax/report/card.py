@@ -30,7 +30,7 @@ def run_card(workdir: pathlib.Path, comparison: Comparison) -> dict[str, str]:
         "pairs": f"{counts['pairs']}; without partner: {counts['unpaired_real']} real,"
         f" {counts['unpaired_generated']} generated",
     }
-    drawn = read_manifest(workdir / "images" / comparison.name)
+    drawn = read_manifest(workdir / "images" / comparison.name, "generate")
     if drawn is not None:
         wanted = ((name, drawn["config"].get(key)) for name, key in GENERATOR.items())
         card["generator"] = ", ".join(f"{name} {value}" for name, value in wanted if value != "")

@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
+from bsjax.core.artifacts import atomic_path
 from bsjax.report.tables import Comparison, Ranking
 from bsjax.stats import divergences, verdicts
 
@@ -87,9 +88,11 @@ def draw(
 def save(figure: Figure, folder: pathlib.Path, stem: str) -> pathlib.Path:
     """Saves a figure as PNG and SVG; returns the SVG's path."""
     # A set's name may end in what looks like a suffix.
-    figure.savefig(folder / f"{stem}.png")
+    with atomic_path(folder / f"{stem}.png") as temporary:
+        figure.savefig(temporary)
     path = folder / f"{stem}.svg"
-    figure.savefig(path, metadata={"Date": None})
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
     return path
 
 

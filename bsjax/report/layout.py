@@ -4,8 +4,10 @@ import pathlib
 import warnings
 
 import numpy as np
+from absl import logging
 from jaxtyping import Float
 
+from bsjax.core import checksums
 from bsjax.core.artifacts import atomic_path, hash_json
 
 SETTINGS = {"n_neighbors": 15, "min_dist": 0.1, "metric": "cosine", "random_state": 0}
@@ -24,13 +26,15 @@ def place_concepts(
       digest: of the dictionary.
     """
     path, key = folder / FILE, hash_json([digest, SETTINGS])
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as found:
-            if str(found["key"]) == key:
-                return found["places"]
+    try:
+        return checksums.load_arrays(path, key)["places"]
+    except FileNotFoundError:
+        pass
+    except ValueError as error:
+        logging.info("the map is made anew: %s is %s", path, error)
     places = np.asarray(umap_places(dictionary), np.float32)
     with atomic_path(path) as temporary:
-        np.savez(temporary, places=places, key=np.array(key))
+        checksums.save_arrays(temporary, key, places=places)
     return places
 
 

@@ -10,10 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from bsjax.core.artifacts import REAL, require_manifest
+from bsjax.core.artifacts import REAL, check_files, require_manifest
+from bsjax.core.errors import UserError
+from bsjax.data import addresses
 from bsjax.stats import verdicts
 
 MOST_TOGETHER = 10  # co-occurring concepts kept
+COMPARED = ("concepts.parquet", "datapoints.parquet")
+MEASURED = ("images.parquet", "top_images.npz", "image_codes.npz", "cooccurrence.npz")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,29 +73,39 @@ def read_comparisons(workdir: pathlib.Path, names: Sequence[str]) -> list[Compar
     """Reads comparisons/<name>/ of each and the measures of all arms, the real one once.
 
     Raises:
-      UserError: an artifact is missing.
+      UserError: an artifact is missing, not what its stage wrote, or of other measures.
     """
     real, comparisons = None, []
     for name in names:
         folder = workdir / "comparisons" / name
         manifest = require_manifest(folder, "compare")
+        check_files(folder, manifest, COMPARED)
         table = pq.read_table(folder / "concepts.parquet")
         columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
         datapoints = pq.read_table(folder / "datapoints.parquet").to_pylist()
         real = real or _read_measured(workdir / "measures" / REAL)
         generated = _read_measured(workdir / "measures" / name)
+        for arm, measured in ((REAL, real), (name, generated)):
+            made_of = manifest["parents"].get(f"measures/{arm}")
+            if made_of not in (None, measured.manifest["config_hash"]):
+                raise UserError(
+                    f"{folder} compares another measures/{arm} than the one that is there; run"
+                    " `bsjax compare --overwrite`"
+                )
         comparisons.append(Comparison(name, columns, datapoints, manifest, real, generated))
     return comparisons
 
 
 def _read_measured(folder: pathlib.Path) -> Measured:
     manifest = require_manifest(folder, "measure")
+    check_files(folder, manifest, MEASURED)
+    workdir = folder.parent.parent
     images = pq.read_table(folder / "images.parquet", columns=["key", "caption", "path"])
     keys = images["key"].to_pylist()
     with np.load(folder / "top_images.npz", allow_pickle=False) as top:
         return Measured(
             captions=images["caption"].to_pylist(),
-            paths=images["path"].to_pylist(),
+            paths=[addresses.find(path, workdir) for path in images["path"].to_pylist()],
             place={key: row for row, key in enumerate(keys)},
             keys=keys,
             top_rows=top["images"],

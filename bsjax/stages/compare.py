@@ -18,8 +18,11 @@ from absl import logging
 from bsjax import pipeline
 from bsjax.core.artifacts import (
     REAL,
+    again,
     atomic_path,
     begin_stage,
+    check_files,
+    read_manifest,
     require_manifest,
     write_manifest,
 )
@@ -29,7 +32,7 @@ from bsjax.core.rng import stage_key
 from bsjax.core.text import as_cells
 from bsjax.data.captions import Pairing, pair_keys
 from bsjax.stages import preflight
-from bsjax.stages.inputs import generated_name
+from bsjax.stages.inputs import generated_name, refuse_duplicates
 from bsjax.stats import comparison, datapoints, divergences, uncertainty, verdicts, words
 
 # Image codes [n, K] of the real and of the generated image of each pair; rows agree.
@@ -54,11 +57,15 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     folder = workdir / "comparisons" / name
     settings = select(config, pipeline.BY_NAME["compare"].config_keys)
     parents = {f"measures/{arm}": m["config_hash"] for arm, m in manifests.items()}
-    done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
+    done = begin_stage(
+        folder, config=settings, parents=parents, overwrite=config.overwrite, stage="compare"
+    )
     if done is not None:
         return
     _check_comparable(manifests[REAL], manifests[name], name)
-    real, generated = (_read(workdir / "measures" / arm) for arm in (REAL, name))
+    real, generated = (
+        _read(workdir / "measures" / arm, manifest) for arm, manifest in manifests.items()
+    )
     keys = real.images["key"].to_pylist(), generated.images["key"].to_pylist()
     if config.generator.name == "none":
         preflight.check_pairing(config, *keys)
@@ -130,6 +137,9 @@ def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
     """Pearson's r of relative(k) of two comparison folders, over concepts that both can judge."""
     columns = []
     for folder in (left, right):
+        manifest = read_manifest(pathlib.Path(folder), "compare")
+        if manifest is not None:
+            check_files(folder, manifest, ["concepts.parquet"])
         table = pq.read_table(folder / "concepts.parquet", columns=["relative", "verdict"])
         columns.append({name: np.array(table[name].to_pylist()) for name in table.column_names})
     return divergences.correlation(*columns)
@@ -146,15 +156,33 @@ def _check_comparable(real: dict, generated: dict, name: str) -> None:
                 )
 
 
-def _read(folder: pathlib.Path) -> Measured:
+MEASURED = ("concepts.parquet", "images.parquet", "image_codes.npz", "top_images.npz")
+
+
+def _read(folder: pathlib.Path, manifest: dict) -> Measured:
+    """One arm's artifacts.
+
+    Raises:
+      UserError: a file is not what `measure` wrote, or the rows of two do not belong together.
+    """
+    check_files(folder, manifest, MEASURED)
     with np.load(folder / "top_images.npz") as top:
         top_rows = top["images"]
-    return Measured(
+    measured = Measured(
         concepts=pq.read_table(folder / "concepts.parquet"),
         images=pq.read_table(folder / "images.parquet"),
         codes=sp.csr_array(sp.load_npz(folder / "image_codes.npz")),
         top_rows=top_rows,
     )
+    n_images, n_concepts = measured.codes.shape
+    found = (measured.images.num_rows, measured.concepts.num_rows)
+    if found != (n_images, n_concepts):
+        raise UserError(
+            f"{folder}: image_codes.npz has {n_images} images x {n_concepts} concepts, the tables"
+            f" {found[0]} x {found[1]}; {again('measure')}"
+        )
+    refuse_duplicates(measured.images["key"].to_pylist(), folder / "images.parquet")
+    return measured
 
 
 def _concept_table(

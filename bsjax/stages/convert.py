@@ -12,7 +12,7 @@ from absl import logging
 from etils import epath
 
 from bsjax.convert.rasae import OVERCOMPLETE, save_overcomplete
-from bsjax.core.artifacts import MANIFEST, require_manifest
+from bsjax.core.artifacts import MANIFEST, check_files, require_manifest
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.errors import UserError
 from bsjax.generators import loading
@@ -64,6 +64,8 @@ def export_sae(workdir: epath.Path) -> None:
         raise UserError(
             "only batch_topk can be exported; train with --config.train.activation=batch_topk"
         )
+    read = [name for name in manifest["files"] if name.startswith(f"{CHECKPOINTS}/")]
+    check_files(folder, manifest, [CANDIDATES_FILE, *read])
     checkpoints = Checkpoints(folder / CHECKPOINTS, keep=1, is_read_only=True)
     restored = checkpoints.restore(None)
     checkpoints.close()

@@ -1,10 +1,17 @@
-"""Training curves: a line of JSON a look, and the same for TensorBoard."""
+"""Training curves: a line of JSON a look, and the same for TensorBoard.
+
+Each line carries a checksum; one that is damaged is left out when a training goes on.
+"""
 
 import json
 from collections.abc import Mapping
 
+from absl import logging
 from etils import epath
 from tensorboardX import SummaryWriter
+
+from bsjax.core import checksums
+from bsjax.core.artifacts import atomic_path
 
 FILE = "curves.jsonl"
 
@@ -23,8 +30,14 @@ class Curves:
         if not self._is_writer:
             return
         if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-            self._lines = [line for line in lines if _step(line) <= first_step]
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            whole = [line for line in lines if _step(line) < float("inf")]
+            if len(whole) < len(lines):
+                logging.warning(
+                    "%s: %d of %d lines are damaged and left out", self._path,
+                    len(lines) - len(whole), len(lines),
+                )  # fmt: skip
+            self._lines = [line for line in whole if _step(line) <= first_step]
         self._write()
         board = self._folder / "tensorboard"
         self._board = SummaryWriter(str(board), purge_step=first_step + 1)
@@ -33,7 +46,7 @@ class Curves:
         """One look after `step` steps."""
         if not self._is_writer:
             return
-        self._lines.append(json.dumps({"step": step, **values}))
+        self._lines.append(json.dumps(checksums.seal({"step": step, **values})))
         self._write()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -41,7 +54,8 @@ class Curves:
     def _write(self) -> None:
         # Whole each time: object stores cannot append, and a file of looks stays small.
         text = "".join(f"{line}\n" for line in self._lines)
-        self._path.write_text(text, encoding="utf-8")
+        with atomic_path(self._path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
     def close(self) -> None:
         """Flushes TensorBoard's file."""
@@ -50,8 +64,9 @@ class Curves:
 
 
 def _step(line: str) -> float:
-    """The step of a line; that of a torn one is beyond every step."""
+    """The step of a line; that of a torn or damaged one is beyond every step."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        content = json.loads(line)
+    except (ValueError, RecursionError):
         return float("inf")
+    return content["step"] if checksums.is_sealed(content) else float("inf")

@@ -65,7 +65,9 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     parents = {"captions": hash_json(prompts.usable), "generator": opened.digest}
     done = None
     if distributed.is_writer():
-        done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
+        done = begin_stage(
+            folder, config=settings, parents=parents, overwrite=config.overwrite, stage="generate"
+        )
     if distributed.agree(done is not None):
         return
     preflight.check_disk(preflight.bills_of_images(config, workdir, len(prompts.usable)))
@@ -75,7 +77,7 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     if not distributed.is_writer():
         return
     n_images, bad = shards.finish()
-    for features in folder.glob(f"{FEATURES}-*"):
+    for features in [path for path in folder.iterdir() if path.name.startswith(f"{FEATURES}-")]:
         features.rmtree()
     with atomic_path(folder / "contact_sheet.png") as temporary:
         contact_sheet(shards.first_images(SHEET_COLUMNS * SHEET_ROWS)).save(temporary)

@@ -5,7 +5,8 @@ import multiprocessing.shared_memory
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -173,6 +174,20 @@ def _tell_of(name: str, images: ImageSet) -> None:
             len(others),
             shown,
             more,
+        )
+
+
+def refuse_duplicates(keys: Iterable[str], origin: object) -> None:
+    """Images are known by their keys: each must be there once.
+
+    Raises:
+      UserError: one is not.
+    """
+    twice = [key for key, count in Counter(keys).items() if count > 1]
+    if twice:
+        raise UserError(
+            f"{origin}: {len(twice)} keys are there more than once (such as {twice[0]!r}); images"
+            " are paired by key: give each a name of its own"
         )
 
 

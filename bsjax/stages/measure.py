@@ -76,12 +76,15 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
     notes = inputs.encoder_notes(encoder)
     engine = None
     for arm in arms:
+        inputs.refuse_duplicates((r.key for r in arm.images.records), f"images of {arm.name}")
         folder = workdir / "measures" / arm.name
         settings = select(config, pipeline.BY_NAME["measure"].config_keys)
         shown = threshold if np.ndim(threshold) == 0 else "one a concept"
         settings |= {"sae.threshold": shown, "set": arm.name}
         parents = {"images": arm.digest, "encoder": encoder.digest, "sae": sae.digest}
-        done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
+        done = begin_stage(
+            folder, config=settings, parents=parents, overwrite=config.overwrite, stage="measure"
+        )
         if done is not None:
             continue
         if engine is None:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from absl import logging
 from etils import epath
 
-from bsjax.core.artifacts import atomic_path
+from bsjax.core.artifacts import atomic_path, check_files, require_manifest
 from bsjax.core.errors import UserError
 from bsjax.core.text import as_cells
 
@@ -24,8 +24,10 @@ def rank(folder: epath.Path, concept: int) -> None:
     (of its images that show the concept at all); highest mean first.
 
     Raises:
-      UserError: no such concept.
+      UserError: no such concept, or a file that is not what `measure` wrote.
     """
+    manifest = require_manifest(folder, "measure")
+    check_files(folder, manifest, ["image_codes.npz", "images.parquet"])
     with (folder / "image_codes.npz").open("rb") as file:
         codes = sp.load_npz(file).tocsc()
     if not 0 <= concept < codes.shape[1]:

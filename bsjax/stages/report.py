@@ -11,31 +11,50 @@ import numpy as np
 from absl import logging
 
 from bsjax.convert.rasae import TRAINED, load_rasae
-from bsjax.core.artifacts import MANIFEST, REAL, read_manifest, write_json
+from bsjax.core import checksums
+from bsjax.core.artifacts import (
+    MANIFEST,
+    REAL,
+    check_files,
+    read_manifest,
+    write_json,
+    write_manifest,
+)
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
 from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
 from bsjax.report.exchange import imported, write_enriched
-from bsjax.report.explorer.site import write_site
+from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.figures import CAPTIONS
 from bsjax.report.layout import place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import read_names
 from bsjax.report.page import write_summary
-from bsjax.report.tables import Comparison, rank, read_comparisons
+from bsjax.report.tables import Comparison, Measured, rank, read_comparisons
 
 IMPORTED = "imported"  # folder of the workdir with files of the reference's explorer
 
 
 def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Writes the report over all finished comparisons of the workdir."""
+    """Writes the report over all finished comparisons of the workdir.
+
+    Raises:
+      UserError: no comparison, or a file that the report reads is not what its stage wrote.
+    """
     workdir = pathlib.Path(workdir)
-    sets = sorted(path.parent.name for path in (workdir / "comparisons").glob(f"*/{MANIFEST}"))
-    if not sets:
-        raise UserError(f"{workdir / 'comparisons'} holds no comparison; run `bsjax compare` first")
+    sets = list_sets(workdir)
     comparisons = read_comparisons(workdir, sets)
+    for name in sets:
+        _check_pictures(workdir / "images" / name)
     folder = workdir / "report"
+    before = _stamps(folder)
+    foreign = _read_imported(workdir / IMPORTED, len(comparisons[0].columns["concept"]))
+    unreadable = write_thumbnails(folder, [*comparisons, *foreign.values()], thumbnail)
+    comparisons = [
+        _tell_unreadable(comparison, unreadable[0], n)
+        for comparison, n in zip(comparisons, unreadable[1:], strict=False)
+    ]
     places = _places(config, workdir, comparisons[0])
     write_summary(folder, comparisons, places, thumbnail)
     cards = [run_card(workdir, comparison) for comparison in comparisons]
@@ -47,18 +66,105 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
     with step("drawing the figures"):
         figures = _figures(folder / "figures", comparisons)
-    for foreign in sorted((workdir / IMPORTED).glob("*.json")):
-        comparison = imported(foreign)
-        if len(comparison.columns["concept"]) != len(names):
-            raise UserError(
-                f"{foreign} has {len(comparison.columns['concept'])} concepts, the comparisons here"
-                f" {len(names)}; import results of the same SAE"
-            )
-        comparisons.append(comparison)
-        cards.append({"source": f"imported from {foreign.name}"})
+    cards += [{"source": f"imported from {name}"} for name in foreign]
     with step("writing the pages of the report"):
-        path = write_site(folder, comparisons, places, names, cards, figures, thumbnail)
+        path = write_site(
+            folder, [*comparisons, *foreign.values()], places, names, cards, figures, thumbnail,
+            has_thumbnails=True,
+        )  # fmt: skip
+    _remove_stale(folder, before)
+    n_pictures = sum(len(arm.paths) for arm in _arms(comparisons))
+    write_manifest(
+        folder,
+        stage="report",
+        config={},
+        parents={f"comparisons/{c.name}": c.manifest["config_hash"] for c in comparisons},
+        counts={"pictures": n_pictures, "unreadable": sum(unreadable[: len(sets) + 1])},
+    )
     logging.info("report: %s", path)
+
+
+def list_sets(workdir: pathlib.Path) -> list[str]:
+    """Names of the sets with a finished comparison, without those whose measures were removed.
+
+    Raises:
+      UserError: there is none.
+    """
+    folder = workdir / "comparisons"
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    sets = []
+    for name in (path.name for path in found if (path / MANIFEST).is_file()):
+        if (workdir / "measures" / name).is_dir():
+            sets.append(name)
+        else:
+            logging.warning(
+                "%s is left out: its measures were removed from the workdir", folder / name
+            )
+    if not sets:
+        raise UserError(f"{folder} holds no comparison; run `bsjax compare` first")
+    return sets
+
+
+def _read_imported(folder: pathlib.Path, n_concepts: int) -> dict[str, Comparison]:
+    """What others made with the same SAE: file name -> comparison."""
+    found = {}
+    files = folder.iterdir() if folder.is_dir() else ()
+    for path in sorted(path for path in files if path.suffix == ".json"):
+        comparison = found[path.name] = imported(path)
+        if len(comparison.columns["concept"]) != n_concepts:
+            raise UserError(
+                f"{path} has {len(comparison.columns['concept'])} concepts, the comparisons here"
+                f" {n_concepts}; import results of the same SAE"
+            )
+    return found
+
+
+def _check_pictures(folder: pathlib.Path) -> None:
+    """Refuses a generated set whose files are not those that were measured.
+
+    A set that was removed to save space is none: its pictures cannot be read, and are counted.
+    """
+    manifest = read_manifest(folder, "generate")
+    if manifest is not None:
+        check_files(folder, manifest)
+
+
+def _arms(comparisons: list[Comparison]) -> list[Measured]:
+    return [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
+
+
+def _tell_unreadable(comparison: Comparison, n_real: int, n_generated: int) -> Comparison:
+    """Adds to a comparison's notes how many pictures are missing, if any."""
+    n_all = len(comparison.real.paths) + len(comparison.generated.paths)
+    if not n_real + n_generated:
+        return comparison
+    note = (
+        f"{n_real + n_generated} of {n_all} pictures could not be read ({n_real} real,"
+        f" {n_generated} of {comparison.name}): their files are gone, moved or damaged. The numbers"
+        " do not depend on them."
+    )
+    logging.warning("%s", note)
+    manifest = comparison.manifest | {"notes": [*comparison.manifest["notes"], note]}
+    return comparison._replace(manifest=manifest)
+
+
+def _stamps(folder: pathlib.Path) -> dict[str, tuple[int, int]]:
+    """What tells whether a file of the report has been written since."""
+    found = {}
+    for name in checksums.list_files(folder):
+        stat = (folder / name).stat()
+        found[name] = (stat.st_ino, stat.st_mtime_ns)
+    return found
+
+
+def _remove_stale(folder: pathlib.Path, before: dict[str, tuple[int, int]]) -> None:
+    """Removes what an earlier report wrote and this one did not: of sets that are gone."""
+    for name, stamp in _stamps(folder).items():
+        is_ours = name.startswith(("data/", "figures/")) or (
+            "/" not in name and name.endswith(("__card.json", "__enriched.json"))
+        )
+        if is_ours and before.get(name) == stamp:
+            (folder / name).unlink()
 
 
 def _figures(folder: pathlib.Path, comparisons: list[Comparison]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ import ml_collections
 import pyarrow.parquet as pq
 
 from bsjax import pipeline
-from bsjax.core.artifacts import read_manifest
+from bsjax.core.artifacts import check_files, require_manifest
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
 from bsjax.stages import preflight
@@ -35,7 +35,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 def summarise(workdir: pathlib.Path, name: str) -> str:
     """The strongest divergences and the path of the report, as text."""
     folder = workdir / "comparisons" / name
-    manifest = read_manifest(folder)
+    manifest = require_manifest(folder, "compare")
+    check_files(folder, manifest, ["concepts.parquet"])
     rows = pq.read_table(folder / "concepts.parquet").to_pylist()
     settings, counts = manifest["config"], manifest["counts"]
     lines = ["", *(f"! {note}" for note in manifest["notes"])]

@@ -3,10 +3,12 @@
     .partial/shard-00000.npz     token codes, image codes, running totals and top images
     .partial/pairs-00000-00000/  co-occurrence of the shard (runs are merged as they pile up)
 
-A shard's npz is written last and by renaming: it exists if and only if the shard is complete.
+A shard's npz is written last and by renaming: it exists if and only if the shard is complete. Both
+carry checksums: from the first that is not what was written here on, shards are made anew.
 """
 
 import pathlib
+import re
 import shutil
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,11 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
+from absl import logging
 
-from bsjax.core.artifacts import atomic_path
+from bsjax.core import checksums
+from bsjax.core.artifacts import TEMPORARY, atomic_path, identity_of
 from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
-from bsjax.core.sparse_npz import CsrWriter, sum_runs, write_run
+from bsjax.core.sparse_npz import CsrWriter, is_whole_run, sum_runs, write_run
+from bsjax.data import addresses
 from bsjax.data.captions import BadImage, ImageRecord
 from bsjax.data.images import Batch
 from bsjax.stats import activation_maps, streaming
@@ -46,6 +51,7 @@ class ShardStore:
         self.partial = folder / ".partial"
         self.n_concepts = n_concepts
         self.grid = grid
+        self._identity = identity_of(folder)
         self._open: list[tuple[Batch, np.ndarray, sp.csr_array]] = []
 
     @property
@@ -56,14 +62,10 @@ class ShardStore:
     def resume(self, n_top: int) -> Progress:
         """State behind the last complete shard; what lies beyond it is removed."""
         self.partial.mkdir(parents=True, exist_ok=True)
-        for leftover in (*self.partial.glob(".run-*"), *self.partial.glob(".shard-*")):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        self._n_shards = 0
-        while self._shard(self._n_shards).exists():
-            self._n_shards += 1
-        for run in self._runs():
-            if _range(run)[1] >= self._n_shards:
-                shutil.rmtree(run)
+        for leftover in sorted(self.partial.iterdir()):
+            if leftover.name.startswith(TEMPORARY):
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        self._n_shards = self._drop_damaged()
         self._totals = streaming.init(self.n_concepts)
         top = streaming.init_top_images(self.n_concepts, n_top)
         self._next_row, bad = 0, []
@@ -78,6 +80,46 @@ class ShardStore:
             top = streaming.TopImages(shard["top_scores"], shard["top_rows"])
         top = streaming.TopImages(*(np.asarray(array) for array in top))
         return Progress(self._next_row, self._totals, top, bad)
+
+    def _drop_damaged(self) -> int:
+        """Removes what cannot be used of an interrupted run; returns how many shards are left."""
+        numbers = sorted(
+            int(match[1]) for path in self.partial.iterdir() if (match := _SHARD.match(path.name))
+        )
+        n_good = 0
+        while n_good in numbers and self._is_whole(n_good):
+            n_good += 1
+        covered = 0
+        for run in self._runs():
+            start, stop = _range(run)
+            if start != covered or start >= n_good or not is_whole_run(run, self._name(run)):
+                break
+            covered = stop + 1
+            if covered > n_good:
+                # It holds sums of shards that are to be made anew.
+                covered = start
+                break
+        # The co-occurrence of shards behind the last sound run is gone; all of theirs is.
+        n_good = min(n_good, covered)
+        for run in self._runs():
+            if _range(run)[1] >= n_good:
+                shutil.rmtree(run)
+        lost = [i for i in numbers if i >= n_good]
+        for i in lost:
+            self._shard(i).unlink()
+        if lost:
+            logging.warning(
+                "%s: %d of %d unfinished shards are damaged, or lie behind one that is; they are"
+                " made anew", self.partial, len(lost), len(numbers),
+            )  # fmt: skip
+        return n_good
+
+    def _is_whole(self, i: int) -> bool:
+        try:
+            self._load(i)
+        except UserError:
+            return False
+        return True
 
     def add(self, batch: Batch, statistics: Any, codes: sp.csr_array) -> None:
         """Adds a batch's results (on the host) to the open shard."""
@@ -94,10 +136,12 @@ class ShardStore:
         self._next_row = int(rows.max()) + 1
         run = self.partial / f"pairs-{self._n_shards:05d}-{self._n_shards:05d}"
         shutil.rmtree(run, ignore_errors=True)
-        write_run(run, iter([cooccurrence(token_codes)]), self.n_concepts)
+        pairs = iter([cooccurrence(token_codes)])
+        write_run(run, pairs, self.n_concepts, self._name(run))
         with atomic_path(self._shard(self._n_shards)) as temporary:
-            np.savez(
+            checksums.save_arrays(
                 temporary,
+                self._name(self._shard(self._n_shards)),
                 stop=self._next_row,
                 rows=rows[mask],
                 n_images=self._totals.n_images,
@@ -154,11 +198,12 @@ class ShardStore:
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def _write_images(self, records: Sequence[ImageRecord]) -> None:
+        workdir = self.folder.parent.parent
         columns = {
             "row": np.arange(len(records), dtype=np.int32),
             "key": [record.key for record in records],
             "caption": [record.caption for record in records],
-            "path": [record.path for record in records],
+            "path": [addresses.within(record.path, workdir) for record in records],
         }
         for name in sorted({name for record in records for name in record.extra}):
             if name not in columns:
@@ -202,15 +247,15 @@ class ShardStore:
             if len(tail) < FAN_IN or len(lengths) != 1:
                 return
             merged = self.partial / f"pairs-{_range(tail[0])[0]:05d}-{_range(tail[-1])[1]:05d}"
-            write_run(merged, sum_runs(tail, self.n_concepts), self.n_concepts)
+            total = sum_runs(tail, self.n_concepts)
+            write_run(merged, total, self.n_concepts, self._name(merged))
             for run in tail:
                 shutil.rmtree(run)
 
     def _runs(self) -> list[pathlib.Path]:
         """Runs in order, each shard in exactly one: a run inside a larger one is a leftover."""
-        runs = sorted(
-            self.partial.glob("pairs-*-*"), key=lambda run: (_range(run)[0], -_range(run)[1])
-        )
+        found = [path for path in self.partial.iterdir() if _RUN.match(path.name)]
+        runs = sorted(found, key=lambda run: (_range(run)[0], -_range(run)[1]))
         covered, current = -1, []
         for run in runs:
             start, stop = _range(run)
@@ -224,11 +269,22 @@ class ShardStore:
     def _shard(self, i: int) -> pathlib.Path:
         return self.partial / f"shard-{i:05d}.npz"
 
+    def _name(self, path: pathlib.Path) -> str:
+        """What a partial file belongs to: this very stage, and its place in it."""
+        return f"{self._identity}/{path.name}"
+
     def _load(self, i: int) -> dict[str, np.ndarray]:
-        with np.load(self._shard(i), allow_pickle=False) as file:
-            return dict(file)
+        path = self._shard(i)
+        try:
+            return checksums.load_arrays(path, self._name(path))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{path} cannot be used ({error}); run the same command again: it is made anew"
+            ) from error
 
 
+_SHARD = re.compile(r"shard-(\d{5,})\.npz$")
+_RUN = re.compile(r"pairs-\d{5,}-\d{5,}$")
 _TOTALS = ("energy", "energy_squared", "fires", "present")
 
 

@@ -10,11 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bsjax.core.artifacts import atomic_path
+from bsjax.core import checksums
+from bsjax.core.artifacts import atomic_path, identity_of
+from bsjax.core.errors import UserError
 from bsjax.core.logs import progress
 from bsjax.core.mesh import make_mesh, put, replicated
 from bsjax.generators.loading import Opened, abstract_params
@@ -47,7 +50,7 @@ class TextFeatures:
     def make(self) -> None:
         """Encodes what is not there yet."""
         paths = {i: self._path(i) for i in range(-(-len(self.unique) // CHUNK))}
-        missing = [i for i, path in paths.items() if not path.exists()]
+        missing = [i for i, path in paths.items() if not self._is_whole(i, path)]
         if not missing:
             return
         generator = self.opened.generator
@@ -69,7 +72,10 @@ class TextFeatures:
                 with atomic_path(paths[i]) as temporary:
                     # npz does not know bfloat16; padding is not kept.
                     values = features[masks].view(np.uint8)
-                    np.savez(temporary, values=values, lengths=masks.sum(axis=1))
+                    lengths = masks.sum(axis=1)
+                    checksums.save_arrays(
+                        temporary, self._identity(i), values=values, lengths=lengths
+                    )
                 bar.update(CHUNK)
 
     def batch(self, places: np.ndarray) -> dict[str, np.ndarray]:
@@ -95,11 +101,31 @@ class TextFeatures:
         if chunk not in self._chunks:
             if len(self._chunks) > 16:
                 self._chunks.clear()
-            with self._path(chunk).open("rb") as file, np.load(file) as stored:
-                values = stored["values"].view(self.dtype)
-                ends = np.cumsum(stored["lengths"])[:-1]
-            self._chunks[chunk] = np.split(values, ends)
+            path = self._path(chunk)
+            try:
+                stored = checksums.load_arrays(path, self._identity(chunk))
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"{path} cannot be used ({error}); run the same command again: it is made anew"
+                ) from error
+            ends = np.cumsum(stored["lengths"])[:-1]
+            self._chunks[chunk] = np.split(stored["values"].view(self.dtype), ends)
         return self._chunks[chunk]
+
+    def _identity(self, chunk: int) -> str:
+        """What a chunk belongs to: this set, and these captions."""
+        captions = self.unique[chunk * CHUNK : (chunk + 1) * CHUNK]
+        return f"{identity_of(self.folder.parent)}/{checksums.sum_of(captions)}"
+
+    def _is_whole(self, chunk: int, path: epath.Path) -> bool:
+        if not path.exists():
+            return False
+        try:
+            checksums.load_arrays(path, self._identity(chunk))
+        except (OSError, ValueError) as error:
+            logging.warning("%s is made anew: %s", path, error)
+            return False
+        return True
 
     def _path(self, chunk: int) -> epath.Path:
         return self.folder / f"features-{chunk:05d}.npz"

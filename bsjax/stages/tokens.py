@@ -21,8 +21,8 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
 from bsjax.convert.dinov2 import LoadedEncoder
-from bsjax.core import distributed
-from bsjax.core.artifacts import begin_stage, write_manifest
+from bsjax.core import distributed, lock
+from bsjax.core.artifacts import begin_stage, identity_of, write_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import printable
@@ -176,7 +176,10 @@ def open_store(
         done = begin_stage(folder, config=settings, parents=parents, overwrite=False)
     distributed.wait_for_all("token_store")
     if not (folder / "manifest.json").is_file():
-        _extract(config, folder, records, encoder, settings, parents)
+        # It may lie outside of the workdir and be shared: one job extracts, and sweeps before.
+        with lock.hold(folder, is_writer=distributed.is_writer()):
+            distributed.wait_for_all("token_store_lock")  # nobody writes while it is swept
+            _extract(config, folder, records, encoder, settings, parents)
     elif done is not None:
         logging.info("tokens: %s", folder)
     return TokenStore(folder, parents)
@@ -185,31 +188,35 @@ def open_store(
 def _extract(config, folder, records, encoder, settings, parents) -> None:
     """Writes the shards that are not there yet, those of this host, and then the manifest."""
     per_image, width = _n_tokens_per_image(config, encoder), encoder.model.config.width
+    images_per_shard = config.train.shard_images
+    if images_per_shard < 1:
+        images_per_shard = max(SHARD_BYTES // (per_image * width * 2), 1)
+    n_shards = math.ceil(len(records) / images_per_shard)
+    paths = [folder / token_store.shard_name(i, n_shards) for i in range(n_shards)]
     bill = token_store.storage_bill(len(records), per_image, width)
     free = shutil.disk_usage(folder).free
     logging.info(
         "token store: %d images x %d tokens x %d features, bfloat16: %.3f GB; %.1f GB free at %s",
         len(records), per_image, width, bill / 1e9, free / 1e9, folder,
     )  # fmt: skip
-    if bill > free + sum(path.stat().st_size for path in folder.glob("*.arrayrecord")):
+    if bill > free + sum(path.stat().st_size for path in paths if path.is_file()):
         raise UserError(
             f"the token store takes {bill / 1e9:.1f} GB, {folder} has {free / 1e9:.1f} GB free; set"
             f" {token_store.FLAG} to a larger disk, or --config.train.supply=images"
         )
-    images_per_shard = config.train.shard_images
-    if images_per_shard < 1:
-        images_per_shard = max(SHARD_BYTES // (per_image * width * 2), 1)
-    n_shards = math.ceil(len(records) / images_per_shard)
     order = np.random.default_rng([config.seed, 0]).permutation(len(records))
     mesh = make_mesh(-1, 1, jax.local_devices())
     params = put(encoder.params, replicated(mesh))
     encode = jax.jit(encode_tokens(config, encoder))
     mine = range(jax.process_index(), n_shards, jax.process_count())
-    paths = [folder / token_store.shard_name(i, n_shards) for i in range(n_shards)]
-    n_done = sum(paths[i].is_file() for i in mine)
-    with progress("extract tokens", len(mine), n_done, unit="shard") as bar:
+    identity = identity_of(folder)
+    done = {i for i in mine if token_store.is_whole(paths[i], identity)}
+    damaged = [paths[i].name for i in mine if i not in done and paths[i].is_file()]
+    if damaged:
+        logging.warning("%d shards of tokens are damaged and made anew: %s", len(damaged), damaged)
+    with progress("extract tokens", len(mine), len(done), unit="shard") as bar:
         for i in mine:
-            if paths[i].is_file():
+            if i in done:
                 continue
             rows = order[i * images_per_shard : (i + 1) * images_per_shard]
             chosen = [records[int(row)] for row in rows]
@@ -223,7 +230,7 @@ def _extract(config, folder, records, encoder, settings, parents) -> None:
                         "%s cannot be used: %s", printable(chosen[row].key), printable(reason)
                     )
             rng = np.random.default_rng([config.seed, 1, i])
-            token_store.write_shard(paths[i], np.concatenate(parts), rng)
+            token_store.write_shard(paths[i], np.concatenate(parts), rng, identity)
             bar.update(1)
     distributed.wait_for_all("extracted")
     if distributed.is_writer():
@@ -233,6 +240,7 @@ def _extract(config, folder, records, encoder, settings, parents) -> None:
         write_manifest(
             folder, stage="train_sae", config=settings, parents=parents, counts=counts,
             notes=inputs.encoder_notes(encoder), shards=[list(shard) for shard in shards],
+            identity=identity,
         )  # fmt: skip
     distributed.wait_for_all("token_store_manifest")
 

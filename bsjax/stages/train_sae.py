@@ -20,11 +20,12 @@ from jax.sharding import Mesh, NamedSharding
 
 from bsjax import pipeline
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_parameters, load_rasae, save_trained
-from bsjax.core import distributed
+from bsjax.core import checksums, distributed
 from bsjax.core.artifacts import (
     atomic_path,
     begin_stage,
     differing_keys,
+    identity_of,
     write_json,
     write_manifest,
 )
@@ -69,7 +70,9 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     parents = inputs.parents_of(encoder, arms)
     done = None
     if distributed.is_writer():
-        done = begin_stage(folder, config=settings, parents=parents, overwrite=config.overwrite)
+        done = begin_stage(
+            folder, config=settings, parents=parents, overwrite=config.overwrite, stage="train_sae"
+        )
     if distributed.agree(done is not None):
         return
     mesh = make_mesh(config.mesh.data, config.mesh.model)
@@ -101,11 +104,20 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
 def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
     """The candidate points, from an earlier start or fitted now, lying over the mesh."""
     train, path = config.train, folder / CANDIDATES_FILE
+    identity = identity_of(folder)
+    if distributed.is_writer() and path.exists():
+        try:
+            checksums.load_arrays(path, identity)
+        except ValueError as error:
+            logging.warning("%s is made anew: %s", path, error)
+            path.unlink()
+    distributed.wait_for_all("candidates_checked")
     if train.init_from and not path.exists():
         # W of another SAE weighs its own candidate points.
         if distributed.is_writer():
             with atomic_path(path) as temporary:
-                np.savez(temporary, candidates=load_parameters(train.init_from)[1])
+                points = load_parameters(train.init_from)[1]
+                checksums.save_arrays(temporary, identity, candidates=points)
         distributed.wait_for_all("candidates")
     if not path.exists():
         tokens = supply.sample(max(train.candidate_tokens, train.n_candidates))
@@ -121,10 +133,9 @@ def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
             C = distributed.to_host(C)
         if distributed.is_writer():
             with atomic_path(path) as temporary:
-                np.savez(temporary, candidates=C, inertia=inertia)
+                checksums.save_arrays(temporary, identity, candidates=C, inertia=inertia)
         distributed.wait_for_all("candidates")
-    with path.open("rb") as file, np.load(file) as stored:
-        C = stored["candidates"]
+    C = checksums.load_arrays(path, identity)["candidates"]
     return divide(C, NamedSharding(mesh, CANDIDATES))
 
 

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from PIL import Image
 
 from bsjax.core.artifacts import write_manifest
+from bsjax.data import addresses
 from bsjax.stats import verdicts
 
 EVIL = '<img src=x onerror=alert(1)> & "quoted" $x$'
@@ -35,6 +36,7 @@ def write_arm(workdir, name, n_concepts):
         if i < 3:
             Image.new("RGB", (30, 30), (80 * i, 20, 60)).save(paths[-1])
     captions = [EVIL, "two", "three", "four"] if name == "real" else ["", "", "", ""]
+    paths = [addresses.within(path, workdir) for path in paths]
     table = {"key": ["a", "b", "c", "d"], "caption": captions, "path": paths}
     pq.write_table(pa.table(table), folder / "images.parquet")
     np.savez(

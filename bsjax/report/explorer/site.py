@@ -45,6 +45,7 @@ def write_site(
     cards: Sequence[Mapping[str, str]],
     figures: Sequence[str],
     load_thumbnail: LoadThumbnail,
+    has_thumbnails: bool = False,
 ) -> pathlib.Path:
     """Writes the page and its data.
 
@@ -56,6 +57,7 @@ def write_site(
       cards: a set's run card: heading -> text.
       figures: files in `folder`/figures to show.
       load_thumbnail: reads what the encoder saw of an image file.
+      has_thumbnails: `write_thumbnails` has been called for these comparisons.
 
     Returns:
       Path of the page.
@@ -72,9 +74,23 @@ def write_site(
     for i, arm in enumerate(arms):
         for chunk, payload in concept_payloads(arm):
             write_data(data, f"concepts/{i}/{chunk}", payload)
-        for chunk, payload in thumbnail_payloads(arm, load_thumbnail):
-            write_data(data, f"thumbnails/{i}/{chunk}", payload)
+    if not has_thumbnails:
+        write_thumbnails(folder, comparisons, load_thumbnail)
     return folder / "index.html"
+
+
+def write_thumbnails(
+    folder: pathlib.Path, comparisons: Sequence[Comparison], load_thumbnail: LoadThumbnail
+) -> list[int]:
+    """Writes the thumbnails of all arms; returns how many pictures of each could not be read."""
+    unreadable = []
+    arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
+    for i, arm in enumerate(arms):
+        unreadable.append(0)
+        for chunk, payload in thumbnail_payloads(arm, load_thumbnail):
+            write_data(folder / "data", f"thumbnails/{i}/{chunk}", payload)
+            unreadable[i] += sum(picture is None for picture in payload)
+    return unreadable
 
 
 def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
