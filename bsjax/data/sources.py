@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from bsjax.core.addresses import Address, parse_address, write_address
 from bsjax.core.errors import UserError
-from bsjax.data.addresses import Address, parse_address, write_address
 from bsjax.data.captions import ImageSet
 from bsjax.data.openers import FLAG, OPENERS, Reader
 from bsjax.data.text import ALL, Fields, no_captions_note

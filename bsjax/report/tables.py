@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
+from bsjax.core import addresses
 from bsjax.core.artifacts import REAL, check_files, require_manifest
 from bsjax.core.errors import UserError
-from bsjax.data import addresses
 from bsjax.stats import verdicts
 
 MOST_TOGETHER = 10  # co-occurring concepts kept

@@ -19,12 +19,11 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 from absl import logging
 
-from bsjax.core import checksums
+from bsjax.core import addresses, checksums
 from bsjax.core.artifacts import TEMPORARY, atomic_path, identity_of
 from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.core.sparse_npz import CsrWriter, is_whole_run, sum_runs, write_run
-from bsjax.data import addresses
 from bsjax.data.captions import BadImage, ImageRecord
 from bsjax.data.images import Batch
 from bsjax.stats import activation_maps, streaming

@@ -6,8 +6,8 @@ import pyarrow.parquet as pq
 import scipy.sparse as sp
 from PIL import Image
 
+from bsjax.core import addresses
 from bsjax.core.artifacts import write_manifest
-from bsjax.data import addresses
 from bsjax.stats import verdicts
 
 EVIL = '<img src=x onerror=alert(1)> & "quoted" $x$'

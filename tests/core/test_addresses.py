@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from bsjax.data import addresses
-from bsjax.data.addresses import Address
+from bsjax.core import addresses
+from bsjax.core.addresses import Address
 
 AWKWARD = [
     Address("", "/real/a [1]::b.png"),
