@@ -11,9 +11,9 @@ from absl import flags, logging
 from etils import epath
 from ml_collections import config_flags
 
-from bsjax import pipeline
-from bsjax.core import command_line, faults
-from bsjax.core.command_line import did_you_mean
+from bsjax import command_line, pipeline
+from bsjax.command_line import did_you_mean
+from bsjax.core import faults
 from bsjax.core.config import flatten, validate
 from bsjax.core.errors import (
     INTERRUPTED,
