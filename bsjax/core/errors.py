@@ -4,6 +4,8 @@
 (benchmarks); 75 stopped early, and the same command goes on from there; 130 interrupted.
 """
 
+import re
+
 from bsjax.core.foreign import printable
 
 DONE, MISTAKE, WRONG_USAGE, GATE_FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75, 130
@@ -16,7 +18,8 @@ class UserError(ValueError):
     """
 
     def __init__(self, message: object = ""):
-        super().__init__(printable(message))
+        # Lines of what libraries say become one.
+        super().__init__(printable(re.sub(r"\s*[\r\n]\s*", " ", str(message)).strip()))
 
 
 class UsageError(UserError):
