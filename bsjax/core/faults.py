@@ -113,5 +113,10 @@ def _first_line(error: BaseException) -> str:
         text = f"{' -> '.join(files)}: {error.strerror}" if files else str(error.strerror)
     else:
         text = str(error)
+        number = _told(error)
+        if number is not None:
+            # tensorstore tells a chain of files, the last of which is the one.
+            files = re.findall(r'"(/[^"]+)"', text)[-1:]
+            text = ": ".join([*files, os.strerror(number)])
     lines = text.strip().splitlines() or [type(error).__name__]
     return lines[0][:LONGEST].rstrip(".;: ")

@@ -62,7 +62,8 @@ def _make_printable(record: std_logging.LogRecord) -> bool:
 def is_worth_reading(record: std_logging.LogRecord) -> bool:
     """Whether a record tells the reader of a run's log anything."""
     if record.levelno >= std_logging.ERROR:
-        return True
+        # Orbax writes a traceback of what it then raises, once for each of its threads.
+        return "orbax" not in record.pathname or not record.exc_info
     return "orbax" not in record.pathname and not any(
         noise in record.getMessage() for noise in NOISE
     )

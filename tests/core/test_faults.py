@@ -43,10 +43,12 @@ def test_numbers_of_the_system(number, way_out):
 def test_full_disk_as_libraries_tell_it():
     """tensorstore (orbax) has it as text, others as the cause of what they raise."""
     text = (
-        "RESOURCE_EXHAUSTED: Error writing 'x': [source locations='...'] No space left on device\n"
-        "more"
+        'OUT_OF_RANGE: Error writing "a/0" in OCDBT database at local file "/runs/1.tmp/": Failed'
+        ' writing: "/runs/1.tmp/d/89d8": Failed to write 363 bytes to file 4: No space left on'
+        " device [os_error_code='28'] [source locations='x.cc:1']\nmore"
     )
-    assert "free space" in faults.line_of(ValueError(text))
+    line = faults.line_of(ValueError(text))
+    assert line.startswith("/runs/1.tmp/d/89d8: No space left on device: free space, or choose")
     try:
         try:
             raise system_error(errno.EFBIG)
@@ -57,16 +59,20 @@ def test_full_disk_as_libraries_tell_it():
 
 
 def test_a_real_limit_of_the_size_of_files():
-    """Python ignores SIGXFSZ, so that writing fails with EFBIG: in our files and in pyarrow's."""
+    """Python ignores SIGXFSZ, so that writing fails with EFBIG: here, in pyarrow and in orbax."""
     program = (
         "import resource, sys, tempfile, pathlib, numpy as np, pyarrow as pa\n"
         "import pyarrow.parquet as pq\n"
-        "from bsjax.core import artifacts, faults\n"
+        "from bsjax.core import artifacts, checkpoint, faults\n"
         "folder = pathlib.Path(tempfile.mkdtemp())\n"
+        "checkpoints = checkpoint.Checkpoints(folder / 'checkpoints', 2)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "state = {'a': np.random.default_rng(0).random(10000)}\n"
+        "def save():\n"
+        "    checkpoints.save(1, state, {'next_step': 1}); checkpoints.wait()\n"
         "table = pa.table({'x': np.random.default_rng(0).random(10000)})\n"
         "for write in (lambda: artifacts.write_json(folder / 'a.json', list(range(10000))),\n"
-        "              lambda: pq.write_table(table, folder / 'a.parquet')):\n"
+        "              lambda: pq.write_table(table, folder / 'a.parquet'), save):\n"
         "    try: write()\n"
         "    except Exception as error: print(faults.line_of(error))\n"
         "print(sorted(path.name for path in folder.glob('*.json')))\n"
@@ -74,9 +80,10 @@ def test_a_real_limit_of_the_size_of_files():
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     lines = run.stdout.splitlines()
     assert run.returncode == 0, run.stderr
-    assert len(lines) == 3
-    assert all("raise the limit of a file's size (ulimit -f" in line for line in lines[:2])
-    assert lines[2] == "[]"  # nothing half-written stays
+    assert len(lines) == 4
+    assert all("raise the limit of a file's size (ulimit -f" in line for line in lines[:3])
+    assert "/checkpoints/1." in lines[2] and ": File too large: raise" in lines[2]
+    assert lines[3] == "[]"  # nothing half-written stays
 
 
 def test_memory_of_machine_and_devices():

@@ -48,8 +48,11 @@ def record(text, level=std_logging.INFO, path="x.py"):
 )
 def test_noise_of_libraries(text, path, is_kept):
     assert logs.is_worth_reading(record(text, path=path)) is is_kept
-    # Errors are never kept back.
-    assert logs.is_worth_reading(record(text, std_logging.ERROR, path))
+    # Errors are kept, but for tracebacks of what is raised as well.
+    error = record(text, std_logging.ERROR, path)
+    assert logs.is_worth_reading(error)
+    error.exc_info = (ValueError, ValueError("x"), None)
+    assert logs.is_worth_reading(error) is ("orbax" not in path)
 
 
 def test_quiet_libraries_adds_each_filter_once(monkeypatch):
