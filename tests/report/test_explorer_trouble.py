@@ -279,13 +279,16 @@ def test_any_address_is_a_page(open_page, address):
 
 
 def test_quick_hands_end_where_they_went(open_page):
-    page = open_page()
+    slow = """HTMLHeadElement.prototype.append = function (script) {
+    setTimeout(() => this.appendChild(script), script.src.includes("pairs") ? 600 : 0); };"""
+    page = open_page(script=slow)
     page.evaluate(
-        """async () => { for (const name of ["images", "models", "map", "card", "table", "images",
-        "map", "table"]) document.getElementById(`tab-${name}`).click(); }"""
+        """async () => { for (const name of ["models", "map", "images", "table"]) {
+        document.getElementById(`tab-${name}`).click();
+        await new Promise((done) => setTimeout(done, 20)); } }"""
     )
     page.wait_for_function(f"document.querySelectorAll('#rows tbody tr').length === {N}")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(900)
     assert page.locator("#view .pair, #view .js-plotly-plot").count() == 0
     assert page.errors == []
 
