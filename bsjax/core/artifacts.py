@@ -26,6 +26,7 @@ from bsjax.core.errors import UserError
 
 SCHEMA_VERSION = 2  # 1 listed no files
 MANIFEST, STARTED = "manifest.json", "config.json"
+UNSEALED = {"config", "parents"}  # what config.json held before there were checksums
 TEMPORARY = ".bsjax-tmp-"  # begins the names of what is being written
 REAL = "real"  # name of the real set's folders
 VERSIONED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pillow", "grain")
@@ -279,7 +280,8 @@ def begin_stage(
 def _read_started(folder: pathlib.Path) -> dict[str, Any] | None:
     """config.json of a run in progress.
 
-    A damaged one counts as none: partial results tell by themselves of which config they are.
+    A damaged one counts as none: partial results tell by themselves of which config they are. One
+    from before there were checksums still says with what config the run began.
     """
     path = folder / STARTED
     if not path.exists():
@@ -288,6 +290,8 @@ def _read_started(folder: pathlib.Path) -> dict[str, Any] | None:
         found = read_json(path)
     except UserError:
         found = None
+    if isinstance(found, dict) and set(found) == UNSEALED:
+        return found
     if not checksums.is_sealed(found):
         logging.warning("%s is damaged and written anew", path)
         return None
@@ -300,7 +304,7 @@ def identity_of(folder: str | os.PathLike) -> str:
     Empty where no stage began.
     """
     found = _read_started(epath.Path(folder))
-    return "" if found is None else found[checksums.CHECKSUM]
+    return "" if found is None else found.get(checksums.CHECKSUM, "")
 
 
 def differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -79,3 +79,15 @@ def test_foreign_and_damaged_manifests_are_one_line(tmp_path):
         artifacts.read_manifest(tmp_path)
     with pytest.raises(UserError, match="run `bsjax measure` to the end first"):
         artifacts.require_manifest(tmp_path / "none", "measure")
+
+
+def test_a_start_from_before_there_were_checksums_still_says_its_config(tmp_path):
+    artifacts.write_json(tmp_path / "config.json", {"config": {"seed": 99}, "parents": {}})
+    with pytest.raises(UserError, match="another config: seed was 99 and is now 1"):
+        artifacts.begin_stage(
+            tmp_path, config={"seed": 1}, parents={}, overwrite=False, stage="measure"
+        )
+    artifacts.begin_stage(
+        tmp_path, config={"seed": 99}, parents={}, overwrite=False, stage="measure"
+    )
+    assert artifacts.identity_of(tmp_path)
