@@ -195,7 +195,8 @@ def test_strings_of_parquet_that_are_no_utf8(tmp_path, encoded):
     strings = pa.array([b"caf\xe9", b"caf\xc3\xa9"]).view(pa.string())
     records = list_source("parquet", table(tmp_path, image=encoded[:2], caption=strings))[0].records
     assert [record.caption for record in records] == ["", "café"]
-    assert load_images(records, 2, 28, 28)[1].tolist() == [False, True]
+    _, mask, bad = load_images(records, 2, 28, 28)
+    assert mask.tolist() == [False, True] and "its caption is no UTF-8 text" in bad[0][1]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "arrayrecord"])
