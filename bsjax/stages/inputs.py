@@ -19,7 +19,13 @@ from jax.sharding import Mesh
 
 from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae, look_at_rasae
-from bsjax.core.artifacts import REAL, hash_json, require_manifest
+from bsjax.core.artifacts import (
+    REAL,
+    check_files,
+    hash_json,
+    read_manifest,
+    require_manifest,
+)
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import printable
 from bsjax.core.logs import step
@@ -305,7 +311,7 @@ def load_sae(
     """The SAE of the config (or the one trained in the workdir) and the threshold to use.
 
     Raises:
-      UserError: none there, or one for features of another width.
+      UserError: none there, another than was trained, or one for features of another width.
     """
     weights = config.sae.weights
     if not weights:
@@ -314,6 +320,9 @@ def load_sae(
                 f"{workdir / 'sae'} holds no trained SAE; set --config.sae.weights or run"
                 " `bsjax train_sae` first"
             )
+        manifest = read_manifest(workdir / "sae", "train_sae")
+        if manifest is not None:
+            check_files(workdir / "sae", manifest, [TRAINED])
         weights = str(workdir / "sae")
     # By the header, before W of a published file is fused.
     check_width(weights, look_at_rasae(weights)[0], encoder.model.config.width, encoder.variant)

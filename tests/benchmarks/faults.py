@@ -544,6 +544,7 @@ def two_runs(workdir: pathlib.Path, n_images: int, table: Table) -> None:
     work = workdir / "two"
     program = [sys.executable, "-m", "bsjax.main"]
     rest = [f"--config={REPO / 'configs' / 'scenes.py'}:limit={n_images}", f"--workdir={work}"]
+    rest += ["--config.generator.steps=2", "--config.generator.batch_per_device=4"]
     environment = os.environ | {"PYTHONPATH": str(REPO)}
     log = (workdir / "two.log").open("w")
     first = subprocess.Popen([*program, "generate", *rest], env=environment, stderr=log, stdout=log)
@@ -568,7 +569,7 @@ def main() -> int:
     )
     parser.add_argument("--flips", type=int, default=60, help="of single bits, a file")
     parser.add_argument("--kills", type=int, default=4, help="of each stage")
-    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--images", type=int, default=16, help="16 or more: a shard has 4")
     parser.add_argument("--workdir", type=pathlib.Path)
     parser.add_argument("--victim", choices=STAGES, help=argparse.SUPPRESS)
     parser.add_argument("--kill-at", type=int, default=-1, help=argparse.SUPPRESS)
