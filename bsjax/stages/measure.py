@@ -30,7 +30,7 @@ from bsjax.data.captions import BadImage, check_bad
 from bsjax.data.images import Batch, iterate_batches
 from bsjax.models.dinov2 import DinoV2, normalise_images, token_grid
 from bsjax.sae.encoder import pre_codes, threshold_codes
-from bsjax.stages import inputs, preflight
+from bsjax.stages import inputs, preflight, workers
 from bsjax.stages.rank import rank
 from bsjax.stages.shards import ShardStore
 from bsjax.stats import sparse_codes, streaming
@@ -213,7 +213,7 @@ def measure_arm(
         crop=config.encoder.crop,
         batch_size=engine.batch_size,
         start=state.next_row,
-        workers=inputs.n_workers(source.workers, engine.batch_size * config.encoder.crop**2 * 3),
+        workers=workers.n_workers(source.workers, engine.batch_size * config.encoder.crop**2 * 3),
     )
     top = put(streaming.TopImages(*state.top), replicated(engine.mesh))
     n_kept = min(FIRST_KEPT, engine.n_concepts)

@@ -34,7 +34,7 @@ from bsjax.data.images import READ_THREADS, iterate_batches, load_images
 from bsjax.data.token_store import EpochOrder, StepReader, TokenArray, TokenStore
 from bsjax.models.dinov2 import normalise_images, token_grid
 from bsjax.sae.train_step import TOKENS
-from bsjax.stages import inputs
+from bsjax.stages import inputs, workers
 from bsjax.stages.measure import matmul_precision
 
 SHARD_BYTES = 2**29
@@ -153,7 +153,7 @@ def _image_batches(config, records, batch_size):
         resize=config.encoder.resize,
         crop=config.encoder.crop,
         batch_size=batch_size,
-        workers=inputs.n_workers(config.real.workers, batch_size * config.encoder.crop**2 * 3),
+        workers=workers.n_workers(config.real.workers, batch_size * config.encoder.crop**2 * 3),
     )
 
 

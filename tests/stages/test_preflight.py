@@ -19,7 +19,7 @@ from bsjax.convert.rasae import save_trained
 from bsjax.core.artifacts import write_manifest
 from bsjax.core.errors import UserError
 from bsjax.models.dinov2 import VARIANTS
-from bsjax.stages import inputs, preflight, run
+from bsjax.stages import inputs, preflight, run, workers
 
 ENCODER = VARIANTS["vits14_reg"]
 
@@ -274,23 +274,23 @@ def test_the_bill_of_measures_counts_codes(config, tmp_path):
 
 
 def test_worker_processes_need_shared_memory(monkeypatch, caplog):
-    assert inputs.n_workers(0) == 0
-    assert inputs.n_workers(2, 1000) == 2
-    monkeypatch.setattr(inputs.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * 3 * 1000))
-    assert inputs.n_workers(2, 1000) == 2
+    assert workers.n_workers(0) == 0
+    assert workers.n_workers(2, 1000) == 2
+    monkeypatch.setattr(workers.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * 3 * 1000))
+    assert workers.n_workers(2, 1000) == 2
     with pytest.raises(UserError, match=r"workers=2: .*has 0 MB free; set --config\.real\.workers"):
-        inputs.n_workers(2, 1001)
+        workers.n_workers(2, 1001)
 
     def fail(**_):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "/psm_1")
 
     monkeypatch.setattr(multiprocessing.shared_memory, "SharedMemory", fail)
     with pytest.raises(UserError, match=r"shared memory \(/dev/shm\), got: No such file"):
-        inputs.n_workers(2)
+        workers.n_workers(2)
     # Chosen by the program: threads do as well.
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     absl_logging.get_absl_logger().propagate = True
-    assert inputs.n_workers(-1) == 0
+    assert workers.n_workers(-1) == 0
     assert "decoded in threads" in caplog.text
 
 
