@@ -12,11 +12,11 @@ DONE, MISTAKE, WRONG_USAGE, GATE_FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75, 
 class UserError(ValueError):
     """Something the user can mend: says what was expected, what was got and what to change.
 
-    One line that a terminal can show, whatever names and captions are quoted in it.
+    A terminal can show it, whatever names and captions are quoted in it.
     """
 
     def __init__(self, message: object = ""):
-        super().__init__(printable(message))
+        super().__init__(printable(message, keep="\n"))
 
 
 class UsageError(UserError):
