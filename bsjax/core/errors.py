@@ -4,8 +4,6 @@
 (benchmarks); 75 stopped early, and the same command goes on from there; 130 interrupted.
 """
 
-import re
-
 from bsjax.core.foreign import printable
 
 DONE, MISTAKE, WRONG_USAGE, GATE_FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75, 130
@@ -14,12 +12,11 @@ DONE, MISTAKE, WRONG_USAGE, GATE_FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75, 
 class UserError(ValueError):
     """Something the user can mend: says what was expected, what was got and what to change.
 
-    One line that a terminal can show, whatever names and captions are quoted in it.
+    A terminal can show it, whatever names and captions are quoted in it.
     """
 
     def __init__(self, message: object = ""):
-        # Lines of what libraries say become one.
-        super().__init__(printable(re.sub(r"\s*[\r\n]\s*", " ", str(message)).strip()))
+        super().__init__(printable(message, keep="\n"))
 
 
 class UsageError(UserError):
