@@ -33,9 +33,6 @@ from bsjax.models.dinov2 import VARIANTS
 from bsjax.scenes import autoencoder, encoder, export, generator
 from bsjax.scenes.fit import fit, read_curves
 
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of checkpoints and results", required=True)
-STEPS = flags.DEFINE_integer("steps", None, "instead of the part's own number")
-START = flags.DEFINE_string("start", None, "folder of finished networks to train on from")
 SEED = 0
 PARAMS = "params.npz"
 JUDGED_BATCHES = 64  # of pictures by which the latents are whitened
@@ -226,12 +223,20 @@ PARTS: dict[str, tuple[Callable[..., None], int]] = {
 }
 
 
+def define_flags() -> None:
+    """Not when imported: `bsjax.main` has a --workdir too."""
+    flags.DEFINE_string("workdir", None, "folder of checkpoints and results", required=True)
+    flags.DEFINE_integer("steps", None, "instead of the part's own number")
+    flags.DEFINE_string("start", None, "folder of finished networks to train on from")
+
+
 def main(argv: list[str]) -> None:
     """Trains the parts named, in the order given."""
     quiet_libraries()
-    workdir = pathlib.Path(WORKDIR.value).expanduser()
+    given = flags.FLAGS
+    workdir = pathlib.Path(given.workdir).expanduser()
     try:
-        start = pathlib.Path(START.value).expanduser() if START.value else None
+        start = pathlib.Path(given.start).expanduser() if given.start else None
         parts = argv[1:] or list(PARTS)
         for part in parts:
             if part not in PARTS:
@@ -241,10 +246,11 @@ def main(argv: list[str]) -> None:
         for part in parts:
             train, steps = PARTS[part]
             (workdir / part).mkdir(parents=True, exist_ok=True)
-            train(workdir, STEPS.value or steps, start)
+            train(workdir, given.steps or steps, start)
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)
