@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import runpy
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +15,9 @@ import pytest
 import scipy.sparse as sp
 
 from bsjax.convert.rasae import save_trained
-from bsjax.core.dims import Grid
-from bsjax.core.errors import Preempted, UserError
+from bsjax.core.errors import UserError
 from bsjax.stages.compare import compare
 from bsjax.stages.measure import measure
-from bsjax.stages.shards import ShardStore
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = REPO / "configs" / "folders.py"
@@ -131,50 +128,8 @@ def test_full_disk_at_every_place(config, whole, tmp_path):
     assert len(set(failures)) >= 3, failures
 
 
-def start_measure(config, workdir, monkeypatch, n_commits):
-    """A measure that is taken away behind so many shards of the real images."""
-    commit, count = ShardStore.commit, [0]
-
-    def commit_and_stop(store, top):
-        commit(store, top)
-        count[0] += 1
-        if count[0] == n_commits:
-            raise Preempted("stopped")
-
-    with monkeypatch.context() as patch, pytest.raises(Preempted):
-        patch.setattr(ShardStore, "commit", commit_and_stop)
-        measure(config, workdir)
-    return workdir / "measures" / "real" / ".partial"
-
-
-def test_damaged_and_foreign_shards_are_made_anew(config, whole, tmp_path, monkeypatch, caplog):
-    """A flipped bit in one, in the co-occurrence of another, and two that changed places."""
-    partial = start_measure(config, tmp_path / "a", monkeypatch, 4)
-    for name, n_lost in (
-        ("shard-00002.npz", 2), ("pairs-00001-00001/data", 3), ("pairs-00003-00003/proof.json", 1),
-    ):  # fmt: skip
-        copy = tmp_path / name.replace("/", "-")
-        shutil.copytree(tmp_path / "a", copy)
-        path = copy / partial.relative_to(tmp_path / "a") / name
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-        store = ShardStore(path_of_set := copy / "measures" / "real", N_CONCEPTS, Grid(4, 8, 8))
-        caplog.clear()
-        assert store.resume(config.measure.top_images).next_row == 8 * (4 - n_lost)
-        assert f"{n_lost} of 4 unfinished shards are damaged" in caplog.text
-        assert len(list((path_of_set / ".partial").iterdir())) == 2 * (4 - n_lost)
-    first, second = partial / "shard-00000.npz", partial / "shard-00001.npz"
-    first.rename(partial / "x")
-    second.rename(first)
-    (partial / "x").rename(second)
-    measure(config, tmp_path / "a")
-    assert_same(read(tmp_path / "a"), whole)
-
-
 def test_a_flipped_bit_in_what_is_finished_is_told(config, tmp_path):
     measure(config, tmp_path)
-    config = config.copy_and_resolve_references()
     path = tmp_path / "measures" / "generated" / "images.parquet"
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 4

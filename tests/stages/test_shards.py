@@ -1,0 +1,76 @@
+"""Shards of an unfinished measure: from the first that is not what was written on, made anew."""
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from bsjax.core.artifacts import begin_stage
+from bsjax.core.dims import Grid
+from bsjax.data.images import Batch
+from bsjax.stages import shards
+from bsjax.stages.shards import ShardStore
+from bsjax.stats import streaming
+
+K, BATCH, N_SHARDS = 6, 4, 7
+GRID = Grid(0, 2, 2)
+
+
+def measure(folder, n_shards=N_SHARDS, config=1):
+    """Goes on to `n_shards` shards of numbers that their place decides; how many were kept."""
+    begin_stage(folder, config={"a": config}, parents={}, overwrite=False)
+    store = ShardStore(folder, K, GRID)
+    n_kept = store.resume(3).next_row // BATCH
+    for i in range(n_kept, n_shards):
+        rng = np.random.default_rng(i)
+        energy = rng.random((BATCH, K)).astype(np.float32)
+        codes = rng.random((BATCH * GRID.n_tokens, K)) * (rng.random(K) > 0.5)
+        fires, present = ((energy > e).sum(0).astype(np.int32) for e in (0.2, 0.5))
+        statistics = streaming.BatchStatistics(energy, None, fires, present)
+        rows = np.arange(i * BATCH, (i + 1) * BATCH, dtype=np.int32)
+        store.add(Batch(None, np.ones(BATCH, bool), rows, ()), statistics, sp.csr_array(codes))
+        top = np.full((K, 3), i)
+        store.commit(streaming.TopImages(top.astype(np.float32), top.astype(np.int32)))
+    return n_kept
+
+
+def content(folder):
+    partial = folder / ".partial"
+    files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+    return {str(path.relative_to(partial)): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("fan_in", [16, 2])
+def test_what_is_damaged_is_made_anew_and_what_lies_before_is_kept(tmp_path, monkeypatch, fan_in):
+    monkeypatch.setattr(shards, "FAN_IN", fan_in)
+    measure(tmp_path)
+    whole = content(tmp_path)
+    assert measure(tmp_path) == N_SHARDS  # nothing is made anew that need not be
+    for name, data in whole.items():
+        path = tmp_path / ".partial" / name
+        half = len(data) // 2
+        for damaged in (
+            data[:half],
+            None,
+            data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :],
+        ):
+            path.unlink() if damaged is None else path.write_bytes(damaged)
+            n_kept = measure(tmp_path)
+            first = int(name.split("/")[0].removesuffix(".npz").split("-")[1])
+            # Of merged co-occurrence a later shard cannot be taken out again.
+            assert n_kept == first if fan_in == 16 else n_kept <= first
+            assert content(tmp_path) == whole, name
+
+
+def test_shards_of_another_place_or_run_are_not_used(tmp_path):
+    for name, config in (("a", 1), ("b", 2)):
+        measure(tmp_path / name, config=config)
+    whole = content(tmp_path / "a")
+    partial = tmp_path / "a" / ".partial"
+    for name, data in (
+        ("shard-00003.npz", whole["shard-00004.npz"]),
+        ("shard-00003.npz", content(tmp_path / "b")["shard-00003.npz"]),
+        ("pairs-00003-00003/proof.json", whole["pairs-00002-00002/proof.json"]),
+    ):
+        (partial / name).write_bytes(data)
+        assert measure(tmp_path / "a") == 3
+        assert content(tmp_path / "a") == whole
