@@ -30,7 +30,7 @@ class Curves:
         if not self._is_writer:
             return
         if self._path.exists():
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = self._path.read_bytes().decode(errors="replace").splitlines()
             whole = [line for line in lines if _step(line) < float("inf")]
             if len(whole) < len(lines):
                 logging.warning(

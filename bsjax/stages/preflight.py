@@ -295,19 +295,23 @@ def check_disk(bills: Sequence[Bill]) -> None:
         place = _existing(parts[0].folder)
         free = shutil.disk_usage(place).free
         least, most = sum(bill.least for bill in parts), sum(bill.most for bill in parts)
-        told = ", ".join(f"{bill.what} {bill.least / 1e9:.2f} GB" for bill in parts)
+        told = ", ".join(f"{bill.what} {_size(bill.least)}" for bill in parts)
         if least > free:
             raise UserError(
-                f"the disk of {place} has {free / 1e9:.2f} GB free, expected at least"
-                f" {least / 1e9:.2f} GB ({told}): free space, choose another --workdir, or lower"
+                f"the disk of {place} has {_size(free)} free, expected at least"
+                f" {_size(least)} ({told}): free space, choose another --workdir, or lower"
                 " --config.train.keep_checkpoints or --limit"
             )
         if most > free:
             logging.warning(
-                "the disk of %s has %.2f GB free, which may be too little: at least %.2f GB will be"
-                " written, at most %.2f GB (%s)",
-                *(place, free / 1e9, least / 1e9, most / 1e9, told),
+                "the disk of %s has %s free, which may be too little: at least %s will be written, at"
+                " most %s (%s)",
+                *(place, _size(free), _size(least), _size(most), told),
             )
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e7 else f"{n_bytes / 1e3:.0f} kB"
 
 
 def _unless_finished(

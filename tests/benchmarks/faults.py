@@ -86,7 +86,7 @@ def configs(n_images: int, workdir: pathlib.Path):
     get_config = runpy.run_path(str(REPO / "configs" / "scenes.py"))["get_config"]
     config = get_config(f"limit={n_images}")
     config.generator.steps = 2
-    config.generator.images_per_shard = config.generator.batch_per_device = 4
+    config.generator.images_per_shard, config.generator.batch_per_device = 8, 2
     config.encoder.batch_per_device = config.measure.images_per_shard = 4
     config.compare.bootstrap = min(config.compare.bootstrap, 20)
     training = get_config("train_sae")
@@ -136,7 +136,8 @@ def read_comparison(config, workdir: pathlib.Path) -> str:
     from bsjax.stages.run import summarise
 
     found = read_comparisons(workdir, ["scenes"])[0]
-    return digest(found.columns, found.datapoints, found.manifest, summarise(workdir, "scenes"))
+    text = summarise(workdir, "scenes").replace(str(workdir), "")
+    return digest(found.columns, found.datapoints, found.manifest, text)
 
 
 def read_layout(config, workdir: pathlib.Path) -> str:
@@ -317,7 +318,7 @@ def interrupted(config, training, workdir: pathlib.Path, n: int, table: Table) -
     from bsjax.stages.shards import ShardStore
 
     work = workdir / "interrupted"
-    with stopped_by(ImageShards, "add", 3):
+    with stopped_by(ImageShards, "add", 7):
         generate.generate(config, epath.Path(work))
     folder = work / "images" / "scenes"
     prompts = inputs.list_prompts(config).usable
