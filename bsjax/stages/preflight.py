@@ -304,8 +304,8 @@ def check_disk(bills: Sequence[Bill]) -> None:
             )
         if most > free:
             logging.warning(
-                "the disk of %s has %s free, which may be too little: at least %s will be written, at"
-                " most %s (%s)",
+                "the disk of %s has %s free, which may be too little: at least %s will be"
+                " written, at most %s (%s)",
                 *(place, _size(free), _size(least), _size(most), told),
             )
 
