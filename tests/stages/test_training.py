@@ -358,7 +358,7 @@ def test_images_encoded_as_it_goes(tmp_path):
             "n_concepts=60 is not divisible by mesh.model=8",
         ),
         ({"train.tokens_per_step": 250}, "tokens_per_step / train.accumulate=250 is not divisible"),
-        ({"train.n_candidates": 4096}, "n_candidates=4096, but only 828 tokens are there"),
+        ({"train.n_candidates": 4096}, "n_candidates=4096, but only 828 tokens of 12 images"),
         (
             {"train.peak_learning_rate": 1e30, "train.checkpoint_every": 1},
             r"(loss is (nan|inf)|state is not finite) between steps [0-9]+ and [0-9]+.*; the last"
