@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from bsjax.core import checksums
 from bsjax.core.artifacts import atomic_path, check_files, read_manifest
 from bsjax.core.errors import UserError
-from bsjax.data.record_files import ArrayRecords, Stretch
+from bsjax.data.record_files import ArrayRecords, Stretch, whole_file
 
 BLOCK = 256  # tokens a record
 DTYPE = np.dtype(ml_dtypes.bfloat16)
@@ -104,11 +104,11 @@ def is_whole(path: pathlib.Path, identity: str = "") -> bool:
         return False
     try:
         sums = _read_sums(path, identity)
-        source = array_record_data_source.ArrayRecordDataSource([str(path)])
+        source = ArrayRecords([whole_file(str(path))])
         return len(source) == len(sums) and all(
             _sum(source[i]) == sums[i].tobytes() for i in range(len(sums))
         )
-    except Exception:  # Many types, by which byte is damaged.
+    except (UserError, RuntimeError, ValueError, OSError, IndexError):  # by which byte is damaged
         return False
 
 
