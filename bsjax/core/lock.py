@@ -114,7 +114,7 @@ def _take(folder: pathlib.Path) -> str:
         if path.exists():
             _refuse_or_take_over(folder, path)
         new = folder / f"{TEMPORARY}lock-{os.getpid()}"
-        new.write_text(mine)
+        new.write_text(mine, encoding="utf-8")
         try:
             os.link(new, path)  # fails where another was faster
         except FileExistsError:
@@ -135,7 +135,7 @@ def _refuse_or_take_over(folder: pathlib.Path, path: pathlib.Path) -> None:
     """
     try:
         age = time.time() - path.stat().st_mtime
-        owner = json.loads(path.read_text())
+        owner = json.loads(path.read_text(encoding="utf-8"))
         host, pid, since = (owner[name] for name in ("host", "pid", "since"))
     except FileNotFoundError:
         return  # just released
@@ -162,7 +162,12 @@ def _start_of(pid: int) -> str:
     """When a process started, as the system has it; empty if there is none of this number."""
     try:
         # Behind the name, which may hold anything: state, ..., start time as the 20th.
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (
+            pathlib.Path(f"/proc/{pid}/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rpartition(")")[2]
+            .split()
+        )
         return "" if fields[0] in "ZX" else fields[19]
     except FileNotFoundError:
         if pathlib.Path("/proc/self/stat").exists():
@@ -177,7 +182,9 @@ def _process_space() -> str:
     """Tells apart machines, and containers, of one host name: numbers of processes mean nothing."""
     parts = []
     with contextlib.suppress(OSError):
-        parts.append(pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(
+            pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        )
     with contextlib.suppress(OSError):
         parts.append(os.readlink("/proc/self/ns/pid"))
     return " ".join(parts)
@@ -186,14 +193,14 @@ def _process_space() -> str:
 def _beat(path: pathlib.Path, mine: str, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
         with contextlib.suppress(OSError):
-            if path.read_text() == mine:
+            if path.read_text(encoding="utf-8") == mine:
                 os.utime(path)
 
 
 def _release(folder: pathlib.Path, mine: str, is_new: bool) -> None:
     path = folder / FILE
     with contextlib.suppress(OSError):
-        if path.read_text() == mine:
+        if path.read_text(encoding="utf-8") == mine:
             path.unlink()
         if is_new:
             folder.rmdir()  # if nothing was written
