@@ -331,8 +331,8 @@ def load_sae(
         logging.warning(
             "%s stores no running_threshold: codes from %g on fire, as published; for another set"
             " --config.sae.threshold",
-            *(weights, threshold),
-        )
+            weights, threshold,
+        )  # fmt: skip
     return sae, threshold if np.ndim(threshold) else float(threshold)
 
 
