@@ -6,10 +6,12 @@ A key that nobody accounts for may change what is drawn; so it is refused, whate
 import itertools
 import json
 import math
+import pathlib
 from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any, NamedTuple
 
+from bsjax.convert.lfs import refuse_pointer
 from bsjax.core.errors import UserError
 
 ANY = object()  # every value of the right type
@@ -45,6 +47,20 @@ NAMES: dict[type, str] = {
     dict: "an object",
     NoneType: "null",
 }
+# What transformers writes into any config.json: of training, of generating text, of saving.
+ANY_TRANSFORMER = (
+    "architectures", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
+    "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample",
+    "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty",
+    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "id2label",
+    "initializer_range", "label2id", "length_penalty", "max_length", "min_length",
+    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences",
+    "output_attentions", "output_hidden_states", "output_scores", "prefix", "problem_type",
+    "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate",
+    "sep_token_id", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss",
+    "tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class", "top_k", "top_p",
+    "torch_dtype", "torchscript", "transformers_version", "typical_p", "use_bfloat16",
+)  # fmt: skip
 LONGEST = 60  # characters of a value that an error shows
 
 
@@ -92,6 +108,24 @@ def check_keys(
         way_out = f"; set {flag} to a repository without that" if flag else ""
         raise UserError(f"{where} cannot be followed: {'; '.join(faults)}{way_out}")
     return values
+
+
+def read_object(path: pathlib.Path, default: Any = None) -> Any:
+    """The object of a repository's JSON file; the default where there is no such file.
+
+    Raises:
+      UserError: a git-lfs pointer, no JSON, or JSON that is no object.
+    """
+    if not path.is_file():
+        return default
+    refuse_pointer(path)
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError too
+        raise UserError(f"{path} is no JSON ({error}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, got {shown(content)}; fetch it again")
+    return content
 
 
 def shown(value: Any) -> str:

@@ -1,32 +1,18 @@
 """What config.json of a DINOv2 repository may say, for the module that takes its weights."""
 
-import json
 import pathlib
 from types import NoneType
 
-from bsjax.convert.config_keys import Key, check_keys
-from bsjax.convert.lfs import refuse_pointer
-from bsjax.core.errors import UserError
+from bsjax.convert.config_keys import ANY_TRANSFORMER, Key, check_keys, read_object
 from bsjax.models.dinov2 import DinoV2Config
 
 # Training, which output is handed on under what name, and what every config of transformers may
 # have, most of it for text: none of it changes the tokens behind the last norm.
 HARMLESS = frozenset((
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate", "initializer_range",
+    *ANY_TRANSFORMER, "hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate",
     "layerscale_value", "use_mask_token", "out_features", "out_indices", "stage_names",
-    "apply_layernorm", "reshape_hidden_states", "architectures", "dtype", "torch_dtype",
-    "transformers_version", "id2label", "label2id", "problem_type", "finetuning_task",
-    "task_specific_params", "return_dict", "output_hidden_states", "output_attentions",
-    "torchscript", "tie_word_embeddings", "tie_encoder_decoder", "chunk_size_feed_forward",
-    "is_encoder_decoder", "is_decoder", "add_cross_attention", "cross_attention_hidden_size",
-    "tokenizer_class", "prefix", "bos_token_id", "pad_token_id", "eos_token_id", "sep_token_id",
-    "decoder_start_token_id", "max_length", "min_length", "do_sample", "early_stopping",
-    "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p",
-    "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "output_scores",
-    "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id",
-    "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens",
-    "begin_suppress_tokens", "tf_legacy_loss", "use_bfloat16", "attn_implementation",
+    "apply_layernorm", "reshape_hidden_states", "chunk_size_feed_forward", "is_encoder_decoder",
+    "is_decoder", "add_cross_attention", "pad_token_id", "eos_token_id", "attn_implementation",
 ))  # fmt: skip
 
 
@@ -66,11 +52,7 @@ def check_encoder_config(folder: pathlib.Path, config: DinoV2Config, flag: str) 
       UserError: keys that are unknown, missing, or of other values than `config` has; damaged.
     """
     path = folder / "config.json"
-    if not path.is_file():
+    content = read_object(path)
+    if content is None:
         return
-    refuse_pointer(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is cut off or no JSON ({error}); fetch it again") from error
     check_keys(str(path), content, encoder_keys(config), HARMLESS, flag)

@@ -18,6 +18,7 @@ from absl import logging
 from etils import epath
 from jax.sharding import SingleDeviceSharding
 
+from bsjax.convert.config_keys import read_object
 from bsjax.convert.hub import download_snapshot, list_repository
 from bsjax.convert.tables import convert_by_name, match_names
 from bsjax.convert.tensors import TensorSource, choose_files, open_folder, refuse_kind, shards_of
@@ -33,7 +34,6 @@ from bsjax.generators.repository import (
     INDEX,
     SMALL_FILES,
     read_config,
-    read_object,
     tokenizer_class,
     with_named_class,
 )

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any, NamedTuple
 
-from bsjax.convert.config_keys import Key, check_keys, shown
+from bsjax.convert.config_keys import ANY_TRANSFORMER, Key, check_keys, shown
 from bsjax.core.errors import UserError
 from bsjax.generators.protocol import flag_of
 
@@ -216,20 +216,8 @@ PRIOR = Network(
     ("dropout",),
 )
 
-# What transformers writes into any config: of training, of generating text, of saving.
 _ANY_TRANSFORMER = (
-    "architectures", "bad_words_ids", "begin_suppress_tokens", "bos_token_id",
-    "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample",
-    "dtype", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty",
-    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing",
-    "id2label", "initializer_factor", "initializer_range", "label2id", "length_penalty",
-    "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams",
-    "num_return_sequences", "output_attentions", "output_hidden_states", "output_past",
-    "output_scores", "prefix", "problem_type", "remove_invalid_values", "repetition_penalty",
-    "return_dict", "return_dict_in_generate", "sep_token_id", "suppress_tokens",
-    "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder",
-    "tie_word_embeddings", "tokenizer_class", "top_k", "top_p", "torch_dtype", "torchscript",
-    "transformers_version", "typical_p", "use_bfloat16", "use_cache",
+    *ANY_TRANSFORMER, "gradient_checkpointing", "initializer_factor", "output_past", "use_cache",
 )  # fmt: skip
 _TRANSFORMER = {
     "is_decoder": fixed(False),

@@ -1,14 +1,12 @@
 """What a repository in the hub's layout says of itself: configs, and the classes that it names."""
 
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from absl import logging
 
-from bsjax.convert.config_keys import shown
-from bsjax.convert.lfs import refuse_pointer
+from bsjax.convert.config_keys import read_object
 from bsjax.core.errors import UserError
 
 INDEX = "model_index.json"  # what the pipeline is made of
@@ -22,20 +20,6 @@ def read_config(folder: pathlib.Path, flag: str) -> dict[str, Any]:
         if content is not None:
             return content
     raise UserError(f"{folder} has no {names[0]}; set {flag} to a complete repository")
-
-
-def read_object(path: pathlib.Path, default: Any = None) -> Any:
-    """The object of a JSON file; the default where there is no such file."""
-    if not path.is_file():
-        return default
-    refuse_pointer(path)
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:  # UnicodeDecodeError too
-        raise UserError(f"{path} is no JSON ({error}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object, got {shown(content)}; fetch it again")
-    return content
 
 
 def _class_in(index: Mapping[str, Any], folder: str) -> str | None:

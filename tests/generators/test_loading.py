@@ -114,6 +114,7 @@ def edit(path, **changes):
         (lambda f: edit(f / "text_encoder" / "config.json", intermediate_size=38), "has shape"),
         (lambda f: edit(f / "model_index.json", scheduler=["diffusers", "X"]), 'scheduler "X"'),
         (lambda f: (f / "unet" / "config.json").write_text("{"), "is no JSON"),
+        (lambda f: (f / "unet" / "config.json").write_text("[" * 100_000), "is no JSON"),
         (
             lambda f: next((f / "unet").glob("*.safetensors")).write_bytes(b"x" * 100),
             "damaged or no safetensors",

@@ -12,11 +12,10 @@ import torch
 import transformers
 from diffusers.pipelines.kandinsky.text_encoder import MCLIPConfig
 
-from bsjax.convert.config_keys import ABSENT, ANY, check_keys
+from bsjax.convert.config_keys import ABSENT, ANY, check_keys, read_object
 from bsjax.core.errors import UserError
 from bsjax.generators import loading, network_keys, released
 from bsjax.generators.protocol import Settings
-from bsjax.generators.repository import read_object
 
 HUB = pathlib.Path(__file__).parents[3] / "shared" / "hub"
 SETTINGS = Settings(steps=20, guidance=4.0, height=512, width=512, dtype="float32")
