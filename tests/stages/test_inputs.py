@@ -100,11 +100,14 @@ def test_what_is_left_out_is_told_and_steers_no_terminal(tmp_path, config, caplo
     assert len(arm.notes) == 1 and "caption_field" in arm.notes[0]
 
 
-def test_no_log_line_steers_the_terminal(monkeypatch, capsys):
+def test_no_log_line_steers_the_terminal(monkeypatch):
     handler = logging.get_absl_handler()
+    log = io.StringIO()
+    # Where absl writes depends on which test first made it open its stream.
+    monkeypatch.setattr(handler.python_handler, "stream", log)
     monkeypatch.setattr(handler, "filters", [])
     quiet_libraries()
     record = std_logging.LogRecord("x", std_logging.ERROR, "x.py", 1, "%s!\n", ("a\x1b[2J",), None)
     handler.handle(record)
-    said = capsys.readouterr().err
+    said = log.getvalue()
     assert "a\\x1b[2J!\n" in said and "\x1b" not in said
