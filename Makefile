@@ -35,7 +35,7 @@ benchmark: setup
 # Trains the networks of the scenes world anew, hours on two cores; goes on where it was killed.
 WEIGHTS := runs/scenes-weights
 scenes-weights: setup
-	$(BIN)/python -m bsjax.scenes.train encoder autoencoder decoder generator --workdir=$(WEIGHTS)
+	$(BIN)/python -m bsjax.planted.train encoder autoencoder decoder generator --workdir=$(WEIGHTS)
 	$(BIN)/bsjax train_sae --config=configs/scenes.py:train_sae --workdir=$(WEIGHTS) \
 	    --config.encoder.weights=$(WEIGHTS)/weights/encoder
 	mkdir -p $(WEIGHTS)/weights/sae bsjax/assets/scenes

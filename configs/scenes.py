@@ -1,7 +1,7 @@
 """Scenes: a text-to-image model with planted gaps. Does bsjax find them?
 
 A small world of captioned pictures, drawn by a program; a Stable Diffusion in small that learned it
-with gaps planted (bsjax/scenes/planted.json); a DINOv2 and an RA-SAE trained on it. All weights
+with gaps planted (bsjax/planted/planted.json); a DINOv2 and an RA-SAE trained on it. All weights
 come with bsjax, and everything runs through the code that the large models run through.
 
     bsjax run --config=configs/scenes.py --workdir=runs/scenes

@@ -44,10 +44,3 @@ def shared_data() -> pathlib.Path:
     if not path.is_dir():
         pytest.skip(f"{path} is absent")
     return path
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Under `-n`, a file's tests run in one process; the compiler for TPUs allows one at a time."""
-    for item in items:
-        needs_libtpu = item.path.name in ("test_compiled.py", "test_plan.py")
-        item.add_marker(pytest.mark.xdist_group("libtpu" if needs_libtpu else str(item.path)))

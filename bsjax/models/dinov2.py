@@ -57,7 +57,7 @@ _SIZES = {
 VARIANTS = _SIZES | {
     f"{name}_reg": dataclasses.replace(config, n_registers=4) for name, config in _SIZES.items()
 }
-# Of the scenes world (bsjax.scenes), whose pictures have 64 pixels.
+# Of the scenes world (bsjax.planted), whose pictures have 64 pixels.
 VARIANTS["vitxs8_reg"] = DinoV2Config(
     width=192, depth=6, n_heads=3, n_registers=4, patch_size=8, pretrain_grid=8
 )

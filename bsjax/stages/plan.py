@@ -21,14 +21,14 @@ from jax.sharding import Mesh, NamedSharding
 
 from bsjax.convert.dinov2 import abstract_params
 from bsjax.core.artifacts import write_json
-from bsjax.core.chips import Chip, devices_of, roofline, share_of_chip
-from bsjax.core.compiled import cost_of
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
 from bsjax.core.rng import seed_key
 from bsjax.generators.loading import abstract_params as abstract_generator
 from bsjax.generators.protocol import Generator
 from bsjax.models.dinov2 import VARIANTS, DinoV2, token_grid
+from bsjax.roofline.chips import Chip, devices_of, roofline, share_of_chip
+from bsjax.roofline.compiled import cost_of
 from bsjax.sae.train_step import CANDIDATES, TOKENS, shardings
 from bsjax.stages import inputs
 from bsjax.stages.generate import jit_sample

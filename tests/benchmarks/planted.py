@@ -36,7 +36,7 @@ from bsjax.core.logs import quiet_libraries
 from bsjax.data import scenes
 from bsjax.data.image_shards import list_generated
 from bsjax.models.dinov2 import normalise_images
-from bsjax.scenes.generator import Planted
+from bsjax.planted.generator import Planted
 from bsjax.stages import inputs
 from bsjax.stages.generate import generate
 from bsjax.stages.measure import measure

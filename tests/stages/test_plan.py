@@ -48,7 +48,7 @@ def test_a_tpu_slice(config, tmp_path, capsys):
 
 def test_what_does_not_fit_is_said(config, tmp_path, capsys, monkeypatch):
     pytest.importorskip("libtpu")
-    from bsjax.core import chips
+    from bsjax.roofline import chips
 
     small = chips.CHIPS["TPU v5 lite"]._replace(memory=1e5)
     monkeypatch.setitem(chips.CHIPS, "TPU v5 lite", small)

@@ -8,7 +8,7 @@ import pytest
 
 import bsjax
 from bsjax.data import scenes
-from bsjax.scenes.generator import Planted, drawn
+from bsjax.planted.generator import Planted, drawn
 
 ROOT = pathlib.Path(bsjax.__file__).parent
 
@@ -68,4 +68,4 @@ def test_nothing_that_measures_reads_the_truth():
             assert "planted" not in text, path
             for node in ast.walk(ast.parse(text)):
                 if isinstance(node, ast.ImportFrom):
-                    assert not (node.module or "").startswith("bsjax.scenes"), path
+                    assert not (node.module or "").startswith("bsjax.planted"), path

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from bsjax.core.chips import CHIPS, devices_of, roofline, share_of_chip
-from bsjax.core.compiled import Cost, cost_of
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, replicated
 from bsjax.models.attention import flash_attention
+from bsjax.roofline.chips import CHIPS, devices_of, roofline, share_of_chip
+from bsjax.roofline.compiled import Cost, cost_of
 
 ONE = 2 * 64 * 32 * 16  # operations of a product of 64 x 32 and 32 x 16
 A, B = jnp.ones((64, 32)), jnp.ones((32, 16))

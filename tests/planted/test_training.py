@@ -22,8 +22,8 @@ from bsjax.generators.protocol import Settings
 from bsjax.generators.schedules import alphas_cumprod
 from bsjax.generators.tokenizers import HubTokenizer
 from bsjax.models.dinov2 import VARIANTS, normalise_images
-from bsjax.scenes import autoencoder, encoder, export, generator, train
-from bsjax.scenes.fit import fit, read_curves
+from bsjax.planted import autoencoder, encoder, export, generator, train
+from bsjax.planted.fit import fit, read_curves
 
 
 def toy(folder, steps, until=None):

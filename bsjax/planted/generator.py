@@ -24,8 +24,8 @@ from bsjax.generators.released import CLIP_L_TEXT, SD_SCHEDULE, SD_UNET
 from bsjax.generators.schedules import alphas_cumprod
 from bsjax.generators.stable_diffusion import StableDiffusion
 from bsjax.generators.tokenizers import Tokenizer
-from bsjax.scenes import autoencoder
-from bsjax.scenes.fit import stack
+from bsjax.planted import autoencoder
+from bsjax.planted.fit import stack
 
 STREAM = 12
 BATCH = 64

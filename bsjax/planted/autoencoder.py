@@ -19,7 +19,7 @@ from scipy import ndimage
 from bsjax.core.rng import seed_key
 from bsjax.data import scenes
 from bsjax.generators.latents import make_vae
-from bsjax.scenes.fit import stack
+from bsjax.planted.fit import stack
 
 STREAM, DECODER_STREAM = 11, 13
 DECODING = ("decoder", "post_quant_conv")  # parameters behind the latents

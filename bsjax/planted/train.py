@@ -1,4 +1,4 @@
-"""Trains the scenes world's networks: `python -m bsjax.scenes.train PART --workdir=DIR`.
+"""Trains the scenes world's networks: `python -m bsjax.planted.train PART --workdir=DIR`.
 
 PART is encoder, autoencoder, decoder or generator. Decoder and generator need the autoencoder's end
 and may train side by side; the generator then writes the decoder too. Each takes between minutes
@@ -30,8 +30,8 @@ from bsjax.generators.latents import RENAMES
 from bsjax.generators.modules import DIFFUSION_STEMS
 from bsjax.generators.tokenizers import HubTokenizer
 from bsjax.models.dinov2 import VARIANTS
-from bsjax.scenes import autoencoder, encoder, export, generator
-from bsjax.scenes.fit import fit, read_curves
+from bsjax.planted import autoencoder, encoder, export, generator
+from bsjax.planted.fit import fit, read_curves
 
 SEED = 0
 PARAMS = "params.npz"
@@ -189,7 +189,7 @@ def write_card(
     """
     flag = " --start=FOLDER" if start else ""
     card = {
-        "command": f"python -m bsjax.scenes.train {part} --workdir=DIR --steps={steps}{flag}",
+        "command": f"python -m bsjax.planted.train {part} --workdir=DIR --steps={steps}{flag}",
         "seed": SEED,
         "seconds": round(seconds),
         "device": f"{jax.device_count()} {jax.devices()[0].device_kind}",

@@ -24,7 +24,7 @@ from scipy import ndimage
 from bsjax.core.rng import seed_key
 from bsjax.data import scenes
 from bsjax.models.dinov2 import VARIANTS, DinoV2, normalise_images, token_grid
-from bsjax.scenes.fit import stack
+from bsjax.planted.fit import stack
 
 VARIANT = "vitxs8_reg"
 STREAM = 10  # of random numbers

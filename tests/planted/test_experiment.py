@@ -18,7 +18,7 @@ from bsjax import presets
 from bsjax.data import scenes
 from bsjax.data.image_shards import list_generated
 from bsjax.models.dinov2 import normalise_images
-from bsjax.scenes.generator import Planted
+from bsjax.planted.generator import Planted
 from bsjax.stages import inputs
 from bsjax.stages.run import run
 
@@ -47,7 +47,7 @@ def test_what_is_shipped_is_small_and_says_how_it_was_made():
         "generator/vae/decoder",
     ):
         card = json.loads((presets.SCENES / f"{part}.json").read_text())
-        assert "bsjax.scenes.train" in card["command"]
+        assert "bsjax.planted.train" in card["command"]
         assert card["seconds"] > 0
         assert card["last"]["step"] > 0
     quality = json.loads((presets.SCENES / "sae" / "quality.json").read_text())

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
-from bsjax.core.compiled import Cost
 from bsjax.core.errors import UserError
+from bsjax.roofline.compiled import Cost
 
 
 class Chip(NamedTuple):
@@ -39,6 +39,8 @@ def devices_of(topology: str) -> list[jax.Device]:
     """
     # Else libtpu waits for the metadata server of a cloud machine.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    # No chip is touched: two may compile at once, and beside a program that runs on chips.
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
     except Exception as error:  # The plug-in raises many types.
