@@ -3,6 +3,7 @@
 Names follow diffusers' UNet2DConditionModel with SimpleCrossAttn blocks.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -10,9 +11,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bsjax.models import unet
 from bsjax.models.attention import TimestepEmbedding, attention, sinusoid
 from bsjax.models.from_json import pick
-from bsjax.models.resnet import GROUPS, ResnetBlock, conv3
+from bsjax.models.resnet import GROUPS, ResnetBlock
 
 N_IMAGE_TOKENS = 10
 ATTENTION = "SimpleCrossAttn"  # how the names of blocks with attention begin
@@ -48,7 +50,9 @@ class AddedAttention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B h w c"], context: Float[Array, "B T E"]):
+    def __call__(
+        self, x: Float[Array, "B h w c"], context: Float[Array, "B T E"]
+    ) -> Float[Array, "B h w c"]:
         batch, height, width, channels = x.shape
 
         def heads(x, name):
@@ -64,79 +68,6 @@ class AddedAttention(nn.Module):
         return x + y.reshape(x.shape)
 
 
-class DownBlock(nn.Module):
-    """Residual blocks, with attention or without, then half the size."""
-
-    config: KandinskyUNetConfig
-    width: int
-    has_attention: bool
-    is_last: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, time, context):
-        config, kept = self.config, []
-        for i in range(config.layers_per_block):
-            x = ResnetBlock(self.width, "", config.norm_eps, self.dtype, name=f"resnets_{i}")(
-                x, time
-            )
-            if self.has_attention:
-                layer = AddedAttention(
-                    config.attention_head_dim, self.dtype, name=f"attentions_{i}"
-                )
-                x = layer(x, context)
-            kept.append(x)
-        if not self.is_last:
-            layer = ResnetBlock(
-                self.width, "down", config.norm_eps, self.dtype, name="downsamplers_0"
-            )
-            x = layer(x, time)
-            kept.append(x)
-        return x, kept
-
-
-class UpBlock(nn.Module):
-    """Residual blocks over what the way down kept, then twice the size."""
-
-    config: KandinskyUNetConfig
-    width: int
-    has_attention: bool
-    is_last: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, kept, time, context):
-        config = self.config
-        for i in range(config.layers_per_block + 1):
-            x = jnp.concatenate([x, kept.pop()], axis=-1)
-            x = ResnetBlock(self.width, "", config.norm_eps, self.dtype, name=f"resnets_{i}")(
-                x, time
-            )
-            if self.has_attention:
-                layer = AddedAttention(
-                    config.attention_head_dim, self.dtype, name=f"attentions_{i}"
-                )
-                x = layer(x, context)
-        if not self.is_last:
-            layer = ResnetBlock(self.width, "up", config.norm_eps, self.dtype, name="upsamplers_0")
-            x = layer(x, time)
-        return x
-
-
-class MidBlock(nn.Module):
-    """Residual, attention, residual."""
-
-    config: KandinskyUNetConfig
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, time, context):
-        config, width = self.config, x.shape[-1]
-        x = ResnetBlock(width, "", config.norm_eps, self.dtype, name="resnets_0")(x, time)
-        x = AddedAttention(config.attention_head_dim, self.dtype, name="attentions_0")(x, context)
-        return ResnetBlock(width, "", config.norm_eps, self.dtype, name="resnets_1")(x, time)
-
-
 class TextImageTime(nn.Module):
     """What text and image embedding add to the timestep's."""
 
@@ -144,7 +75,9 @@ class TextImageTime(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, text, image):
+    def __call__(
+        self, text: Float[Array, "B D"], image: Float[Array, "B D"]
+    ) -> Float[Array, "B e"]:
         text = nn.Dense(self.width, dtype=self.dtype, name="text_proj")(text)
         text = nn.LayerNorm(1e-5, dtype=self.dtype, name="text_norm")(text)
         return text + nn.Dense(self.width, dtype=self.dtype, name="image_proj")(image)
@@ -157,7 +90,9 @@ class TextImageProjection(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, text, image):
+    def __call__(
+        self, text: Float[Array, "B S E"], image: Float[Array, "B D"]
+    ) -> Float[Array, "B T e"]:
         image = nn.Dense(N_IMAGE_TOKENS * self.width, dtype=self.dtype, name="image_embeds")(image)
         image = image.reshape(image.shape[0], N_IMAGE_TOKENS, self.width)
         text = nn.Dense(self.width, dtype=self.dtype, name="text_proj")(text)
@@ -189,21 +124,25 @@ class KandinskyUNet(nn.Module):
         )
         context = project(text, image_embedding)
 
-        x = conv3(widths[0], self.dtype, "conv_in")(x)
-        kept, last = [x], len(widths) - 1
-        for i, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
-            has_attention = kind.startswith(ATTENTION)
-            block = DownBlock(
-                config, width, has_attention, i == last, self.dtype, name=f"down_blocks_{i}"
-            )
-            x, more = block(x, time, context)
-            kept += more
-        x = MidBlock(config, self.dtype, name="mid_block")(x, time, context)
-        for i, (width, kind) in enumerate(zip(widths[::-1], config.up_block_types, strict=True)):
-            has_attention = kind.startswith(ATTENTION)
-            block = UpBlock(
-                config, width, has_attention, i == last, self.dtype, name=f"up_blocks_{i}"
-            )
-            x = block(x, kept, time, context)
-        norm = nn.GroupNorm(GROUPS, epsilon=config.norm_eps, dtype=self.dtype, name="conv_norm_out")
-        return conv3(config.out_channels, self.dtype, "conv_out")(nn.silu(norm(x)))
+        n_levels = len(widths)
+        block = functools.partial(ResnetBlock, epsilon=config.norm_eps, dtype=self.dtype)
+
+        def level(i: int, has_attention: bool) -> unet.Level:
+            attend = functools.partial(AddedAttention, config.attention_head_dim, self.dtype)
+            return unet.Level(
+                widths[i], block, attend if has_attention else None,
+                functools.partial(block, widths[i], "down"),
+                functools.partial(block, widths[i], "up"),
+            )  # fmt: skip
+
+        return unet.walk(
+            x, time, context,
+            down=[level(i, k.startswith(ATTENTION)) for i, k in enumerate(config.down_block_types)],
+            middle=level(n_levels - 1, True),
+            up=[
+                level(n_levels - 1 - i, kind.startswith(ATTENTION))
+                for i, kind in enumerate(config.up_block_types)
+            ],
+            n_layers=config.layers_per_block, out_channels=config.out_channels,
+            epsilon=config.norm_eps, dtype=self.dtype,
+        )  # fmt: skip

@@ -30,12 +30,15 @@ def halve(x: Float[Array, "B h w c"]) -> Float[Array, "B H W c"]:
 
 
 class Upsampler(nn.Module):
-    """Twice the size, then a convolution."""
+    """Twice the size, then a convolution; the timestep, where there is one, plays no part."""
 
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B H W c"]:
+    def __call__(
+        self, x: Float[Array, "B h w c"], time: Float[Array, "B e"] | None = None
+    ) -> Float[Array, "B H W c"]:
+        del time
         return conv3(x.shape[-1], self.dtype, "conv")(enlarge(x))
 
 
@@ -52,7 +55,9 @@ class ResnetBlock(nn.Module):
     is_scaled: bool = True  # False: the timestep shifts alone, before the norm
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B h w c"], time: Float[Array, "B e"]):
+    def __call__(
+        self, x: Float[Array, "B h w c"], time: Float[Array, "B e"]
+    ) -> Float[Array, "B H W o"]:
         def norm(name):
             return nn.GroupNorm(GROUPS, epsilon=self.epsilon, dtype=self.dtype, name=name)
 

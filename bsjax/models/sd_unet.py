@@ -4,6 +4,7 @@ Written for its attention: diffusers' Flax module holds all scores at once, or c
 six passes, and has the tanh form of GELU. Names follow diffusers' UNet2DConditionModel.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -11,9 +12,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from bsjax.models import unet
 from bsjax.models.attention import Attention, FeedForward, TimestepEmbedding, sinusoid
 from bsjax.models.from_json import pick
-from bsjax.models.resnet import GROUPS, ResnetBlock, Upsampler, conv3
+from bsjax.models.resnet import GROUPS, ResnetBlock, Upsampler
+
+ATTENTION = "CrossAttn"  # how the names of blocks with attention begin
 
 
 class SDUNetConfig(NamedTuple):
@@ -45,7 +49,9 @@ class TransformerBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, context):
+    def __call__(
+        self, x: Float[Array, "B P c"], context: Float[Array, "B T E"]
+    ) -> Float[Array, "B P c"]:
         width = x.shape[-1]
 
         def norm(name):
@@ -68,7 +74,9 @@ class SpatialTransformer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B h w c"], context: Float[Array, "B T E"]):
+    def __call__(
+        self, x: Float[Array, "B h w c"], context: Float[Array, "B T E"]
+    ) -> Float[Array, "B h w c"]:
         batch, height, width, channels = x.shape
 
         def dense(name):  # in version 1 stored as a 1x1 convolution
@@ -81,75 +89,18 @@ class SpatialTransformer(nn.Module):
 
 
 class Downsampler(nn.Module):
-    """Half the size by a convolution."""
+    """Half the size by a convolution; the timestep plays no part."""
 
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(
+        self, x: Float[Array, "B h w c"], time: Float[Array, "B e"]
+    ) -> Float[Array, "B H W c"]:
+        del time
         return nn.Conv(
             x.shape[-1], (3, 3), (2, 2), padding=((1, 1), (1, 1)), dtype=self.dtype, name="conv"
         )(x)
-
-
-class DownBlock(nn.Module):
-    """Residual blocks, with attention or without, then half the size."""
-
-    width: int
-    n_layers: int
-    n_heads: int  # 0: no attention
-    is_last: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, time, context):
-        kept = []
-        for i in range(self.n_layers):
-            block = ResnetBlock(self.width, is_scaled=False, dtype=self.dtype, name=f"resnets_{i}")
-            x = block(x, time)
-            if self.n_heads:
-                x = SpatialTransformer(self.n_heads, self.dtype, name=f"attentions_{i}")(x, context)
-            kept.append(x)
-        if not self.is_last:
-            x = Downsampler(self.dtype, name="downsamplers_0")(x)
-            kept.append(x)
-        return x, kept
-
-
-class MidBlock(nn.Module):
-    """Residual, attention, residual."""
-
-    n_heads: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, time, context):
-        def resnet(name):
-            return ResnetBlock(x.shape[-1], is_scaled=False, dtype=self.dtype, name=name)
-
-        x = resnet("resnets_0")(x, time)
-        x = SpatialTransformer(self.n_heads, self.dtype, name="attentions_0")(x, context)
-        return resnet("resnets_1")(x, time)
-
-
-class UpBlock(nn.Module):
-    """Residual blocks over what the way down kept, then twice the size."""
-
-    width: int
-    n_layers: int
-    n_heads: int  # 0: no attention
-    is_last: bool
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x, kept, time, context):
-        for i in range(self.n_layers):
-            x = jnp.concatenate([x, kept.pop()], axis=-1)
-            block = ResnetBlock(self.width, is_scaled=False, dtype=self.dtype, name=f"resnets_{i}")
-            x = block(x, time)
-            if self.n_heads:
-                x = SpatialTransformer(self.n_heads, self.dtype, name=f"attentions_{i}")(x, context)
-        return x if self.is_last else Upsampler(self.dtype, name="upsamplers_0")(x)
 
 
 class SDUNet(nn.Module):
@@ -162,27 +113,31 @@ class SDUNet(nn.Module):
     def __call__(
         self, x: Float[Array, "B h w c"], t: Float[Array, "B"], context: Float[Array, "B T E"]
     ) -> Float[Array, "B h w c"]:
-        config, widths = self.config, self.config.block_out_channels
-        features = sinusoid(t, widths[0]).astype(self.dtype)
-        time = TimestepEmbedding(4 * widths[0], self.dtype, name="time_embedding")(features)
-        context = context.astype(self.dtype)
-        x = conv3(widths[0], self.dtype, "conv_in")(x)
-        kept, last = [x], len(widths) - 1
-        for i, (width, kind) in enumerate(zip(widths, config.down_block_types, strict=True)):
-            heads = config.n_heads(i) if kind.startswith("CrossAttn") else 0
-            block = DownBlock(
-                width, config.layers_per_block, heads, i == last, self.dtype,
-                name=f"down_blocks_{i}",
-            )  # fmt: skip
-            x, more = block(x, time, context)
-            kept += more
-        x = MidBlock(config.n_heads(last), self.dtype, name="mid_block")(x, time, context)
-        for i, (width, kind) in enumerate(zip(widths[::-1], config.up_block_types, strict=True)):
-            heads = config.n_heads(last - i) if kind.startswith("CrossAttn") else 0
-            block = UpBlock(
-                width, config.layers_per_block + 1, heads, i == last, self.dtype,
-                name=f"up_blocks_{i}",
-            )  # fmt: skip
-            x = block(x, kept, time, context)
-        norm = nn.GroupNorm(GROUPS, epsilon=1e-5, dtype=self.dtype, name="conv_norm_out")
-        return conv3(config.out_channels, self.dtype, "conv_out")(nn.silu(norm(x)))
+        config, dtype = self.config, self.dtype
+        first = config.block_out_channels[0]
+        time = TimestepEmbedding(4 * first, dtype, name="time_embedding")(
+            sinusoid(t, first).astype(dtype)
+        )
+        n_levels = len(config.block_out_channels)
+
+        def level(i: int, has_attention: bool) -> unet.Level:
+            attend = functools.partial(SpatialTransformer, config.n_heads(i), dtype)
+            return unet.Level(
+                config.block_out_channels[i],
+                functools.partial(ResnetBlock, is_scaled=False, dtype=dtype),
+                attend if has_attention else None,
+                functools.partial(Downsampler, dtype),
+                functools.partial(Upsampler, dtype),
+            )
+
+        return unet.walk(
+            x, time, context.astype(dtype),
+            down=[level(i, k.startswith(ATTENTION)) for i, k in enumerate(config.down_block_types)],
+            middle=level(n_levels - 1, True),
+            up=[
+                level(n_levels - 1 - i, kind.startswith(ATTENTION))
+                for i, kind in enumerate(config.up_block_types)
+            ],
+            n_layers=config.layers_per_block, out_channels=config.out_channels, epsilon=1e-5,
+            dtype=dtype,
+        )  # fmt: skip
