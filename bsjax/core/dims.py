@@ -6,15 +6,19 @@ letter    meaning
 ``B``     images in a batch
 ``H W``   image height and width in pixels
 ``h w``   height and width of the patch grid (or latent grid)
-``T``     tokens an image: 1 class token, R registers, P patches
-``P``     patch tokens an image, ``h * w``
+``a b``   height and width of latents, where images of another size meet them
+``T``     tokens per image: 1 class token, R registers, P patches; of a text its tokens
+``P``     patch tokens per image, ``h * w``
 ``N``     tokens in a batch, ``B * T``
-``D``     features a token (width of the encoder)
+``D``     features per token (width of the encoder)
+``E e``   features of what attention looks at, of the timestep's embedding
+``c o z`` channels that come in, that go out, of latents
 ``K``     concepts
-``k``     active concepts a token
-``M``     candidate points of the archetypal dictionary
+``k``     active concepts per token
+``M``     candidate points of the archetypal dictionary; in PixArt values of a modulation
 ``n``     images in a set
-``L``     images kept a concept in the list of its top images
+``L``     images kept per concept in the list of its top images
+``R``     resamples of a bootstrap
 ``S``     prompt length
 ``G``     groups
 ========  ==========================================================

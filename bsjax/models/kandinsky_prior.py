@@ -53,7 +53,7 @@ class CausalAttention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, mask):
+    def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:
         config, (batch, n, width) = self.config, x.shape
 
         def heads(name):
@@ -72,7 +72,7 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, mask):
+    def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:
         def norm(name):
             return nn.LayerNorm(1e-5, dtype=self.dtype, name=name)
 

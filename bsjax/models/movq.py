@@ -51,7 +51,9 @@ class ResnetBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, latents):
+    def __call__(
+        self, x: Float[Array, "B h w c"], latents: Float[Array, "B a b z"]
+    ) -> Float[Array, "B h w o"]:
         y = nn.silu(SpatialNorm(self.dtype, name="norm1")(x, latents))
         y = conv3(self.width, self.dtype, "conv1")(y)
         y = nn.silu(SpatialNorm(self.dtype, name="norm2")(y, latents))
@@ -67,7 +69,9 @@ class AttentionBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, latents):
+    def __call__(
+        self, x: Float[Array, "B h w c"], latents: Float[Array, "B a b z"]
+    ) -> Float[Array, "B h w c"]:
         batch, height, width, channels = x.shape
         y = SpatialNorm(self.dtype, name="spatial_norm")(x, latents)
         y = y.reshape(batch, height * width, channels)
@@ -86,7 +90,9 @@ class MidBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, latents):
+    def __call__(
+        self, x: Float[Array, "B h w c"], latents: Float[Array, "B a b z"]
+    ) -> Float[Array, "B h w c"]:
         x = ResnetBlock(x.shape[-1], self.dtype, name="resnets_0")(x, latents)
         x = AttentionBlock(self.dtype, name="attentions_0")(x, latents)
         return ResnetBlock(x.shape[-1], self.dtype, name="resnets_1")(x, latents)
@@ -102,7 +108,9 @@ class UpBlock(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, latents):
+    def __call__(
+        self, x: Float[Array, "B h w c"], latents: Float[Array, "B a b z"]
+    ) -> Float[Array, "B H W o"]:
         for i in range(self.n_layers):
             x = ResnetBlock(self.width, self.dtype, name=f"resnets_{i}")(x, latents)
             if self.has_attention:
@@ -117,7 +125,9 @@ class Decoder(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, latents):
+    def __call__(
+        self, x: Float[Array, "B h w c"], latents: Float[Array, "B a b z"]
+    ) -> Float[Array, "B H W 3"]:
         config, widths = self.config, self.config.block_out_channels[::-1]
         x = conv3(widths[0], self.dtype, "conv_in")(x)
         x = MidBlock(self.dtype, name="mid_block")(x, latents)

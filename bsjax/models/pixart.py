@@ -79,7 +79,12 @@ class SizeEmbedding(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, t, resolution, aspect_ratio):
+    def __call__(
+        self,
+        t: Float[Array, "B"],
+        resolution: Float[Array, "B 2"],
+        aspect_ratio: Float[Array, "B 1"],
+    ) -> Float[Array, "B D"]:
         def embed(values, width, name):
             features = sinusoid(values.ravel(), TIME_WIDTH).astype(self.dtype)
             embedded = TimestepEmbedding(width, self.dtype, name=name)(features)
@@ -101,7 +106,12 @@ class AdaLayerNormSingle(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, t, resolution, aspect_ratio):
+    def __call__(
+        self,
+        t: Float[Array, "B"],
+        resolution: Float[Array, "B 2"],
+        aspect_ratio: Float[Array, "B 1"],
+    ) -> tuple[Float[Array, "B M"], Float[Array, "B D"]]:
         embedded = SizeEmbedding(self.config, self.dtype, name="emb")(t, resolution, aspect_ratio)
         linear = nn.Dense(6 * self.config.width, dtype=self.dtype, name="linear")
         return linear(nn.silu(embedded)), embedded
@@ -114,7 +124,7 @@ class TextProjection(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "B S E"]) -> Float[Array, "B S D"]:
         x = nn.Dense(self.width, dtype=self.dtype, name="linear_1")(x)
         return nn.Dense(self.width, dtype=self.dtype, name="linear_2")(nn.gelu(x, approximate=True))
 
@@ -126,7 +136,13 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, modulation, context, mask):
+    def __call__(
+        self,
+        x: Float[Array, "B P D"],
+        modulation: Float[Array, "B M"],
+        context: Float[Array, "B S D"],
+        mask: Bool[Array, "B S"],
+    ) -> Float[Array, "B P D"]:
         config, width = self.config, self.config.width
         table = self.param(
             "scale_shift_table", nn.initializers.normal(width**-0.5, jnp.float32), (6, width)
@@ -157,7 +173,7 @@ class PatchEmbedding(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "B h w c"]) -> Float[Array, "B P D"]:
         size = self.config.patch_size
         x = nn.Conv(
             self.config.width, (size, size), (size, size), "VALID", dtype=self.dtype, name="proj"

@@ -70,7 +70,12 @@ class SelfAttention(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, mask, bias):
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        bias: Float[Array, "1 heads T T"] | None,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "1 heads T T"]]:
         config, (batch, n, _) = self.config, x.shape
         inner = config.num_heads * config.d_kv
 
@@ -95,7 +100,7 @@ class GatedMLP(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         def dense(width, name):
             return nn.Dense(width, use_bias=False, dtype=self.dtype, name=name)
 
@@ -113,7 +118,12 @@ class Sublayer(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, mask, bias):
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        bias: Float[Array, "1 heads T T"] | None,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "1 heads T T"] | None]:
         y = RMSNorm(self.config.layer_norm_epsilon, self.dtype, name="layer_norm")(x)
         if self.kind == "attention":
             layer = SelfAttention(self.config, self.has_bias, self.dtype, name="SelfAttention")
@@ -131,7 +141,12 @@ class Block(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, mask, bias):
+    def __call__(
+        self,
+        x: Float[Array, "B T D"],
+        mask: Bool[Array, "B T"],
+        bias: Float[Array, "1 heads T T"] | None,
+    ) -> tuple[Float[Array, "B T D"], Float[Array, "1 heads T T"]]:
         for i, kind in enumerate(("attention", "mlp")):
             layer = Sublayer(self.config, kind, self.has_bias, self.dtype, name=f"layer_{i}")
             x, bias = layer(x, mask, bias)
@@ -145,7 +160,7 @@ class Stack(nn.Module):
     dtype: Any
 
     @nn.compact
-    def __call__(self, x, mask):
+    def __call__(self, x: Float[Array, "B T D"], mask: Bool[Array, "B T"]) -> Float[Array, "B T D"]:
         bias = None
         for i in range(self.config.num_layers):
             x, bias = Block(self.config, i == 0, self.dtype, name=f"block_{i}")(x, mask, bias)
