@@ -9,12 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import is_valid
 from bsjax.data import scenes
-from bsjax.data.record_files import ArrayRecords, ParquetGroup, ParquetRows, Stretch, whole_file
+from bsjax.data.record_files import (
+    LONGEST,
+    ArrayRecords,
+    ParquetGroup,
+    ParquetRows,
+    Stretch,
+    whole_file,
+)
 from bsjax.data.text import (
     CAPTION_FIELDS,
     IMAGE_FIELDS,
@@ -123,10 +131,16 @@ def _image_bytes(value: Any) -> bytes:
 
 def _open_arrayrecord(path: str, split: str) -> Opened:
     files = _files(path, ".arrayrecord", r"\.array_?record(-\d+(-of-\d+)?)?$")
-    try:
-        stretches = [whole_file(file) for file in files]
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: not ArrayRecord, or truncated ({error})") from error
+    stretches = []
+    for file in files:
+        try:
+            stretches.append(whole_file(file))
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:LONGEST]
+            raise UserError(
+                f"{file}: not ArrayRecord, or truncated ({reason}); download or write it again, or"
+                f" set {FLAG} to a pattern without it"
+            ) from error
     _, fields = split_and_fields(split)
     records = ArrayRecords(stretches)
     seen: dict[str, None] = {}
@@ -186,8 +200,12 @@ def _open_parquet(path: str, split: str) -> Opened:
             with pq.ParquetFile(file) as table:
                 names = table.schema_arrow.names
                 sizes = [table.metadata.row_group(g).num_rows for g in range(table.num_row_groups)]
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file}: not parquet, or truncated ({error})") from error
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:LONGEST]
+            raise UserError(
+                f"{file}: not parquet, or truncated ({reason}); download or write it again, or set"
+                f" {FLAG} to a pattern without it"
+            ) from error
         image = find_field(names, fields.image, IMAGE_FIELDS)
         if image is None:
             raise UserError(
@@ -248,7 +266,7 @@ def _tfds_source(path: str, split: str, fields: Fields):
     except Exception as error:  # tfds raises many types; each means: not to be had.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"tfds dataset {path}, split {split}, cannot be opened ({reason[:200]}); prepare it"
+            f"tfds dataset {path}, split {split}, cannot be opened ({reason[:LONGEST]}); prepare it"
             f" with file_format=array_record, or set {FLAG} to its folder"
         ) from error
     raise UserError(
@@ -261,11 +279,20 @@ def _reader_of_tfds(path: str, split: str, fields: Fields) -> Reader:
     source, names = _tfds_source(path, split, fields)
     image_name = find_field(names, fields.image, IMAGE_FIELDS)
 
+    def read(row):
+        try:
+            return source[row]
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # protobuf and each feature of tfds have errors of their own
+            reason = " ".join(str(error).split())[:LONGEST] or type(error).__name__
+            raise ValueError(f"its record is no example of {path} ({reason})") from error
+
     def record(row):
-        found = source[row]
+        found = read(row)
         return captions_in(found, fields.caption), _image_bytes(found[image_name])
 
-    return Reader(record, lambda row: captions_in(source[row], fields.caption))
+    return Reader(record, lambda row: captions_in(read(row), fields.caption))
 
 
 def _open_scenes(path: str, split: str) -> Opened:
