@@ -19,6 +19,7 @@ FIELDS = (
     "connections_val", "nb_fire", "energy_diff", "relative_energy_diff", "color_diff",
     "color_relative_diff", "top_ai_image", "top_original_image",
 )  # fmt: skip
+AGAIN = "write it again as `bsjax report` or the reference does, or remove it"
 
 
 def enriched(comparison: Comparison, places: np.ndarray) -> dict[str, Any]:
@@ -74,16 +75,16 @@ def read_enriched(path: pathlib.Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an enriched JSON: {error}") from error
+        raise UserError(f"{path} cannot be read as an enriched JSON ({error}); {AGAIN}") from error
     missing = [name for name in FIELDS if name not in content]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; expected all fields of METHOD 8")
+        raise UserError(f"{path} lacks {', '.join(missing)}; {AGAIN}")
     lengths: dict[int, Sequence[str]] = {}
     for name in FIELDS:
         lengths.setdefault(len(content[name]), []).append(name)
     if len(lengths) > 1:
         told = "; ".join(f"{n}: {', '.join(names)}" for n, names in sorted(lengths.items()))
-        raise UserError(f"{path}: fields have different numbers of concepts ({told})")
+        raise UserError(f"{path}: fields have different numbers of concepts ({told}); {AGAIN}")
     return {name: content[name] for name in FIELDS}
 
 

@@ -114,7 +114,7 @@ def _read_imported(folder: pathlib.Path, n_concepts: int) -> dict[str, Compariso
         if len(comparison.columns["concept"]) != n_concepts:
             raise UserError(
                 f"{path} has {len(comparison.columns['concept'])} concepts, the comparisons here"
-                f" {n_concepts}; import results of the same SAE"
+                f" {n_concepts}; import results of the same SAE, or remove it"
             )
     return found
 
