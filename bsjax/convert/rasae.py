@@ -94,6 +94,16 @@ def look_at_rasae(weights: str, flag: str = FLAG) -> tuple[int, int]:
     return width, n_concepts
 
 
+def digest_of_header(weights: str, flag: str = FLAG) -> str:
+    """The digest that a file of ours says it has; "" for other files, which do not tell.
+
+    Raises:
+      UserError: no such file, or a damaged header.
+    """
+    path, is_ours = _locate(weights, flag)
+    return open_safetensors(path)[1].get("digest", "") if is_ours else ""
+
+
 def look_at_parameters(weights: str) -> tuple[int, int, int]:
     """Width, concepts and candidate points of what `load_parameters` reads, by the header alone.
 
