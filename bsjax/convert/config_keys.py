@@ -87,7 +87,7 @@ def check_keys(
       UserError: all keys that are unknown, missing, of another type or with an unsupported value.
     """
     if not isinstance(config, Mapping):
-        raise UserError(f"{where}: expected a JSON object, got {shown(config)}")
+        raise UserError(f"{where}: expected a JSON object, got {shown(config)}; fetch it again")
     faults, values = [], {}
     if not isinstance(config.get("_class_name", ""), str):
         faults.append(f"_class_name={shown(config['_class_name'])}: expected a string")

@@ -30,6 +30,7 @@ from bsjax.models.dinov2 import VARIANTS, DinoV2, DinoV2Config
 
 FLAG = "--config.encoder.weights"
 RANDOM = "random:"
+WAY_OUT = f"set {FLAG} to weights of this model, or --config.encoder.variant to theirs"
 CONFIG = "config.json"
 STEMS = ("model", "pytorch_model")
 # Asked for where the hub does not tell what it has.
@@ -153,7 +154,7 @@ def check_dinov2(variant: str, weights: str) -> None:
     def read(name):
         return np.broadcast_to(np.False_, source.shapes[name])
 
-    convert(source.shapes, read, rules, shapes, weights)
+    convert(source.shapes, read, rules, shapes, weights, WAY_OUT)
     for name, kind in source.unreadable.items():
         refuse_kind(source.files[0].parent, name, kind)
 
@@ -165,7 +166,7 @@ def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
     """
     source, rules = _open_checked(model, weights, variant)
     is_original = rules is ORIGINAL_RULES
-    params = convert(source.shapes, source.read, rules, abstract_params(model), weights)
+    params = convert(source.shapes, source.read, rules, abstract_params(model), weights, WAY_OUT)
     interpolation = ""
     if not model.config.n_registers:
         offset = ORIGINAL_OFFSET if is_original else 0.0
@@ -211,7 +212,9 @@ def _random_params(model: DinoV2, weights: str) -> dict[str, Any]:
     try:
         seed = int(weights.removeprefix(RANDOM))
     except ValueError as error:
-        raise UserError(f"{FLAG}={weights}: expected random:SEED with a whole number") from error
+        raise UserError(
+            f"{FLAG}={weights}: expected random:SEED with a whole number; set it so"
+        ) from error
     size = model.config.patch_size
     init = jax.jit(model.init)
     params = init(seed_key(seed), jnp.zeros((1, size, size, 3), jnp.float32))["params"]
@@ -234,7 +237,7 @@ def _open(weights: str) -> TensorSource:
     if path.is_absolute() or weights.count("/") != 1:
         raise UserError(
             f"{FLAG}={weights}: expected a hub id (owner/name), a folder with config.json and"
-            " model.safetensors, a .safetensors or .pth file, or random:SEED"
+            " model.safetensors, a .safetensors or .pth file, or random:SEED; set it to one"
         )
     return open_folder(_download(weights), STEMS, FLAG)
 

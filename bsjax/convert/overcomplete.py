@@ -18,6 +18,7 @@ from bsjax.convert.overcomplete_form import (
     FUSED,
     RADIUS,
     THRESHOLD,
+    WAY_OUT,
     PublishedSAE,
     account,
 )
@@ -144,7 +145,9 @@ def _numbers_of(path: pathlib.Path, metadata: Mapping[str, str]) -> dict[str, An
             try:
                 found[name] = float(text)
             except ValueError as error:
-                raise UserError(f"{path}: {name} is {text!r}, expected a number") from error
+                raise UserError(
+                    f"{path}: {name} is {text!r}, expected a number; {WAY_OUT}"
+                ) from error
         elif name != "format":  # "pt", which torch's readers ask for
             logging.warning("%s: not used, for it is no part of the SAE: %s", path, name)
     return found

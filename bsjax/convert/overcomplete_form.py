@@ -28,6 +28,8 @@ DICTIONARY = {
     "Lam": "dictionary.Relax",
     "multiplier": "dictionary.multiplier",
 }
+# What to do about a checkpoint that is not of this form.
+WAY_OUT = "take the published .pth, or a file that `bsjax convert` writes"
 WANTED = (*ENCODER.values(), *DICTIONARY.values())
 # The atoms that the reference keeps of its own when it is switched to inference.
 FUSED = "dictionary._fused_dictionary"
@@ -85,10 +87,7 @@ def account(file: TorchFile) -> PublishedSAE:
     _check_modules(file.path, root, inside, around)
     missing = [name for name in WANTED if name not in inside.tensors]
     if missing:
-        raise UserError(
-            f"{file.path} is no RA-SAE: it lacks {listed(missing)}; expected the published .pth or"
-            " the file that `bsjax convert` writes"
-        )
+        raise UserError(f"{file.path} is no RA-SAE: it lacks {listed(missing)}; {WAY_OUT}")
     numbers = _take_numbers(file.path, root, inside, around)
     extra = [f"{root}{name}" for name in inside.tensors if name not in (*WANTED, FUSED)]
     extra += list(around.tensors)
@@ -96,7 +95,7 @@ def account(file: TorchFile) -> PublishedSAE:
         raise UserError(
             f"{file.path} is no RA-SAE of one linear layer with LayerNorm alone: it also holds"
             f" {listed(extra)}; expected the {len(WANTED)} tensors of a BatchTopKSAE with a"
-            " RelaxedArchetypalDictionary"
+            f" RelaxedArchetypalDictionary; {WAY_OUT}"
         )
     K, D, M = _check_shapes(file.path, inside.tensors)
     _check_attributes(file.path, root, inside, K, D, M)
@@ -141,7 +140,7 @@ def _check_modules(path: pathlib.Path, root: str, inside: _Part, around: _Part) 
     if kind == "RATopKSAE":
         raise UserError(
             f"{path} holds a RATopKSAE, whose codes are the top_k of each token: no threshold gives"
-            " them; expected a BatchTopKSAE"
+            f" them; expected a BatchTopKSAE: {WAY_OUT}"
         )
     wrong = [
         f"{name or 'the whole'} is a {last(origin)}, expected a DataParallel"
@@ -156,7 +155,8 @@ def _check_modules(path: pathlib.Path, root: str, inside: _Part, around: _Part) 
             wrong.append(f"{f'{root}{name}' or 'the whole'} is {got}, expected {needed}")
     if wrong:
         raise UserError(
-            f"{path} is no BatchTopKSAE of one linear layer with LayerNorm: {listed(wrong)}"
+            f"{path} is no BatchTopKSAE of one linear layer with LayerNorm: {listed(wrong)};"
+            f" {WAY_OUT}"
         )
 
 
@@ -170,7 +170,9 @@ def _take_numbers(path: pathlib.Path, root: str, inside: _Part, around: _Part) -
         for name, ref in list(part.tensors.items()):
             if name in names or (part is around and last(name) in (*AROUND, "top_k")):
                 if math.prod(ref.shape) != 1:
-                    raise UserError(f"{path}: {prefix}{name} is {ref.shape}, expected one number")
+                    raise UserError(
+                        f"{path}: {prefix}{name} is {ref.shape}, expected one number; save it so"
+                    )
                 part.attributes[name] = ref.read().reshape(1)[0].item()
                 del part.tensors[name]
         for name, value in part.attributes.items():
@@ -191,7 +193,7 @@ def _check_shapes(path: pathlib.Path, tensors: Mapping[str, TensorRef]) -> tuple
     if len(weight) != 2 or len(points) != 2:
         raise UserError(
             f"{path} is no RA-SAE: expected matrices as {ENCODER['kernel']} and {DICTIONARY['C']},"
-            f" got {weight} and {points}"
+            f" got {weight} and {points}; {WAY_OUT}"
         )
     (K, D), M = weight, points[0]
     shapes = dict.fromkeys(ENCODER.values(), (K,)) | {
@@ -213,7 +215,10 @@ def _check_shapes(path: pathlib.Path, tensors: Mapping[str, TensorRef]) -> tuple
         if ref.dtype.kind in "iub"
     ]
     if wrong or 0 in (K, D, M):
-        raise UserError(f"{path} is inconsistent: {listed(wrong) or f'{K} x {D} x {M} numbers'}")
+        raise UserError(
+            f"{path} is inconsistent: {listed(wrong) or f'{K} x {D} x {M} numbers'}; fetch or save"
+            " it again"
+        )
     return K, D, M
 
 
@@ -236,7 +241,7 @@ def _check_attributes(path: pathlib.Path, root: str, inside: _Part, K: int, D: i
         if multiplier:
             raise UserError(
                 f"{path}: dictionary.multiplier is {multiplier:g}, expected 0, for use_multiplier"
-                " is False"
+                " is False; set one of them to match the other, and save it again"
             )
 
 
@@ -321,7 +326,7 @@ def _rules(K: int, D: int, M: int) -> dict[str, Rule]:
 def check(path: pathlib.Path, name: str, value: Any, rule: Rule) -> None:
     """Raises `UserError` for a value that is not as the rule says."""
     if not rule[0](value):
-        raise UserError(f"{path}: {name} is {str(value)[:80]}, expected {rule[1]}")
+        raise UserError(f"{path}: {name} is {str(value)[:80]}, expected {rule[1]}; {WAY_OUT}")
 
 
 def last(name: str) -> str:

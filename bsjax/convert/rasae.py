@@ -94,6 +94,16 @@ def look_at_rasae(weights: str, flag: str = FLAG) -> tuple[int, int]:
     return width, n_concepts
 
 
+def digest_of_header(weights: str, flag: str = FLAG) -> str:
+    """The digest that a file of ours says it has; "" for other files, which do not tell.
+
+    Raises:
+      UserError: no such file, or a damaged header.
+    """
+    path, is_ours = _locate(weights, flag)
+    return open_safetensors(path)[1].get("digest", "") if is_ours else ""
+
+
 def look_at_parameters(weights: str) -> tuple[int, int, int]:
     """Width, concepts and candidate points of what `load_parameters` reads, by the header alone.
 
@@ -119,7 +129,7 @@ def _locate(weights: str, flag: str) -> tuple[pathlib.Path, bool]:
             return path, not any(name.endswith(WANTED) for name in names)
         return path, False
     if path.suffix or path.is_absolute() or weights.count("/") != 1:
-        raise UserError(f"{flag}={weights} does not exist; expected a .pth, a folder or a hub id")
+        raise UserError(f"{flag}={weights} does not exist; set it to a .pth, a folder or a hub id")
     return _locate(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED), flag)
 
 
@@ -169,7 +179,9 @@ def _locate_parameters(weights: str) -> pathlib.Path:
         return path
     if weights.count("/") == 1 and not path.suffix:
         return _locate_parameters(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED))
-    raise UserError(f"{flag}={weights} does not exist; expected a .pth, a .safetensors or a hub id")
+    raise UserError(
+        f"{flag}={weights} does not exist; set it to a .pth, a .safetensors or a hub id"
+    )
 
 
 def save_overcomplete(
@@ -319,7 +331,8 @@ def _load(path: pathlib.Path) -> tuple[LoadedSAE, dict[str, str]]:
             threshold = float(threshold)
         except ValueError as error:
             raise UserError(
-                f"{path} is damaged: its threshold is {threshold!r}, expected a number"
+                f"{path} is damaged: its threshold is {threshold!r}, expected a number; train or"
+                " fetch it again"
             ) from error
     sae = LoadedSAE(encoder, arrays["dictionary"], threshold, str(path), digest)
     _check(path, sae)

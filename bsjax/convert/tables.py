@@ -18,6 +18,8 @@ from bsjax.core.errors import UserError
 
 Transform = Callable[[np.ndarray], np.ndarray]
 SHOWN = 4
+# What to do where the caller knows no flag.
+WAY_OUT = "use the weights of that very model"
 
 
 class Rule(NamedTuple):
@@ -43,6 +45,7 @@ def convert(
     rules: Sequence[Rule],
     expected: Mapping[str, Any],
     source: str,
+    way_out: str = WAY_OUT,
 ) -> dict[str, Any]:
     """Converts tensors to the nested parameter tree `expected` (arrays or ShapeDtypeStructs).
 
@@ -52,6 +55,7 @@ def convert(
       rules: the table.
       expected: nested tree of things with `.shape` and `.dtype`.
       source: what the weights are called in an error.
+      way_out: what an error tells the user to do.
 
     Raises:
       UserError: names that no or several rules match, parameters unset, set twice or misshapen.
@@ -78,7 +82,7 @@ def convert(
         if numbers not in ([-1], list(range(len(numbers)))):
             faults.append(f"{path} is set twice or in part")
     faults += [f"{path} is missing" for path in wanted if path not in plan]
-    _raise_faults(faults, source)
+    _raise_faults(faults, source, way_out)
 
     params = {}
     for path, parts in plan.items():
@@ -88,7 +92,7 @@ def convert(
             faults.append(f"{path} has shape {array.shape}, expected {tuple(wanted[path].shape)}")
             continue
         params[path] = np.asarray(array, wanted[path].dtype)
-    _raise_faults(faults, source)
+    _raise_faults(faults, source, way_out)
     return traverse_util.unflatten_dict(params, sep="/")
 
 
@@ -98,6 +102,7 @@ def convert_by_name(
     what: str,
     renames: Sequence[tuple[str, str]] = (),
     ignored: Sequence[str] = (),
+    way_out: str = WAY_OUT,
 ) -> dict[str, Any]:
     """Converts tensors whose dotted torch names are the flax paths, but for known habits.
 
@@ -105,7 +110,7 @@ def convert_by_name(
     """
     wanted = traverse_util.flatten_dict(dict(expected), sep="/")
     params = {}
-    for path, name in match_names(source.shapes, expected, what, renames, ignored).items():
+    for path, name in match_names(source.shapes, expected, what, renames, ignored, way_out).items():
         tensor = source.read(name)
         if path.endswith("/kernel"):
             tensor = np.moveaxis(tensor, (0, 1), (-1, -2))
@@ -120,6 +125,7 @@ def match_names(
     what: str,
     renames: Sequence[tuple[str, str]] = (),
     ignored: Sequence[str] = (),
+    way_out: str = WAY_OUT,
 ) -> dict[str, str]:
     """Which tensor each parameter is made of: flax path -> torch name.
 
@@ -132,6 +138,7 @@ def match_names(
       what: what the weights are called in an error.
       renames: (regular expression, replacement) for torch names, each tried in turn.
       ignored: regular expressions of tensors that are left out on purpose.
+      way_out: what an error tells the user to do.
 
     Raises:
       UserError: tensors that nothing wants, parameters that nothing sets, shapes that differ.
@@ -156,12 +163,12 @@ def match_names(
         else:
             faults.append(f"{path} is {'missing' if not found else 'set twice'}")
     faults += [f"{name} is unexpected" for name in names.values()]
-    _raise_faults(faults, what)
+    _raise_faults(faults, what, way_out)
     for path, name in matches.items():
         shape = tuple(wanted[path].shape)
         if _flax_shape(path, shapes[name], shape) != shape:
             faults.append(f"{path} has shape {shapes[name]} in the file, expected {shape}")
-    _raise_faults(faults, what)
+    _raise_faults(faults, what, way_out)
     return matches
 
 
@@ -187,7 +194,8 @@ def _torch_names(path: str) -> list[str]:
     return [".".join(choice) for choice in itertools.product(*choices)]
 
 
-def _raise_faults(faults: Sequence[str], source: str) -> None:
+def _raise_faults(faults: Sequence[str], source: str, way_out: str) -> None:
     if faults:
         more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise UserError(f"{source} does not fit the model: {'; '.join(faults[:SHOWN])}{more}")
+        told = "; ".join(faults[:SHOWN])
+        raise UserError(f"{source} does not fit the model: {told}{more}; {way_out}")

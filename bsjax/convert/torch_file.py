@@ -47,7 +47,7 @@ def open_torch_file(path: str | os.PathLike) -> TorchFile:
     """
     path = pathlib.Path(path)
     if not path.is_file():
-        raise UserError(f"{path} does not exist; expected a file of torch.save")
+        raise UserError(f"{path} does not exist; put a file of torch.save there")
     refuse_pointer(path)
     with path.open("rb") as handle:
         head = handle.read(len(LEGACY_MAGIC))
@@ -75,10 +75,13 @@ def _read_archive(path: pathlib.Path, archive: zipfile.ZipFile) -> TorchFile:
         counts = collections.Counter(archive.namelist())
         raise UserError(f"{path} has two entries {counts.most_common(1)[0][0]}; fetch it again")
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
-        raise UserError(f"{path} is a compressed archive; expected one as torch.save writes")
+        raise UserError(f"{path} is a compressed archive; save it with torch.save")
     pickles = [name for name in entries if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
-        raise UserError(f"{path} is a zip file, but no torch checkpoint (no data.pkl)")
+        raise UserError(
+            f"{path} is a zip file, but no torch checkpoint (no data.pkl); save the state dict with"
+            " torch.save"
+        )
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}byteorder" in entries and archive.read(f"{root}byteorder") != b"little":
         raise UserError(f"{path} has big-endian tensors; save it on a little-endian machine")
@@ -87,7 +90,7 @@ def _read_archive(path: pathlib.Path, archive: zipfile.ZipFile) -> TorchFile:
         check_bounds(data)
         content = Unpickler(data, path, root, entries).load()
         if not isinstance(content, Module | dict):
-            raise UserError(f"{path} holds neither a state dict nor a module")
+            raise UserError(f"{path} holds neither a state dict nor a module; save one of them")
         found = _Collector(path, FREE_VISITS + len(data))
         found.visit(content, "")
     except UserError:
@@ -108,7 +111,7 @@ def _read_archive(path: pathlib.Path, archive: zipfile.ZipFile) -> TorchFile:
     ) as error:
         raise UserError(f"{path} has a damaged data.pkl ({error}); fetch it again") from error
     if not found.tensors:
-        raise UserError(f"{path} holds no tensors")
+        raise UserError(f"{path} holds no tensors; save the state dict of the model")
     return TorchFile(path, found.tensors, found.attributes, found.modules)
 
 

@@ -46,7 +46,7 @@ def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
         name, has_value, text = part.partition("=")
         if name not in defaults:
             raise UserError(
-                f"config option {name!r} is unknown; expected one of {', '.join(sorted(defaults))}"
+                f"config option {name!r} is unknown; put one of {', '.join(sorted(defaults))}"
                 " behind the colon of --config=FILE:OPTION,OPTION=VALUE"
             )
         default = defaults[name]
@@ -59,7 +59,8 @@ def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
                 result[name] = type(default)(text)
         except ValueError as error:
             raise UserError(
-                f"config option {part!r}: expected a {type(default).__name__} ({error})"
+                f"config option {part!r}: expected a {type(default).__name__} ({error}); change it"
+                " behind the colon of --config=FILE"
             ) from error
     return result
 

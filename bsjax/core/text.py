@@ -49,7 +49,10 @@ def read_text(path: str | os.PathLike) -> str:
     try:
         data = epath.Path(path).read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise UserError(
+            f"{path} cannot be read ({error.strerror or error}); put it there, or change its"
+            " permissions"
+        ) from error
     encoding = next((name for mark, name in MARKS if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)

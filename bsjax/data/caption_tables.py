@@ -42,20 +42,31 @@ class CaptionTable(NamedTuple):
     rows: list[Row]
 
 
-def read_caption_table(path: str | os.PathLike, fields: Fields) -> CaptionTable:
+def read_caption_table(
+    path: str | os.PathLike, fields: Fields, section: str = "real"
+) -> CaptionTable:
     """Reads a table of any of the kinds in `TABLES`.
+
+    Args:
+      path: the file.
+      fields: names of its columns, where they are not the usual ones.
+      section: of the config, for messages.
 
     Raises:
       UserError: it cannot be read, or names no images; captions.* without a column of captions.
     """
+
+    def find(columns):
+        return _find_columns(path, columns, fields, section)
+
     name = os.path.basename(os.fspath(path))
     if name.endswith(".jsonl"):
         columns, rows = _read_jsonl(path)
     elif name.endswith(".parquet"):
         columns, rows = _read_parquet(path)
     else:
-        columns, rows = read_table(path, lambda columns: _find_columns(path, columns, fields))
-    name_column, caption_column = _find_columns(path, columns, fields)
+        columns, rows = read_table(path, find)
+    name_column, caption_column = find(columns)
     return CaptionTable(
         list(columns),
         caption_column,
@@ -63,7 +74,9 @@ def read_caption_table(path: str | os.PathLike, fields: Fields) -> CaptionTable:
     )
 
 
-def _find_columns(path, columns: Sequence[str], fields: Fields) -> tuple[str, str | None]:
+def _find_columns(
+    path, columns: Sequence[str], fields: Fields, section: str
+) -> tuple[str, str | None]:
     """The columns of file names and of captions."""
     name_column = find_field(columns, fields.image, NAME_COLUMNS)
     caption_column = find_field(columns, fields.caption, CAPTION_FIELDS)
@@ -74,7 +87,8 @@ def _find_columns(path, columns: Sequence[str], fields: Fields) -> tuple[str, st
             lacks = fields.caption or CAPTION_FIELDS[0]
         raise UserError(
             f"{path} has no column {lacks!r}, only {shown_names(columns)}; its first line must name"
-            " image and caption (or set --config.real.image_field and --config.real.caption_field)"
+            f" image and caption (or set --config.{section}.image_field and"
+            f" --config.{section}.caption_field)"
         )
     return name_column, caption_column
 
@@ -107,7 +121,10 @@ def _read_jsonl(path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {line}: is no JSON ({error}); mend it") from error
         if not isinstance(fields, dict):
-            raise UserError(f"{path}, line {line}: expected a JSON object with file_name")
+            raise UserError(
+                f"{path}, line {line}: expected a JSON object with file_name, got a"
+                f" {type(fields).__name__}; mend it"
+            )
         columns |= dict.fromkeys(fields)
         rows.append((line, fields))
     return list(columns), rows
@@ -118,4 +135,6 @@ def _read_parquet(path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]
         table = pq.read_table(os.fspath(path))
         return table.column_names, list(enumerate(table.to_pylist(), 1))
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path}: not parquet, or truncated ({error})") from error
+        raise UserError(
+            f"{path}: not parquet, or truncated ({error}); download or write it again"
+        ) from error

@@ -111,7 +111,7 @@ def list_folder(
     """
     folder = pathlib.Path(path).expanduser().resolve()
     if not folder.is_dir():
-        raise UserError(f"{path} is no folder; set --config.{{real,generated}}.path to one")
+        raise UserError(f"{path} is no folder; set --config.{section}.path to one")
     if not is_valid(str(folder)):
         raise UserError(f"{folder}: the name is no UTF-8; rename it")
     root = folder / "images" if (folder / "images").is_dir() else folder
@@ -120,7 +120,8 @@ def list_folder(
     if not found.images and not found.unusable and not tables:
         others = f"; got {', '.join(found.not_understood[:3])}" if found.not_understood else ""
         raise UserError(
-            f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}){others}; check the path"
+            f"{root} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}){others}; set"
+            f" --config.{section}.path to a folder of images"
         )
     if tables:
         listing = _from_tables(tables, folder, root, found, fields, section)
@@ -208,7 +209,7 @@ def _from_tables(
     for path in tables:
         if not lies_within(path, folder):
             raise UserError(f"{path} is a link that leaves the folder; copy the file there")
-        table = read_caption_table(path, fields)
+        table = read_caption_table(path, fields, section)
         if table.caption_column is None:
             notes.append(no_captions_note(str(path), table.columns, fields.caption, section))
         below = _below(path.parent, root)

@@ -182,18 +182,32 @@ class _LoadBatch:
 def load_images(
     records: Sequence[ImageRecord], size: int, resize: int, crop: int
 ) -> tuple[UInt8[np.ndarray, "B H W 3"], Bool[np.ndarray, "B"], list[tuple[int, str]]]:
-    """Images of up to `size` records, which of the rows are good, (row, reason) of the bad."""
+    """Images of up to `size` records, which of the rows are good, (row, reason) of the bad.
+
+    Records of one image that follow each other, one for each of its captions, share its decoding.
+    """
     images = np.zeros((size, crop, crop, 3), np.uint8)
     mask = np.zeros(size, bool)
     bad = []
+    paths = [record.path for record in records]
     for i, record in enumerate(records):
-        try:
-            image = decode_rgb(record.read())
-        except FileNotFoundError:
-            bad.append((i, "no such file"))
-        except (OSError, ValueError) as error:
-            bad.append((i, str(error)))
+        if not i or paths[i] != paths[i - 1]:
+            pixels, reason = _load_image(record, resize, crop)
+        if pixels is None:
+            bad.append((i, reason))
         else:
-            images[i] = resize_crop(image, resize, crop)
-            mask[i] = True
+            images[i], mask[i] = pixels, True
     return images, mask, bad
+
+
+def _load_image(
+    record: ImageRecord, resize: int, crop: int
+) -> tuple[UInt8[np.ndarray, "H W 3"] | None, str]:
+    """What the encoder sees of a record, or why there is nothing."""
+    try:
+        image = decode_rgb(record.read())
+    except FileNotFoundError:
+        return None, "no such file"
+    except (OSError, ValueError) as error:
+        return None, str(error)
+    return resize_crop(image, resize, crop), ""

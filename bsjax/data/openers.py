@@ -9,12 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import is_valid
 from bsjax.data import scenes
-from bsjax.data.record_files import ArrayRecords, ParquetGroup, ParquetRows, Stretch, whole_file
+from bsjax.data.record_files import (
+    LONGEST,
+    ArrayRecords,
+    ParquetGroup,
+    ParquetRows,
+    Stretch,
+    whole_file,
+)
 from bsjax.data.text import (
     CAPTION_FIELDS,
     IMAGE_FIELDS,
@@ -26,7 +34,7 @@ from bsjax.data.text import (
     split_and_fields,
 )
 
-FLAG = "--config.real.path"
+EITHER = "{real,generated}"  # section of the config where the arm is not known
 SCENES = 1_000_000  # that a seed stands for; real.limit takes the first
 BARE = "image"  # field of a record that is an encoded image and nothing else
 PROBED = 16  # records looked at to learn which fields there are
@@ -55,7 +63,12 @@ class Opened(NamedTuple):
     has_captions: bool = True
 
 
-def _files(path: str, kind: str, ending: str) -> list[str]:
+def flag(section: str, name: str = "path") -> str:
+    """The flag that sets a key of an arm, for messages."""
+    return f"--config.{section}.{name}"
+
+
+def _files(path: str, kind: str, ending: str, section: str) -> list[str]:
     """The files that a pattern, or a folder, names, in order of their names.
 
     What programs leave beside them (._x, .x.crc, x.incomplete, _SUCCESS) is none of them.
@@ -74,14 +87,16 @@ def _files(path: str, kind: str, ending: str) -> list[str]:
         folder = glob.escape(folder) if os.path.isdir(folder) else folder
         found = glob.glob(os.path.join(folder, name))
     if not found:
-        raise UserError(f"{path} names no {kind} file; set {FLAG} to a folder or a pattern")
+        raise UserError(
+            f"{path} names no {kind} file; set {flag(section)} to a folder or a pattern"
+        )
     for name in found:
         if not is_valid(name):
             raise UserError(f"{name}: the file's name is no UTF-8; rename it")
     return sorted(found)
 
 
-def _of_split(files: Sequence[str], path: str, split: str) -> list[str]:
+def _of_split(files: Sequence[str], path: str, split: str, section: str) -> list[str]:
     """Of a folder's files those of a split, if their names tell: train-00000-of-00002.parquet."""
     if not os.path.isdir(os.path.expanduser(path)):
         return list(files)
@@ -96,12 +111,13 @@ def _of_split(files: Sequence[str], path: str, split: str) -> list[str]:
     if splits and others:
         raise UserError(
             f"{path} holds the splits {', '.join(sorted(splits))}, and"
-            f" {others[0]}, which is of none; set {FLAG} to a pattern of the files that are meant"
+            f" {others[0]}, which is of none; set {flag(section)} to a pattern of those"
+            " that are meant"
         )
     if splits and split not in splits:
         raise UserError(
             f"{path} holds the splits {', '.join(sorted(splits))}, not {split!r}; set"
-            f" {FLAG.replace('path', 'split')}"
+            f" {flag(section, 'split')}"
         )
     return splits.get(split, list(files))
 
@@ -121,12 +137,18 @@ def _image_bytes(value: Any) -> bytes:
     return value
 
 
-def _open_arrayrecord(path: str, split: str) -> Opened:
-    files = _files(path, ".arrayrecord", r"\.array_?record(-\d+(-of-\d+)?)?$")
-    try:
-        stretches = [whole_file(file) for file in files]
-    except (ValueError, RuntimeError) as error:
-        raise UserError(f"{path}: not ArrayRecord, or truncated ({error})") from error
+def _open_arrayrecord(path: str, split: str, section: str = "real") -> Opened:
+    files = _files(path, ".arrayrecord", r"\.array_?record(-\d+(-of-\d+)?)?$", section)
+    stretches = []
+    for file in files:
+        try:
+            stretches.append(whole_file(file))
+        except (ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:LONGEST]
+            raise UserError(
+                f"{file}: not ArrayRecord, or truncated ({reason}); download or write it again, or"
+                f" set {flag(section)} to a pattern without it"
+            ) from error
     _, fields = split_and_fields(split)
     records = ArrayRecords(stretches)
     seen: dict[str, None] = {}
@@ -138,7 +160,7 @@ def _open_arrayrecord(path: str, split: str) -> Opened:
             continue  # told when the record is used
         seen |= dict.fromkeys(names)
         has_captions |= find_field(names, fields.caption, CAPTION_FIELDS) is not None
-    make_reader = functools.partial(_reader_of_arrayrecord, stretches, fields)
+    make_reader = functools.partial(_reader_of_arrayrecord, stretches, fields, section)
     return Opened(len(records), make_reader, _identity(files), list(seen), has_captions)
 
 
@@ -160,7 +182,7 @@ def _unpack(record: bytes) -> dict[str, Any]:
     return {k.decode(errors="replace") if isinstance(k, bytes) else k: v for k, v in fields.items()}
 
 
-def _reader_of_arrayrecord(stretches: Sequence[Stretch], fields: Fields) -> Reader:
+def _reader_of_arrayrecord(stretches: Sequence[Stretch], fields: Fields, section: str) -> Reader:
     records = ArrayRecords(stretches)
 
     def record(row):
@@ -170,29 +192,33 @@ def _reader_of_arrayrecord(stretches: Sequence[Stretch], fields: Fields) -> Read
         if name not in found:
             raise ValueError(
                 f"no {name} in this record, only {shown_names(found)}; set"
-                f" {FLAG.replace('path', 'image_field')}"
+                f" {flag(section, 'image_field')}"
             )
         return captions_in(found, fields.caption), _image_bytes(found[name])
 
     return Reader(record, lambda row: captions_in(_unpack(records[row]), fields.caption))
 
 
-def _open_parquet(path: str, split: str) -> Opened:
+def _open_parquet(path: str, split: str, section: str = "real") -> Opened:
     split, fields = split_and_fields(split)
-    files = _of_split(_files(path, ".parquet", r"\.parquet$"), path, split)
+    files = _of_split(_files(path, ".parquet", r"\.parquet$", section), path, split, section)
     groups, columns, seen = [], {}, {}
     for file in files:
         try:
             with pq.ParquetFile(file) as table:
                 names = table.schema_arrow.names
                 sizes = [table.metadata.row_group(g).num_rows for g in range(table.num_row_groups)]
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file}: not parquet, or truncated ({error})") from error
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:LONGEST]
+            raise UserError(
+                f"{file}: not parquet, or truncated ({reason}); download or write it again, or set"
+                f" {flag(section)} to a pattern without it"
+            ) from error
         image = find_field(names, fields.image, IMAGE_FIELDS)
         if image is None:
             raise UserError(
                 f"{file}: expected a column {fields.image or 'image'}, got {names}; set"
-                f" {FLAG.replace('path', 'image_field')}"
+                f" {flag(section, 'image_field')}"
             )
         columns[file] = image, find_field(names, fields.caption, CAPTION_FIELDS)
         seen |= dict.fromkeys(names)
@@ -215,16 +241,16 @@ def _reader_of_parquet(groups, columns: Mapping[str, tuple[str, str | None]]) ->
     return Reader(record, captions)
 
 
-def _open_tfds(path: str, split: str) -> Opened:
+def _open_tfds(path: str, split: str, section: str = "real") -> Opened:
     split, fields = split_and_fields(split)
-    source, names = _tfds_source(path, split, fields)
+    source, names = _tfds_source(path, split, fields, section)
     identity = hashlib.sha256(repr(source).encode()).hexdigest()[:16]
     has_captions = find_field(names, fields.caption, CAPTION_FIELDS) is not None
-    make_reader = functools.partial(_reader_of_tfds, path, split, fields)
+    make_reader = functools.partial(_reader_of_tfds, path, split, fields, section)
     return Opened(len(source), make_reader, identity, names, has_captions)
 
 
-def _tfds_source(path: str, split: str, fields: Fields):
+def _tfds_source(path: str, split: str, fields: Fields, section: str):
     """The source, its images still encoded, and the names of its fields."""
     import tensorflow_datasets as tfds
 
@@ -248,34 +274,43 @@ def _tfds_source(path: str, split: str, fields: Fields):
     except Exception as error:  # tfds raises many types; each means: not to be had.
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"tfds dataset {path}, split {split}, cannot be opened ({reason[:200]}); prepare it"
-            f" with file_format=array_record, or set {FLAG} to its folder"
+            f"tfds dataset {path}, split {split}, cannot be opened ({reason[:LONGEST]}); prepare it"
+            f" with file_format=array_record, or set {flag(section)} to its folder"
         ) from error
     raise UserError(
         f"tfds dataset {path} has no field {fields.image or 'image'}, only {shown_names(names)};"
-        f" set {FLAG.replace('path', 'image_field')}"
+        f" set {flag(section, 'image_field')}"
     )
 
 
-def _reader_of_tfds(path: str, split: str, fields: Fields) -> Reader:
-    source, names = _tfds_source(path, split, fields)
+def _reader_of_tfds(path: str, split: str, fields: Fields, section: str) -> Reader:
+    source, names = _tfds_source(path, split, fields, section)
     image_name = find_field(names, fields.image, IMAGE_FIELDS)
 
+    def read(row):
+        try:
+            return source[row]
+        except (OSError, ValueError):
+            raise
+        except Exception as error:  # protobuf and each feature of tfds have errors of their own
+            reason = " ".join(str(error).split())[:LONGEST] or type(error).__name__
+            raise ValueError(f"its record is no example of {path} ({reason})") from error
+
     def record(row):
-        found = source[row]
+        found = read(row)
         return captions_in(found, fields.caption), _image_bytes(found[image_name])
 
-    return Reader(record, lambda row: captions_in(source[row], fields.caption))
+    return Reader(record, lambda row: captions_in(read(row), fields.caption))
 
 
-def _open_scenes(path: str, split: str) -> Opened:
+def _open_scenes(path: str, split: str, section: str = "real") -> Opened:
     try:
         seed = int(path)
         if seed < 0:
             raise ValueError
     except ValueError as error:
         raise UserError(
-            f"scenes of seed {path!r}: expected a whole number, 0 or more; set {FLAG}"
+            f"scenes of seed {path!r}: expected a whole number, 0 or more; set {flag(section)}"
         ) from error
     return Opened(SCENES, functools.partial(_reader_of_scenes, seed), [scenes.VERSION, seed])
 
@@ -288,7 +323,7 @@ def _reader_of_scenes(seed: int) -> Reader:
     return Reader(record, lambda row: [scenes.scene(seed, row).caption])
 
 
-def _open_generated(path: str, split: str) -> Opened:
+def _open_generated(path: str, split: str, section: str = "generated") -> Opened:
     from bsjax.data.image_shards import open_generated  # which reads with what stands here
 
     return open_generated(path)

@@ -1,7 +1,8 @@
 """Many files of records of which few are open at a time.
 
 A shell allows a process some 256 to 1,024 open files; large sets have more. All sources of a
-process share the files held open and the memory for what is read ahead.
+process share the files held open and the memory for what is read ahead. A record that is damaged
+is a ValueError of its own row, as a damaged picture in a folder is.
 """
 
 import bisect
@@ -20,6 +21,7 @@ from array_record.python import array_record_module
 OPEN_FILES = 64  # of each kind
 CACHE_BYTES = 2**29
 READ_BUFFER = 2**15
+LONGEST = 200  # characters of what a library says
 
 
 class Stretch(NamedTuple):
@@ -44,7 +46,11 @@ class ArrayRecords(Sequence):
         return self.__getitems__([row])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[bytes]:
-        """Records in the order asked for; those of one file are read at once."""
+        """Records in the order asked for; those of one file are read at once.
+
+        Raises:
+          ValueError: one is damaged.
+        """
         by_file: dict[int, list[int]] = {}
         for i, row in enumerate(rows):
             if not 0 <= row < len(self):
@@ -53,8 +59,12 @@ class ArrayRecords(Sequence):
         found = [b""] * len(rows)
         for place, asked in by_file.items():
             stretch = self.stretches[place]
-            reader = _open_array_record(stretch.path, _version(stretch.path))
-            records = reader.read([stretch.stop - (self.ends[place] - rows[i]) for i in asked])
+            places = [stretch.stop - (self.ends[place] - rows[i]) for i in asked]
+            version = _version(stretch.path)
+            try:
+                records = _open_array_record(stretch.path, version).read(places)
+            except RuntimeError as error:  # its one type
+                raise _damaged(stretch.path, error) from error
             for i, record in zip(asked, records, strict=True):
                 found[i] = record
         return found
@@ -94,6 +104,9 @@ class ParquetRows:
         Args:
           row: among all rows.
           column_of: path of a file -> the column's name there, or None.
+
+        Raises:
+          ValueError: the row group is damaged.
         """
         place = bisect.bisect_right(self.ends, row)
         path, group, n_rows = self.groups[place]
@@ -101,7 +114,17 @@ class ParquetRows:
         if column is None:
             return None
         key = (path, _version(path), group, column)
-        return _CACHE.get(key, _read_column)[row - (self.ends[place] - n_rows)].as_py()
+        found = _CACHE.get(key, _read_column)
+        if isinstance(found, _Damaged):
+            raise ValueError(found.reason)
+        return found[row - (self.ends[place] - n_rows)].as_py()
+
+
+class _Damaged(NamedTuple):
+    """Stands for a column of a row group that cannot be read, lest each row tries anew."""
+
+    reason: str
+    nbytes: int = 0
 
 
 class ByteCache:
@@ -110,9 +133,9 @@ class ByteCache:
     def __init__(self, n_bytes: int):
         self.n_bytes = n_bytes
         self._lock = threading.Lock()
-        self._found: collections.OrderedDict[Hashable, pa.ChunkedArray] = collections.OrderedDict()
+        self._found: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 
-    def get(self, key: Hashable, read: Callable[[Any], pa.ChunkedArray]) -> pa.ChunkedArray:
+    def get(self, key: Hashable, read: Callable[[Any], Any]) -> Any:
         """What `read` makes of the key, kept or made now."""
         # One thread reads, the others find what it read: they are mostly at the same group.
         with self._lock:
@@ -130,14 +153,26 @@ class ByteCache:
 _CACHE = ByteCache(CACHE_BYTES)
 
 
-def _read_column(key) -> pa.ChunkedArray:
+def _read_column(key) -> pa.ChunkedArray | _Damaged:
     path, version, group, column = key
-    table = _open_parquet(path, version).read_row_group(group, columns=[column])
+    try:
+        table = _open_parquet(path, version).read_row_group(group, columns=[column])
+    except MemoryError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # the system's fault, which may pass
+        return _Damaged(str(_damaged(f"{path}, row group {group}", error)))
     array = table.column(column)
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         # Not every writer sees to it that strings are UTF-8; bytes are looked at one by one.
         return array.cast(pa.large_binary())
     return array
+
+
+def _damaged(where: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split())[:LONGEST]
+    return ValueError(f"its record in {where} is damaged ({reason}); download or write it again")
 
 
 def _version(path: str) -> tuple[int, int]:
@@ -155,4 +190,5 @@ def _open_array_record(path: str, version: tuple[int, int]):
 @functools.lru_cache(maxsize=OPEN_FILES)
 def _open_parquet(path: str, version: tuple[int, int]) -> pq.ParquetFile:
     del version
-    return pq.ParquetFile(path)
+    # Checksums of pages, where the writer put them, tell damage that would pass for an image.
+    return pq.ParquetFile(path, page_checksum_verification=True)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bsjax.core.addresses import Address, parse_address, write_address
 from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageSet
-from bsjax.data.openers import FLAG, OPENERS, Reader
+from bsjax.data.openers import EITHER, OPENERS, Reader, flag
 from bsjax.data.text import ALL, Fields, no_captions_note
 
 
@@ -73,6 +73,7 @@ class Records(Sequence):
       keys: of the records; None: their rows.
       captions: where they are known without reading; None: they stand in the records.
       rows: of the images, where an image comes more than once; None: each once.
+      section: of the config, for messages.
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class Records(Sequence):
         keys: Sequence[str] | None = None,
         captions: Sequence[str] | None = None,
         rows: Sequence[int] | None = None,
+        section: str = "real",
     ):
         self.kind, self.path, self.split, self.n_records = kind, path, split, n_records
         self.keys, self.captions, self.rows = keys, captions, rows
+        self.section = section
         self._lock, self._read = threading.Lock(), None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -122,7 +125,8 @@ class Records(Sequence):
     def _reader(self) -> Reader:
         with self._lock:
             if self._read is None:
-                self._read = OPENERS[self.kind](self.path, self.split).make_reader()
+                opened = OPENERS[self.kind](self.path, self.split, self.section)
+                self._read = opened.make_reader()
         return self._read
 
 
@@ -143,7 +147,7 @@ def read_image(path: str) -> bytes:
 
 @functools.lru_cache(maxsize=4)
 def _reader(kind: str, path: str, split: str) -> Callable[[int], dict[str, Any]]:
-    return OPENERS[kind](path, split).make_reader()
+    return OPENERS[kind](path, split, EITHER).make_reader()
 
 
 def list_source(
@@ -176,13 +180,13 @@ def list_source(
       UserError: no such files, no images in them, a dataset that is not prepared.
     """
     split = fields.beside(split)
-    opened = OPENERS[source](path, split)
+    opened = OPENERS[source](path, split, section)
     n_records = opened.n_records
     if limit >= 0:
         n_records = min(n_records, limit)
     if not n_records:
-        raise UserError(f"{path} holds no record; set {FLAG}")
-    records = Records(source, path, split, n_records)
+        raise UserError(f"{path} holds no record; set {flag(section)}")
+    records = Records(source, path, split, n_records, section=section)
     notes, n_without = (), 0
     if not opened.has_captions:
         notes = (no_captions_note(path, opened.fields, fields.caption, section),)
@@ -201,4 +205,7 @@ def _one_a_caption(records: Records) -> Records:
             keys.append(f"{record.cluster}#{i}")
             captions.append(caption)
             rows.append(record.row)
-    return Records(records.kind, records.path, records.split, len(rows), keys, captions, rows)
+    return Records(
+        *(records.kind, records.path, records.split, len(rows), keys, captions, rows),
+        section=records.section,
+    )

@@ -81,7 +81,10 @@ def family_of(name: str) -> Any:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"generator.name={name!r} cannot be imported ({error})") from error
+        raise UserError(
+            f"generator.name={name!r} cannot be imported ({error}); install it, or set"
+            " --config.generator.name"
+        ) from error
 
 
 @functools.cache
@@ -163,7 +166,7 @@ def open_generator(
         key: open_folder(roots[each.repository] / each.folder, each.stems, flags[each.repository])
         for key, each in generator.components.items()
     }
-    check_names(generator, sources)
+    check_names(generator, sources, flags)
     classes = {key: tokenizer.class_name for key, tokenizer in tokenizers.items()}
     identity = [configs, classes, {key: quick_digest(source) for key, source in sources.items()}]
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -276,8 +279,17 @@ def _read_params(
     return params
 
 
-def check_names(generator: Generator, sources: Mapping[str, TensorSource]) -> None:
+def check_names(
+    generator: Generator,
+    sources: Mapping[str, TensorSource],
+    flags: Mapping[str, str] | None = None,
+) -> None:
     """Holds all components' names and shapes, as the files' headers have them, to the modules.
+
+    Args:
+      generator: its modules.
+      sources: component -> its tensors.
+      flags: repository -> the flag that sets it, for messages; None: each has its own.
 
     Raises:
       UserError: tensors too many, too few or of another shape, in whatever component.
@@ -285,7 +297,11 @@ def check_names(generator: Generator, sources: Mapping[str, TensorSource]) -> No
     for key, each in generator.components.items():
         source = sources[key]
         what = str(source.files[0].parent)
-        matches = match_names(source.shapes, each.shapes, what, each.renames, each.ignored)
+        flag = (flags or {}).get(each.repository, flag_of(each.repository))
+        matches = match_names(
+            source.shapes, each.shapes, what, each.renames, each.ignored,
+            f"set {flag} to weights of the networks that its config.json describes",
+        )  # fmt: skip
         for name in sorted(set(matches.values()) & set(source.unreadable)):
             refuse_kind(source.files[0].parent, name, source.unreadable[name])
 
@@ -342,7 +358,7 @@ def _fetch(family, weights: Mapping[str, str], revision: str | None) -> dict[str
         if path.is_absolute() or name.count("/") != 1:
             raise UserError(
                 f"{flag}={name}: expected a hub id (owner/name), a folder in the hub's layout, or"
-                " random:SEED"
+                " random:SEED; set it to one"
             )
         at = revision if name == weights[MAIN] else None
         folders = sorted(networks.get(name, set()))

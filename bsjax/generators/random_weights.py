@@ -22,7 +22,7 @@ def random_params(
         seed = int(weights.removeprefix(RANDOM))
     except ValueError as error:
         raise UserError(
-            f"{flag_of(MAIN)}={weights}: expected random:SEED with a whole number"
+            f"{flag_of(MAIN)}={weights}: expected random:SEED with a whole number; set it so"
         ) from error
     dtype = jnp.dtype(generator.settings.dtype)
     return {

@@ -131,7 +131,10 @@ def read_scheduler_config(config: Mapping[str, Any], flag: str) -> dict[str, Any
       UserError: a scheduler or settings that no table is of.
     """
     if not isinstance(config, Mapping):
-        raise UserError(f"scheduler_config.json: expected a JSON object, got {shown(config)}")
+        raise UserError(
+            f"scheduler_config.json: expected a JSON object, got {shown(config)}; set"
+            f" {flag} to a complete repository"
+        )
     name = config.get("_class_name")
     if not isinstance(name, str) or name not in KEYS:
         raise UserError(

@@ -119,7 +119,8 @@ def fit(
                 if not np.all(jax.jit(health.are_finite)(state)):
                     raise UserError(
                         f"the training has values that are not finite at step {step + 1}, which is"
-                        f" not saved; the last checkpoint is that of step {checkpoints.newest()}"
+                        f" not saved; the last checkpoint is that of step {checkpoints.newest()};"
+                        " lower its peak_learning_rate"
                     )
                 checkpoints.save(step + 1, state, {"seconds": seconds})
         ahead.cancel()

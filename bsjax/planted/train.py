@@ -240,7 +240,7 @@ def main(argv: list[str]) -> None:
         parts = argv[1:] or list(PARTS)
         for part in parts:
             if part not in PARTS:
-                raise app.UsageError(f"{part!r}: expected some of {', '.join(PARTS)}")
+                raise app.UsageError(f"{part!r}: give some of {', '.join(PARTS)}, or none for all")
         if start:
             require_start(start, parts)
         for part in parts:

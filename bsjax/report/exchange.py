@@ -10,6 +10,7 @@ import scipy.sparse as sp
 
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
+from bsjax.core.text import read_text
 from bsjax.report.figures import PALETTE
 from bsjax.report.tables import Comparison, Measured
 from bsjax.stats import divergences, verdicts
@@ -19,6 +20,8 @@ FIELDS = (
     "connections_val", "nb_fire", "energy_diff", "relative_energy_diff", "color_diff",
     "color_relative_diff", "top_ai_image", "top_original_image",
 )  # fmt: skip
+NUMBERS = ("energy", "nb_fire", "energy_diff", "relative_energy_diff")  # read as numbers
+AGAIN = "write it again as `bsjax report` or the reference does, or remove it"
 
 
 def enriched(comparison: Comparison, places: np.ndarray) -> dict[str, Any]:
@@ -69,22 +72,62 @@ def read_enriched(path: pathlib.Path) -> dict[str, Any]:
     """Reads such a file, ours or the reference's, as lists over the concepts.
 
     Raises:
-      UserError: not JSON, or a field is missing or shorter than the others.
+      UserError: not JSON, or a field is missing, shorter than the others, or of another kind.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as an enriched JSON: {error}") from error
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as an enriched JSON ({error}); {AGAIN}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, got a {type(content).__name__}; {AGAIN}")
     missing = [name for name in FIELDS if name not in content]
     if missing:
-        raise UserError(f"{path} lacks {', '.join(missing)}; expected all fields of METHOD 8")
+        raise UserError(f"{path} lacks {', '.join(missing)}; {AGAIN}")
+    wrong = [name for name in FIELDS if not isinstance(content[name], list)]
+    if wrong:
+        raise UserError(f"{path}: expected lists as {', '.join(wrong)}; {AGAIN}")
     lengths: dict[int, Sequence[str]] = {}
     for name in FIELDS:
         lengths.setdefault(len(content[name]), []).append(name)
     if len(lengths) > 1:
         told = "; ".join(f"{n}: {', '.join(names)}" for n, names in sorted(lengths.items()))
-        raise UserError(f"{path}: fields have different numbers of concepts ({told})")
+        raise UserError(f"{path}: fields have different numbers of concepts ({told}); {AGAIN}")
+    for name in NUMBERS:
+        is_count = name == "nb_fire"
+        faults = (k for k, v in enumerate(content[name]) if not _is_number(v, is_count))
+        place = next(faults, None)
+        if place is not None:
+            got = str(content[name][place])[:40]
+            raise UserError(f"{path}: {name} of concept {place} is {got}, no number; {AGAIN}")
+    place = _wrong_connection(content["connections_idx"], content["connections_val"])
+    if place is not None:
+        raise UserError(
+            f"{path}: the connections of concept {place} are no concepts with a strength each;"
+            f" {AGAIN}"
+        )
     return {name: content[name] for name in FIELDS}
+
+
+def _is_number(value: Any, is_needed: bool) -> bool:
+    """Whether a field may hold it; where it is not needed, null stands for NaN."""
+    if value is None:
+        return not is_needed
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return not is_needed or abs(value) < 2**53
+
+
+def _wrong_connection(ids: Sequence[Any], strengths: Sequence[Any]) -> int | None:
+    """The first concept whose partners are not what they are taken for."""
+    for place, (partners, values) in enumerate(zip(ids, strengths, strict=True)):
+        if not isinstance(partners, list) or not isinstance(values, list):
+            return place
+        is_known = all(type(k) is int and 0 <= k < len(ids) for k in partners)
+        if not is_known or len(partners) != len(values):
+            return place
+        if not all(_is_number(value, True) for value in values):
+            return place
+    return None
 
 
 def imported(path: pathlib.Path) -> Comparison:

@@ -31,7 +31,7 @@ def read_names(folder: pathlib.Path, words: Sequence[str], sae: str = "") -> lis
     """
     path = folder / FILE
     own, owner = _read(path) if path.is_file() else ({}, "")
-    if max(own, default=-1) >= len(words) or (sae and owner and owner != sae):
+    if _is_of_another(own, owner, len(words), sae):
         aside = _unused(folder, owner or "other")
         path.rename(aside)
         logging.warning("%s names the concepts of another SAE: kept as %s", path, aside.name)
@@ -50,6 +50,32 @@ def read_names(folder: pathlib.Path, words: Sequence[str], sae: str = "") -> lis
     if sae and former.is_file():
         former.unlink()  # all of it stands in names.csv again
     return [own.get(k, text) for k, text in enumerate(words)]
+
+
+def look_at_names(folder: pathlib.Path, n_concepts: int, sae: str = "") -> None:
+    """Reads names.csv, and the names put aside that would come back; writes nothing.
+
+    Warns where names.csv is of another SAE and will be put aside.
+
+    Args:
+      folder: of the report.
+      n_concepts: of the SAE.
+      sae: its digest; "": unknown.
+
+    Raises:
+      UserError: a row cannot be understood.
+    """
+    path, former = folder / FILE, folder / f"names-{sae}.csv"
+    own, owner = _read(path) if path.is_file() else ({}, "")
+    if _is_of_another(own, owner, n_concepts, sae):
+        logging.warning("%s names the concepts of another SAE: `report` will put it aside", path)
+        own = {}
+    if sae and not own and former.is_file():
+        _read(former)
+
+
+def _is_of_another(own: dict[int, str], owner: str, n_concepts: int, sae: str) -> bool:
+    return max(own, default=-1) >= n_concepts or bool(sae and owner and owner != sae)
 
 
 def _read(path: pathlib.Path) -> tuple[dict[int, str], str]:

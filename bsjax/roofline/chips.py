@@ -59,7 +59,10 @@ def share_of_chip(devices: Sequence[jax.Device]) -> tuple[Chip, int]:
     """
     kind = devices[0].device_kind
     if kind not in CHIPS:
-        raise UserError(f"the peak numbers of {kind!r} are not known; known: {', '.join(CHIPS)}")
+        raise UserError(
+            f"the peak numbers of {kind!r} are not known; set --topology to one of"
+            f" {', '.join(CHIPS)}"
+        )
     n_chips = len({tuple(device.coords) for device in devices})
     share = n_chips / len(devices)
     return Chip(*(share * number for number in CHIPS[kind])), n_chips

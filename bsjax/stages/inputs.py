@@ -122,14 +122,11 @@ def load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
 
 @contextlib.contextmanager
 def naming_arm(section: str) -> Iterator[None]:
-    """Says of a mistake with images which arm they are of, and names that arm's flags."""
+    """Says of a mistake with images which arm they are of."""
     try:
         yield
     except UserError as error:
-        text = str(error).replace("{real,generated}", section)
-        if section == "generated":
-            text = text.replace("--config.real.", "--config.generated.")
-        known = f"{section} images: "
+        text, known = str(error), f"{section} images: "
         raise UserError(text if text.startswith(known) else known + text) from error
 
 

@@ -19,15 +19,17 @@ import ml_collections
 from absl import logging
 
 from bsjax.convert.dinov2 import check_dinov2
-from bsjax.convert.rasae import look_at_parameters, look_at_rasae
+from bsjax.convert.rasae import TRAINED, digest_of_header, look_at_parameters, look_at_rasae
 from bsjax.core.artifacts import MANIFEST, REAL, is_remote
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh
 from bsjax.data.captions import pair_keys
 from bsjax.data.token_store import storage_bill
 from bsjax.models.dinov2 import VARIANTS, DinoV2Config, token_grid
+from bsjax.report.names import look_at_names
 from bsjax.stages import inputs
 from bsjax.stages.recipe import check_mesh, fresh_state, make_recipe
+from bsjax.stages.report import read_imported
 
 SHOWN = 5  # keys that a message names
 LEAST_PAIRS = 2
@@ -57,7 +59,8 @@ def check_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     has_generator = config.generator.name != "none"
     check_workdir(workdir)
     check_encoder(config)
-    check_sae(config)
+    n_concepts = check_sae(config)
+    check_report(config, workdir, n_concepts)
     real = inputs.load_set(config, "real") if config.real.path else None
     n_images = {REAL: 0 if real is None else len(real.images.records)}
     name = inputs.generated_name(config)
@@ -108,8 +111,11 @@ def check_encoder(config: ml_collections.ConfigDict) -> None:
     check_dinov2(config.encoder.variant, config.encoder.weights)
 
 
-def check_sae(config: ml_collections.ConfigDict) -> None:
+def check_sae(config: ml_collections.ConfigDict) -> int:
     """Holds the SAE of the config to the encoder, and the concept to be ranked to the SAE.
+
+    Returns:
+      How many concepts it has, or will have.
 
     Raises:
       UserError: no such SAE, one for features of another width, no such concept.
@@ -121,6 +127,28 @@ def check_sae(config: ml_collections.ConfigDict) -> None:
             weights, width, VARIANTS[config.encoder.variant].width, config.encoder.variant
         )
     check_ranked(config, n_concepts)
+    return n_concepts
+
+
+def check_report(config: ml_collections.ConfigDict, workdir: pathlib.Path, n_concepts: int) -> None:
+    """Reads what people put into the workdir for the report: names of concepts, others' results.
+
+    Args:
+      config: the experiment.
+      workdir: of the run.
+      n_concepts: of the SAE.
+
+    Raises:
+      UserError: the report, made last, could not be written with it.
+    """
+    if is_remote(workdir):
+        return
+    weights, trained = config.sae.weights, workdir / "sae" / TRAINED
+    if not weights and trained.is_file() and not config.overwrite:
+        weights = os.fspath(trained)
+    sae = digest_of_header(weights) if weights else ""
+    look_at_names(workdir / "report", n_concepts, sae)
+    read_imported(workdir, n_concepts)
 
 
 def check_ranked(config: ml_collections.ConfigDict, n_concepts: int) -> None:

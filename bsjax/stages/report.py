@@ -29,7 +29,7 @@ from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.figures import CAPTIONS
 from bsjax.report.layout import place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
-from bsjax.report.names import read_names
+from bsjax.report.names import look_at_names, read_names
 from bsjax.report.page import write_summary
 from bsjax.report.tables import Comparison, Measured, rank, read_comparisons
 
@@ -48,8 +48,12 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     for name in sets:
         _check_pictures(workdir / "images" / name)
     folder = workdir / "report"
+    n_concepts = len(comparisons[0].columns["concept"])
+    measured = read_manifest(workdir / "measures" / REAL) or {}
+    sae = measured.get("parents", {}).get("sae", "")
+    look_at_names(folder, n_concepts, sae)
     before = _stamps(folder)
-    foreign = _read_imported(workdir / IMPORTED, len(comparisons[0].columns["concept"]))
+    foreign = read_imported(workdir, n_concepts)
     unreadable = write_thumbnails(folder, [*comparisons, *foreign.values()], thumbnail)
     comparisons = [
         _tell_unreadable(comparison, unreadable[0], n)
@@ -61,8 +65,6 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     for comparison, card in zip(comparisons, cards, strict=True):
         write_json(folder / f"{comparison.name}__card.json", card)
         write_enriched(folder, comparison, places)
-    measured = read_manifest(workdir / "measures" / REAL) or {}
-    sae = measured.get("parents", {}).get("sae", "")
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
     with step("drawing the figures"):
         figures = _figures(folder / "figures", comparisons)
@@ -105,16 +107,20 @@ def list_sets(workdir: pathlib.Path) -> list[str]:
     return sets
 
 
-def _read_imported(folder: pathlib.Path, n_concepts: int) -> dict[str, Comparison]:
-    """What others made with the same SAE: file name -> comparison."""
-    found = {}
+def read_imported(workdir: pathlib.Path, n_concepts: int) -> dict[str, Comparison]:
+    """What others made with the same SAE: file name -> comparison.
+
+    Raises:
+      UserError: a file that cannot be read, or of another number of concepts.
+    """
+    found, folder = {}, workdir / IMPORTED
     files = folder.iterdir() if folder.is_dir() else ()
     for path in sorted(path for path in files if path.suffix == ".json"):
         comparison = found[path.name] = imported(path)
         if len(comparison.columns["concept"]) != n_concepts:
             raise UserError(
-                f"{path} has {len(comparison.columns['concept'])} concepts, the comparisons here"
-                f" {n_concepts}; import results of the same SAE"
+                f"{path} has {len(comparison.columns['concept'])} concepts, the SAE here"
+                f" {n_concepts}; import results of the same SAE, or remove it"
             )
     return found
 

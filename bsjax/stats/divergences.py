@@ -53,7 +53,7 @@ def correlation(left: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray])
     if left["relative"].shape != right["relative"].shape:
         raise UserError(
             f"comparisons under different SAEs cannot be correlated: {left['relative'].size} and"
-            f" {right['relative'].size} concepts"
+            f" {right['relative'].size} concepts; compare both under one"
         )
     judged = (left["verdict"] != NOT_ENOUGH_DATA) & (right["verdict"] != NOT_ENOUGH_DATA)
     x, y = left["relative"][judged], right["relative"][judged]

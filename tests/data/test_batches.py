@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bsjax.data import images
 from bsjax.data.captions import ImageRecord, list_folder
 from bsjax.data.images import Batch, decode_rgb, iterate_batches, resize_crop
 
@@ -130,3 +131,21 @@ def test_going_on_at_a_batch_gives_the_same_batches(records):
 
 def test_no_records_no_batches():
     assert list(iterate_batches([], batch_size=4, **SIZES)) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_captions_of_one_image_share_its_decoding(records, workers, monkeypatch):
+    """What comes out is what each alone gives."""
+    decoded = []
+    monkeypatch.setattr(images, "decode_rgb", lambda data: decoded.append(1) or decode_rgb(data))
+    rows = [0, 0, 0, GONE, GONE, 1, TEXT, TEXT, 2, 0, 0, 3]  # 0 comes again behind others
+    several = [records[row]._replace(key=f"{row}#{i}") for i, row in enumerate(rows)]
+    together = list(iterate_batches(several, batch_size=12, workers=workers, **SIZES))
+    # Of a file that is gone nothing is decoded; a worker decodes in its own process.
+    assert sum(decoded) == (0 if workers else 6)
+    alone = list(iterate_batches(several, batch_size=1, **SIZES))
+    for i, batch in enumerate(alone):
+        np.testing.assert_array_equal(together[0].images[i], batch.images[0])
+        assert together[0].mask[i] == batch.mask[0]
+    assert together[0].bad == tuple(entry for batch in alone for entry in batch.bad)
+    assert [row for row, _ in together[0].bad] == [3, 4, 6, 7]

@@ -1,5 +1,6 @@
 """Images out of ArrayRecord, parquet and tfds are those that were written, in any process."""
 
+import errno
 import io
 import json
 import os
@@ -73,7 +74,7 @@ def test_records_are_those_written(tmp_path, encoded, make):
     assert len({record.key for record in images.records}) == N
 
 
-def test_tfds(tmp_path, encoded):
+def prepare_tfds(tmp_path, encoded, damage=lambda examples: examples):
     """A prepared dataset as tfds lays it out; writing it through tfds itself takes TensorFlow."""
     features = tfds.features.FeaturesDict(
         {"image": tfds.features.Image(shape=(None, None, 3)), "caption": tfds.features.Text()}
@@ -84,12 +85,16 @@ def test_tfds(tmp_path, encoded):
     serializer = ExampleSerializer(features.get_serialized_info())
     name = "mine-train.array_record-00000-of-00001"
     examples = [{"image": image, "caption": f"c{i}".encode()} for i, image in enumerate(encoded)]
-    write_arrayrecord(folder / name, map(serializer.serialize_example, examples))
+    write_arrayrecord(folder / name, damage([*map(serializer.serialize_example, examples)]))
     split = {"name": "train", "shardLengths": [str(N)], "numBytes": "1000",
              "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"}  # fmt: skip
     info = {"name": "mine", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]}
     (folder / "dataset_info.json").write_text(json.dumps(info))
+    return folder
 
+
+def test_tfds(tmp_path, encoded):
+    folder = prepare_tfds(tmp_path, encoded)
     images, _ = list_source("tfds", str(folder), "train")
     assert len(images.records) == N
     for i in range(N):
@@ -97,6 +102,125 @@ def test_tfds(tmp_path, encoded):
         assert images.records[i].caption == f"c{i}"
     again = pickle.loads(pickle.dumps(images.records))
     assert again[2].read() == encoded[2]
+
+
+def overwrite(path, what, by):
+    """Puts other bytes in the middle of `what` in a file."""
+    content = path.read_bytes()
+    assert content.count(what) == 1
+    place = content.index(what) + len(what) // 2
+    path.write_bytes(content[:place] + by + content[place + len(by) :])
+
+
+def damaged_arrayrecord(folder, encoded):
+    write_arrayrecord(folder / "a.arrayrecord", encoded)
+    overwrite(folder / "a.arrayrecord", encoded[2], b"xyz")
+    return str(folder), [2]
+
+
+def damaged_arrayrecord_at_its_start(folder, encoded):
+    maps = [msgpack.packb({"image": e, "caption": "c"}) for e in encoded]
+    write_arrayrecord(folder / "a.arrayrecord", maps)
+    overwrite(folder / "a.arrayrecord", encoded[0], b"xyz")
+    return str(folder), [0]
+
+
+def damaged_parquet(folder, encoded):
+    """In one of its row groups of two; the writer left checksums of its pages."""
+    plain_parquet(folder / "a.parquet", encoded, write_page_checksum=True)
+    overwrite(folder / "a.parquet", encoded[2], b"xyz")
+    return str(folder), [2, 3]
+
+
+def parquet_with_damaged_pages(folder, encoded):
+    """The header of a page; without checksums."""
+    plain_parquet(folder / "a.parquet", encoded)
+    with pq.ParquetFile(folder / "a.parquet") as file:
+        start = file.metadata.row_group(1).column(0).data_page_offset
+    content = bytearray((folder / "a.parquet").read_bytes())
+    content[start : start + 16] = bytes([0xFF]) * 16
+    (folder / "a.parquet").write_bytes(content)
+    return str(folder), [2, 3]
+
+
+def plain_parquet(path, encoded, **options):
+    """Each image stands in it as it is, once."""
+    table = pa.table({"image": encoded, "caption": [f"c{i}" for i in range(N)]})
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    pq.write_table(table, path, row_group_size=2, **plain, **options)
+
+
+def damaged_tfds(folder, encoded):
+    path = prepare_tfds(folder, encoded)
+    overwrite(path / "mine-train.array_record-00000-of-00001", encoded[2], b"xyz")
+    return str(path), [2]
+
+
+def truncated_examples_of_tfds(folder, encoded):
+    return str(prepare_tfds(folder, encoded, lambda e: [e[0], e[1][:-7], *e[2:]])), [1]
+
+
+@pytest.mark.parametrize(
+    ("source", "make"),
+    [
+        ("arrayrecord", damaged_arrayrecord),
+        ("arrayrecord", damaged_arrayrecord_at_its_start),
+        ("parquet", damaged_parquet),
+        ("parquet", parquet_with_damaged_pages),
+        ("tfds", damaged_tfds),
+        ("tfds", truncated_examples_of_tfds),
+    ],
+)
+@pytest.mark.parametrize("captions", ["first", "all"])
+def test_damaged_records_are_bad_images(tmp_path, encoded, source, make, captions):
+    """As a damaged picture of a folder is: counted with a reason; the others are read."""
+    path, damaged = make(tmp_path, encoded)
+    records = list_source(source, path, fields=Fields(captions=captions))[0].records
+    assert len(records) == N and isinstance(records[damaged[0]].caption, str)
+    images, mask, bad = load_images(records, N, 28, 28)
+    assert [row for row, _ in bad] == damaged and (~mask).nonzero()[0].tolist() == damaged
+    for _, reason in bad:
+        assert "damaged" in reason or "no example" in reason
+        assert path in reason and "\n" not in reason and len(reason) < 700
+    with pytest.raises((OSError, ValueError), match="record"):
+        read_image(records[damaged[0]].path)
+
+
+def test_damaged_row_groups_are_read_once(tmp_path, encoded, monkeypatch):
+    path, _ = damaged_parquet(tmp_path, encoded)
+    records, tries = list_source("parquet", path)[0].records, []
+    read = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile,
+        "read_row_group",
+        lambda self, group, columns: tries.append((group, *columns)) or read(self, group, columns),
+    )
+    _, mask, _ = load_images(records, N, 28, 28)
+    assert mask.sum() == N - 2 and tries.count((1, "image")) == 1
+
+
+def test_a_disk_that_fails_is_no_damage(tmp_path, encoded, monkeypatch):
+    """It may work again: the row group is read anew."""
+    path, _ = damaged_parquet(tmp_path, encoded)
+    record, read = list_source("parquet", path)[0].records[0], pq.ParquetFile.read_row_group
+
+    def fail(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        record.read()
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", read)
+    assert record.read() == encoded[0]
+
+
+@pytest.mark.parametrize("source", ["arrayrecord", "parquet"])
+def test_a_file_damaged_as_a_whole_is_named_at_once(tmp_path, encoded, source):
+    {"arrayrecord": arrayrecord, "parquet": parquet}[source](tmp_path, encoded)
+    last = sorted(tmp_path.iterdir())[-1]
+    os.truncate(last, last.stat().st_size // 2)
+    with pytest.raises(UserError, match=f"{last}: not .*, or truncated .*; download or write it"):
+        list_source(source, str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -413,6 +413,39 @@ def test_results_of_the_reference_are_shown(browser, folder, tmp_path):
         imported(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"energy": 5}, "expected lists as energy"),
+        ({"energy": [0.5]}, "fields have different numbers of concepts"),
+        ({"energy_diff": [1, "x"]}, "energy_diff of concept 1 is x, no number"),
+        ({"nb_fire": [None, 1]}, "nb_fire of concept 0 is None, no number"),
+        ({"nb_fire": [1, 2**63]}, "nb_fire of concept 1 is 9223372036854775808, no number"),
+        ({"nb_fire": [1, float("nan")]}, "nb_fire of concept 1 is nan, no number"),
+        ({"nb_fire": [True, 1]}, "nb_fire of concept 0 is True, no number"),
+        ({"connections_idx": [[], [2]]}, "the connections of concept 1"),
+        ({"connections_idx": [[-1], [0]]}, "the connections of concept 0"),
+        ({"connections_idx": [[], [0, 1]]}, "the connections of concept 1"),
+        ({"connections_idx": [1, [0]]}, "the connections of concept 0"),
+        ({"connections_val": [[], ["x"]]}, "the connections of concept 1"),
+        ({"connections_val": [[], [None]]}, "the connections of concept 1"),
+    ],
+)
+def test_results_of_another_kind_are_one_line(tmp_path, change, said):
+    content = dict.fromkeys(FIELDS, [0, 0])
+    content |= {"connections_idx": [[], [0]], "connections_val": [[], [0.5]]}
+    path = tmp_path / "x__enriched.json"
+    path.write_text("\ufeff" + json.dumps(content), encoding="utf-8")
+    assert len(imported(path).columns["relative"]) == 2  # whoever saved it with a mark
+    path.write_text(json.dumps(content | change))
+    with pytest.raises(UserError, match=f"{path}: {said}.*; write it again"):
+        imported(path)
+    for text, said in (("[1]", "expected a JSON object, got a list"), ("{", "cannot be read as")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=f"{said}.*; write it again"):
+            imported(path)
+
+
 @pytest.mark.slow
 def test_32000_concepts_and_8_models(browser, tmp_path):
     """Less than 40 MB; first paint below 2 s; the map answers to zooming."""

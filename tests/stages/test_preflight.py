@@ -1,6 +1,7 @@
 """What would stop a run later stops it before its first stage works."""
 
 import errno
+import json
 import multiprocessing.shared_memory
 import os
 import pathlib
@@ -15,10 +16,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from bsjax import presets
-from bsjax.convert.rasae import save_trained
+from bsjax.convert.rasae import load_rasae, save_trained
 from bsjax.core.artifacts import write_manifest
 from bsjax.core.errors import UserError
 from bsjax.models.dinov2 import VARIANTS
+from bsjax.report.exchange import FIELDS
 from bsjax.stages import inputs, preflight, run, workers
 
 ENCODER = VARIANTS["vits14_reg"]
@@ -53,6 +55,12 @@ def sae(path, width, n_concepts):
     }
     save_trained(path, encoder, rng.normal(size=(n_concepts, width)), 0.8, "test")
     return str(path)
+
+
+def results(n_concepts):
+    content = {name: [0] * n_concepts for name in FIELDS}
+    content |= {name: [[]] * n_concepts for name in ("connections_idx", "connections_val")}
+    return json.dumps(content)
 
 
 @pytest.fixture
@@ -96,6 +104,46 @@ def test_mistakes_stop_before_any_stage(config, tmp_path, key, value, parts):
     config.update_from_flattened_dict({key: value})
     line = refused(config, tmp_path / "runs")
     assert all(part in line for part in parts), line
+
+
+@pytest.mark.usefixtures("nothing_works")
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("report/names.csv", "concept,words,name\nx,w,n\n", "line 2: expected columns"),
+        ("report/names.csv", "concept,words,name\n1,w,n\n1,w,m\n", "named in line 2 as well"),
+        ("imported/x.json", "{", "cannot be read as an enriched JSON"),
+        ("imported/x.json", results(65), "has 65 concepts, the SAE here 64"),
+    ],
+)
+def test_what_the_report_reads_is_looked_at_first(config, tmp_path, name, text, said):
+    path = tmp_path / "runs" / name
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    line = refused(config, tmp_path / "runs")
+    assert line.startswith(str(path)) and said in line
+
+
+def test_names_and_results_that_fit_pass(config, tmp_path, caplog):
+    workdir = tmp_path / "runs"
+    for folder in ("report", "imported"):
+        (workdir / folder).mkdir(parents=True)
+    (workdir / "imported" / "x.json").write_text(results(32))
+    config.sae.weights = sae(tmp_path / "sae.safetensors", 384, 32)
+    mine = load_rasae(config.sae.weights).digest
+    names = workdir / "report" / "names.csv"
+    for owner in (mine, "other"):
+        names.write_text(f"concept,sae,words,name\n31,{owner},w,n\n")
+        preflight.check_run(config, workdir)
+        assert ("names the concepts of another SAE" in caplog.text) == (owner == "other")
+    # Those put aside earlier would come back.
+    (workdir / "report" / f"names-{mine}.csv").write_text("concept,words,name\nx,w,n\n")
+    assert f"names-{mine}.csv, line 2" in refused(config, workdir)
+    (workdir / "report" / f"names-{mine}.csv").unlink()
+    caplog.clear()
+    names.write_text("concept,words,name\n32,w,n\n")  # beyond the last concept
+    preflight.check_run(config, workdir)
+    assert "names the concepts of another SAE" in caplog.text
 
 
 def test_as_many_candidates_as_tokens_will_do(config, tmp_path):
