@@ -94,7 +94,7 @@ IMAGE_SET = {
     "limit": Key(AUTO, "only the first so many images; -1: all"),
     "max_bad": Key(SHARE, "largest share of unreadable images before the run stops"),
     "max_unpaired": Key(SHARE, "largest share without a partner in the other, if made elsewhere"),
-    "workers": Key(whole(-1, 1024), "processes that decode; -1: as the platform is, 0: threads"),
+    "workers": Key(whole(-1, 1024), "processes that decode; -1: by platform, 0: threads only"),
 }
 BY_SECTION = {
     "": {
@@ -123,7 +123,7 @@ BY_SECTION = {
         "width": Key(COUNT, "pixels"),
         "dtype": Key(DTYPES, "of products; samples stay float32"),
         "batch_per_device": Key(AUTO, "images; -1: 1 on a CPU, 8 on accelerators"),
-        "images_per_shard": Key(COUNT, "an interrupted run repeats a batch at most"),
+        "images_per_shard": Key(COUNT, "images a finished shard holds"),
         "prompts": Key(str, "file with a prompt a line, instead of the real images' captions"),
         "samples": Key(COUNT, "images a line of that file"),
     },
@@ -148,7 +148,7 @@ BY_SECTION = {
         "relax_radius": Key(NOT_NEGATIVE, "how far an atom may lie off; same unit as features"),
         "loss": Key(LOSSES, "aux: mse, and what revives dead concepts"),
         "activation": Key(ACTIVATIONS, "what makes codes sparse"),
-        "encoder_init": Key(ENCODER_INITS, "as published | each concept starts at its atom"),
+        "encoder_init": Key(ENCODER_INITS, "xavier: as published; candidates: from the atoms"),
         "l1_weight": Key(NOT_NEGATIVE, "times mean over tokens of summed codes (for jumprelu)"),
         "tokens_per_step": Key(COUNT, "batch size"),
         "accumulate": Key(COUNT, "micro-batches a step, each with a top-k of its own"),
@@ -162,7 +162,7 @@ BY_SECTION = {
         "final_learning_rate": Key(NOT_NEGATIVE, "at the end of the cosine"),
         "warmup_share": Key(Range(0, 1, is_high_open=True), "of the steps"),
         "weight_decay": Key(NOT_NEGATIVE, "of AdamW"),
-        "supply": Key(SUPPLIES, "where tokens wait: on disk, written once | encoded as it goes"),
+        "supply": Key(SUPPLIES, "tokens of memory | a store, written once | images as it goes"),
         "max_tokens": Key(COUNT, "supply=memory: tokens held, sampled evenly over the images"),
         "token_store": Key(str, "supply=store: its folder"),
         "shard_images": Key(AUTO, "supply=store: images a shard; -1: as many as make 0.5 GB"),
