@@ -1,4 +1,4 @@
-"""The one door: `bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE]`."""
+"""The one door: `bsjax STAGE --config=NAME|FILE[:ARG] --workdir=DIR [--config.KEY=VALUE]`."""
 
 import os
 import pathlib
@@ -7,12 +7,17 @@ import sys
 import traceback
 
 import ml_collections
-from absl import flags, logging
+from absl import logging
 from etils import epath
-from ml_collections import config_flags
 
-from bsjax import command_line, pipeline
-from bsjax.command_line import did_you_mean
+from bsjax import pipeline
+from bsjax.cli.arguments import (
+    FLAGS,
+    define_flags,
+    experiments,
+    parse_flags,
+)
+from bsjax.cli.commands import answer
 from bsjax.core import faults
 from bsjax.core.config import flatten, validate
 from bsjax.core.errors import (
@@ -26,59 +31,30 @@ from bsjax.core.errors import (
 )
 from bsjax.core.ranges import RANGES
 
-FLAGS = flags.FLAGS
-
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines what a command line may hold."""
-    config_flags.DEFINE_config_file(
-        "config", lock_config=True, help_string="file with the experiment", flag_values=values
-    )
-    for define, name, default, text in (
-        (flags.DEFINE_string, "workdir", None, "folder that holds every artifact"),
-        (flags.DEFINE_bool, "overwrite", False, "make anew what another config made"),
-        (flags.DEFINE_string, "topology", None, "plan: TPU topologies to compile for, with commas"),
-        (flags.DEFINE_string, "stage", None, "plan: the stage: train_sae, generate, measure"),
-        (flags.DEFINE_integer, "mesh.data", None, "plan: this mesh shape instead of all that fit"),
-        (flags.DEFINE_integer, "mesh.model", None, "plan: this mesh shape instead of all that fit"),
-        (flags.DEFINE_integer, "limit", None, "only the first so many real images or captions"),
-        (flags.DEFINE_string, "host", "127.0.0.1", "explore: address to listen at"),
-        (flags.DEFINE_bool, "debug", False, "show the traceback of an error"),
-    ):
-        define(name, default, text, flag_values=values)
-    flags.DEFINE_integer(
-        "port", 0, "explore: where to serve; 0: any free port", 0, 65535, flag_values=values
-    )
-
-
-define_flags(FLAGS)
+__all__ = ["FLAGS", "console", "define_flags", "explain", "main", "parse_flags"]
 DEBUG = ("--debug", "--debug=true", "--debug=1")
-HELP = ("help", "--help", "-h")
-USAGE = "usage: bsjax STAGE --config=FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
 
 
 def main(argv: list[str]) -> None:
     """Runs one command line; raises UserError for everything that its user can mend."""
-    names = (*pipeline.BY_NAME, "pipeline")
-    stage_name = argv[1] if len(argv) > 1 else ""
-    if stage_name in ("pipeline", *HELP):
-        usage = "" if stage_name == "pipeline" else f"{USAGE}\n\n"
-        sys.stdout.write(f"{usage}{pipeline.describe()}\n")
+    text = answer(argv[1:])
+    if text is not None:
+        sys.stdout.write(text)
+        sys.stdout.flush()  # here, where it can be told that nobody reads
         return
-    if stage_name not in pipeline.BY_NAME:
-        raise UsageError(
-            f"stage {stage_name!r} is unknown{did_you_mean(stage_name, names)}; expected"
-            f" {' | '.join(names)}; {USAGE}"
-        )
-    parse_flags([argv[0], *argv[2:]], stage_name)
-    if stage_name == "explore":
-        serve = pipeline.EXPLORE.load()
-        serve(pathlib.Path(FLAGS.workdir).expanduser(), FLAGS.port, FLAGS.host)
+    stage = pipeline.BY_NAME[argv[1]]
+    arguments = [argv[0], *argv[2:]]
+    parse_flags(arguments, stage.name)
+    if FLAGS.quiet or FLAGS.verbose:
+        logging.set_verbosity(logging.DEBUG if FLAGS.verbose else logging.WARNING)
+    if stage is pipeline.EXPLORE:
+        stage.load()(pathlib.Path(FLAGS.workdir).expanduser(), FLAGS.port, FLAGS.host)
         return
-    config = FLAGS.config
-    config.overwrite = config.overwrite or FLAGS.overwrite
-    apply_short_flags(config)
-    validate(config, needs_images=stage_name not in ("plan", "convert"))
+    configs = experiments(arguments, stage.name)
+    for config in configs:
+        config.overwrite = config.overwrite or FLAGS.overwrite
+        apply_short_flags(config)
+        validate(config, stage.needs_images, stage.sections)
 
     from bsjax.core import distributed, ending, lock, rng
     from bsjax.core.logs import log_header, quiet_libraries, watch_silence
@@ -88,15 +64,16 @@ def main(argv: list[str]) -> None:
     rng.require_plain_settings()
     distributed.initialize()
 
-    if stage_name not in ("train_sae", "generate") and distributed.n_hosts() > 1:
+    if stage.name not in ("train_sae", "generate") and distributed.n_hosts() > 1:
         raise UserError(
-            f"{stage_name} runs on one host; unset BSJAX_DISTRIBUTED and start it there"
+            f"{stage.name} runs on one host; unset BSJAX_DISTRIBUTED and start it there"
         )
     workdir = epath.Path(FLAGS.workdir).expanduser()
-    log_header(flatten(config), str(workdir))
-    held = lock.hold(workdir, stage_name, distributed.is_writer())
-    with held, watch_silence(stage_name):
-        pipeline.BY_NAME[stage_name].load()(config, workdir)
+    log_header(flatten(configs[0]), str(workdir))
+    held = lock.hold(workdir, stage.name, distributed.is_writer())
+    with held, watch_silence(stage.name):
+        for config in configs:
+            stage.load()(config, workdir)
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
 
@@ -114,29 +91,6 @@ def apply_short_flags(config: ml_collections.ConfigDict) -> None:
         config.plan.fixed_mesh = True
         config.mesh.data = -1 if data is None else data
         config.mesh.model = -1 if model is None else model
-
-
-def parse_flags(argv: list[str], stage: str, values: flags.FlagValues = FLAGS) -> None:
-    """Parses flags; an unknown key, a wrong value or a missing file becomes one line."""
-    for argument in argv:
-        path = argument.removeprefix("--config=").partition(":")[0]
-        if path != argument.partition(":")[0] and not pathlib.Path(path).is_file():
-            others = map(str, pathlib.Path(path).parent.glob("*.py"))
-            raise UsageError(f"--config={path}: no such file{did_you_mean(path, others)}; {USAGE}")
-    try:
-        leftover = values(argv)[1:]
-    except Exception as error:  # A config file is a program: it may raise anything.
-        raise command_line.explain(error, argv, values) from error
-    if leftover:
-        raise UsageError(f"unexpected {leftover[0]!r}; {USAGE}")
-    if stage == "plan" and not values.workdir:
-        values.workdir = "."
-    for name in ("workdir",) if stage == "explore" else ("config", "workdir"):
-        is_given = values[name].present if name == "config" else getattr(values, name)
-        if not is_given:
-            raise UsageError(f"--{name} is missing; {USAGE}")
-    if stage != "explore":
-        command_line.check_config(values.config, argv)
 
 
 def console() -> None:

@@ -16,13 +16,21 @@ StageFunction = Callable[[ml_collections.ConfigDict, pathlib.Path], None]
 
 
 class Stage(NamedTuple):
-    """One verb. `config_keys` name the settings that decide its result."""
+    """One verb.
+
+    `config_keys` name the settings that decide its result, `sections` the parts of a config that it
+    reads at all: those alone are validated.
+    """
 
     name: str
     reads: str
     writes: str
     config_keys: tuple[str, ...]
     module: str
+    does: str = ""  # for the help
+    sections: tuple[str, ...] = ()
+    needs_images: bool = False  # whether it reads images, so that paths must be set
+    reads_stored: bool = False  # whether the workdir says its config where none is given
 
     def load(self) -> StageFunction:
         """Imports the stage's module and returns its function, named as the stage."""
@@ -36,6 +44,9 @@ STAGES = (
         writes="images/<set>/",
         config_keys=("seed", "generator"),
         module="bsjax.stages.generate",
+        does="draws an image for each caption",
+        sections=("mesh", "real", "generator"),
+        needs_images=True,
     ),
     Stage(
         name="train_sae",
@@ -43,6 +54,9 @@ STAGES = (
         writes="sae/",
         config_keys=("seed", "encoder", "train"),
         module="bsjax.stages.train_sae",
+        does="trains an RA-SAE on tokens of the images",
+        sections=("mesh", "real", "generated", "generator", "encoder", "sae", "train"),
+        needs_images=True,
     ),
     Stage(
         name="measure",
@@ -50,6 +64,9 @@ STAGES = (
         writes="measures/<set>/",
         config_keys=("encoder", "sae.threshold", "measure.top_images"),
         module="bsjax.stages.measure",
+        does="encodes images and sums up what each concept shows",
+        sections=("mesh", "real", "generated", "generator", "encoder", "sae", "train", "measure"),
+        needs_images=True,
     ),
     Stage(
         name="compare",
@@ -57,6 +74,9 @@ STAGES = (
         writes="comparisons/<set>/",
         config_keys=("seed", "compare"),
         module="bsjax.stages.compare",
+        does="divergences, their uncertainty and verdicts",
+        sections=("real", "generated", "generator", "compare"),
+        reads_stored=True,
     ),
     Stage(
         name="report",
@@ -64,18 +84,47 @@ STAGES = (
         writes="report/",
         config_keys=(),
         module="bsjax.stages.report",
+        does="the explorer, figures and tables of all comparisons",
+        sections=("sae",),
+        reads_stored=True,
     ),
 )
-RUN = Stage("run", "captioned images", "all of the above", (), "bsjax.stages.run")
-PLAN = Stage("plan", "the config alone", "plan.json", (), "bsjax.stages.plan")
+RUN = Stage(
+    "run",
+    "captioned images",
+    "all of the above",
+    (),
+    "bsjax.stages.run",
+    does="all of these in order; what is finished is not repeated",
+    sections=tuple(dict.fromkeys(section for stage in STAGES for section in stage.sections)),
+    needs_images=True,
+)
+PLAN = Stage(
+    "plan",
+    "the config alone",
+    "plan.json",
+    (),
+    "bsjax.stages.plan",
+    does="what a stage costs on TPUs that are not there",
+    sections=("mesh", "real", "generator", "encoder", "train", "measure", "plan"),
+)
 CONVERT = Stage(
     "convert",
     "generator, sae/",
     "weights/<set>/, sae/overcomplete.safetensors",
     (),
     "bsjax.stages.convert",
+    does="converts a generator's weights once; exports a trained SAE",
+    sections=("generator",),
 )
-EXPLORE = Stage("explore", "report/", "nothing: serves it", (), "bsjax.stages.explore")
+EXPLORE = Stage(
+    "explore",
+    "report/",
+    "nothing: serves it",
+    (),
+    "bsjax.stages.explore",
+    does="serves the report to a browser",
+)
 BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, EXPLORE)}
 
 FLOW = " -> ".join(

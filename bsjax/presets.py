@@ -1,4 +1,7 @@
-"""Config fragments that experiments share. Every key has its default, unit and meaning here."""
+"""Config fragments that experiments share: the default of every key.
+
+What a key means, its unit and what it may be stand in `core.ranges`.
+"""
 
 import pathlib
 
@@ -13,44 +16,44 @@ def experiment() -> ml_collections.ConfigDict:
     """All sections of an experiment with the paper's settings; configs/*.py fill in the rest."""
     cfg = ml_collections.ConfigDict()
     cfg.seed = 0
-    cfg.overwrite = False  # make anew what another config made
+    cfg.overwrite = False
 
     cfg.mesh = ml_collections.ConfigDict()
-    cfg.mesh.data = -1  # devices over which images are divided; -1: all that model leaves
-    cfg.mesh.model = 1  # devices over which concepts are divided (training)
+    cfg.mesh.data = -1
+    cfg.mesh.model = 1
 
     cfg.real = image_source()
-    cfg.generated = image_source()  # images made elsewhere from the captions of the real ones
+    cfg.generated = image_source()
     cfg.generator = no_generator()
 
     cfg.encoder = dinov2("vitb14_reg", "facebook/dinov2-with-registers-base")
 
     cfg.sae = ml_collections.ConfigDict()
-    cfg.sae.weights = ""  # .pth as published | sae folder of a workdir | hub id; "": train one here
-    cfg.sae.threshold = config_dict.placeholder(float)  # None: the checkpoint's own, else 0.829
+    cfg.sae.weights = ""
+    cfg.sae.threshold = config_dict.placeholder(float)
 
     cfg.train = rasae_training()
 
     cfg.plan = ml_collections.ConfigDict()
-    cfg.plan.stage = "train_sae"  # train_sae | generate | measure
-    cfg.plan.topology = ""  # TPU topologies, with commas: v5e:2x4,v5e:4x4
-    cfg.plan.epoch_tokens = 0  # tokens that an epoch will have, where train.steps is -1
-    cfg.plan.local = True  # compile for this machine's devices too
-    cfg.plan.fixed_mesh = False  # only the shape in cfg.mesh instead of all
+    cfg.plan.stage = "train_sae"
+    cfg.plan.topology = ""
+    cfg.plan.epoch_tokens = 0
+    cfg.plan.local = True
+    cfg.plan.fixed_mesh = False
 
     cfg.measure = ml_collections.ConfigDict()
-    cfg.measure.top_images = 12  # images kept a concept
-    cfg.measure.rank_concept = -1  # rank captions by this concept; -1: do not
-    cfg.measure.images_per_shard = 256  # an interrupted run repeats at most so many images
+    cfg.measure.top_images = 12
+    cfg.measure.rank_concept = -1
+    cfg.measure.images_per_shard = 256
 
     cfg.compare = ml_collections.ConfigDict()
-    cfg.compare.form = "relative"  # relative | difference
-    cfg.compare.temperature = 0.4  # the reference code has 0.4 for relative, 0.8 for difference
-    cfg.compare.suppressed = 0.1  # delta below is suppressed
-    cfg.compare.exaggerated = 0.9  # delta above is exaggerated
-    cfg.compare.fdr = 0.05  # false discovery rate of the verdicts
-    cfg.compare.min_images = 10  # pairs that must show a concept before it is judged
-    cfg.compare.bootstrap = 0  # resamples for intervals of relative; 0: delta method
+    cfg.compare.form = "relative"
+    cfg.compare.temperature = 0.4
+    cfg.compare.suppressed = 0.1
+    cfg.compare.exaggerated = 0.9
+    cfg.compare.fdr = 0.05
+    cfg.compare.min_images = 10
+    cfg.compare.bootstrap = 0
     return cfg
 
 
@@ -148,41 +151,41 @@ def in_small(generator: ml_collections.ConfigDict) -> None:
 def image_source() -> ml_collections.ConfigDict:
     """A set of captioned images."""
     source = ml_collections.ConfigDict()
-    source.source = "folder"  # folder | arrayrecord | parquet | tfds
-    source.path = ""  # folder | ArrayRecord or parquet files (a pattern) | name of a tfds dataset
-    source.split = "train"  # tfds; a folder of parquet files named train-*.parquet, test-*.parquet
-    source.caption_field = ""  # where captions are; "": caption, text, TEXT, prompt or captions
-    source.image_field = ""  # where images are; "": image, jpg, png, webp, img or image_bytes
-    source.captions = "first"  # first | all: of an image's several captions, each with the image
-    source.follow_links = True  # folder: images may be links that leave it; captions never may
-    source.limit = -1  # first so many images; -1: all
-    source.max_bad = 0.01  # largest share of unreadable images before the run stops
-    source.max_unpaired = 0.1  # largest share without a partner in the other set, if made elsewhere
-    source.workers = -1  # processes that decode; -1: chosen by platform, 0: threads only
+    source.source = "folder"
+    source.path = ""
+    source.split = "train"
+    source.caption_field = ""
+    source.image_field = ""
+    source.captions = "first"
+    source.follow_links = True
+    source.limit = -1
+    source.max_bad = 0.01
+    source.max_unpaired = 0.1
+    source.workers = -1
     return source
 
 
 def no_generator() -> ml_collections.ConfigDict:
     """Images made elsewhere lie in cfg.generated.path; every key that a generator has."""
     generator = ml_collections.ConfigDict()
-    generator.name = "none"  # stable_diffusion | pixart | kandinsky | none
-    generator.set = ""  # name of its images' folder
-    generator.variant = ""  # which released shape; only for plan and random weights
-    generator.weights = ""  # hub id | folder in the hub's layout | random:SEED
-    generator.revision = ""  # of the hub repository; "": the main branch
-    generator.unet_weights = ""  # another repository for the UNet; "": the same
-    generator.prior_weights = ""  # Kandinsky: the repository of the prior
+    generator.name = "none"
+    generator.set = ""
+    generator.variant = ""
+    generator.weights = ""
+    generator.revision = ""
+    generator.unet_weights = ""
+    generator.prior_weights = ""
     generator.steps = 50
-    generator.guidance = 7.5  # classifier-free; 1: none
-    generator.prior_steps = 25  # Kandinsky
+    generator.guidance = 7.5
+    generator.prior_steps = 25
     generator.prior_guidance = 4.0
-    generator.height = 512  # pixels
+    generator.height = 512
     generator.width = 512
-    generator.dtype = "bfloat16"  # float32 | bfloat16, of products; samples stay float32
-    generator.batch_per_device = -1  # images; -1: 1 on a CPU, 8 on accelerators
+    generator.dtype = "bfloat16"
+    generator.batch_per_device = -1
     generator.images_per_shard = 64
-    generator.prompts = ""  # file with a prompt a line, instead of the real images' captions
-    generator.samples = 1  # images a line of that file
+    generator.prompts = ""
+    generator.samples = 1
     return generator
 
 
@@ -198,11 +201,11 @@ def dinov2(variant: str, weights: str) -> ml_collections.ConfigDict:
     """A DINOv2 encoder with the paper's preprocessing."""
     encoder = ml_collections.ConfigDict()
     encoder.variant = variant
-    encoder.weights = weights  # hub id | folder | .safetensors | .pth | random:SEED
-    encoder.resize = 256  # pixels of the short side
-    encoder.crop = 224  # pixels of the centre crop, a multiple of 14
-    encoder.dtype = "float32"  # of the matmuls; parameters and statistics stay float32
-    encoder.batch_per_device = -1  # images; -1: 1 on a CPU (fits its caches), 32 on accelerators
+    encoder.weights = weights
+    encoder.resize = 256
+    encoder.crop = 224
+    encoder.dtype = "float32"
+    encoder.batch_per_device = -1
     return encoder
 
 
@@ -210,34 +213,34 @@ def rasae_training() -> ml_collections.ConfigDict:
     """A small RA-SAE, trained where none is given."""
     train = ml_collections.ConfigDict()
     train.n_concepts = 2048
-    train.n_candidates = 2048  # k-means centroids of tokens
+    train.n_candidates = 2048
     train.candidate_iterations = 10
-    train.candidate_tokens = 200_000  # sample that the centroids are fitted to
-    train.n_active = 5  # concepts a token, on average over a batch
-    train.relax_radius = 1.0  # same unit as features
-    train.loss = "aux"  # mse | aux
-    train.activation = "batch_topk"  # batch_topk | topk | jumprelu
-    train.encoder_init = "xavier"  # as published | candidates: each concept starts at its atom
-    train.l1_weight = 0.0  # times the mean over tokens of the summed codes (jumprelu needs it)
+    train.candidate_tokens = 200_000
+    train.n_active = 5
+    train.relax_radius = 1.0
+    train.loss = "aux"
+    train.activation = "batch_topk"
+    train.encoder_init = "xavier"
+    train.l1_weight = 0.0
     train.tokens_per_step = 4096
-    train.accumulate = 1  # micro-batches a step, each with a top-k of its own
-    train.steps = 2000  # -1: as many as train.epochs takes
-    train.epochs = -1.0  # over all tokens; counts where steps is -1
-    train.compute_dtype = "float32"  # of the matmuls; masters, sums and optimizer stay float32
-    train.full_precision_share = 0.2  # of the steps, the last: in float32 whatever compute_dtype
-    train.full_precision = "highest"  # float32 products: highest | high (TPU: 3 bfloat16 ones)
-    train.init_from = ""  # RA-SAE to go on from: published .pth | hub id | export; "": from scratch
+    train.accumulate = 1
+    train.steps = 2000
+    train.epochs = -1.0
+    train.compute_dtype = "float32"
+    train.full_precision_share = 0.2
+    train.full_precision = "highest"
+    train.init_from = ""
     train.peak_learning_rate = 5e-4
     train.final_learning_rate = 1e-6
-    train.warmup_share = 0.05  # of the steps
+    train.warmup_share = 0.05
     train.weight_decay = 1e-4
-    train.supply = "memory"  # memory | store (on disk, written once) | images (encoded as it goes)
-    train.max_tokens = 200_000  # supply=memory: tokens held, sampled evenly over the images
-    train.token_store = ""  # supply=store: its folder
-    train.shard_images = -1  # supply=store: images a shard; -1: as many as make 0.5 GB
-    train.compare_with = ""  # sae folder of another seed, for quality.json's stability
-    train.judge_tokens = 4096  # sample that quality.json is measured on
-    train.look_every = 20  # steps between two looks at the metrics; a look waits for the devices
-    train.checkpoint_every = 1000  # steps
+    train.supply = "memory"
+    train.max_tokens = 200_000
+    train.token_store = ""
+    train.shard_images = -1
+    train.compare_with = ""
+    train.judge_tokens = 4096
+    train.look_every = 20
+    train.checkpoint_every = 1000
     train.keep_checkpoints = 3
     return train

@@ -12,7 +12,7 @@ import warnings
 import pytest
 from absl import flags
 
-from bsjax import main, pipeline
+from bsjax import __version__, main, pipeline
 from bsjax.core import ending, errors
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
@@ -58,10 +58,17 @@ def told(monkeypatch, *arguments, stage="run"):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ((), "stage '' is unknown"),
+        (("",), "stage '' is unknown"),
         (("paint",), "stage 'paint' is unknown; expected"),
         (("trainsae",), "did you mean train_sae?"),
         (("mesure",), "did you mean measure?"),
+        (("config",), "did you mean configs?"),
+        (("help", "mesure"), "did you mean measure?"),
+        (("pipeline", "x"), "unexpected 'x'; usage: bsjax pipeline"),
+        (("configs", "a", "b"), "unexpected 'b'; usage: bsjax configs [NAME|FILE[:ARG]]"),
+        (("configs", "sd51"), "did you mean sd15 or sd21?"),
+        (("completion",), "expected bash or zsh"),
+        (("completion", "fish"), "expected bash or zsh"),
     ],
 )
 def test_an_unknown_stage_is_wrong_usage(arguments, expected):
@@ -81,7 +88,21 @@ DEMO = "--config=configs/folders.py:demo"
         (("--config=configs/none.py", "--workdir=x"), "none.py: no such file"),
         (("--config=configs/folder.py", "--workdir=x"), "did you mean configs/folders.py?"),
         ((DEMO, "x", "--workdir=x"), "unexpected 'x'"),
-        (("--config.real.limit=3", DEMO, "--workdir=x"), "put --config=FILE first"),
+        (("--config=folder", "--workdir=x"), "did you mean folders?"),
+        (
+            ("--config=zzz", "--workdir=x"),
+            "no config of that name comes with bsjax; `bsjax",
+        ),
+        (("--config=", "--workdir=x"), "--config=: no config of that name"),
+        (("--config=folders:huge", "--workdir=x"), "config option 'huge' is unknown"),
+        ((DEMO, "--config=sd15", "--workdir=x"), "--config is given twice"),
+        (("--config.seed=1", "--workdir=x"), "--config is missing; usage:"),
+        ((DEMO, "--workdir"), "--workdir has no value; set --workdir=VALUE"),
+        ((DEMO, "--limit", "--workdir=x"), "--limit has no value"),
+        ((DEMO, "--port=99"), "--port belongs to explore, not to run; leave it out"),
+        ((DEMO, "--topology=v5e:2x4"), "--topology belongs to plan, not to run"),
+        ((DEMO, "--hosts=x"), "--hosts: there is no such flag"),
+        ((DEMO, "--flagfile=none.txt"), "the file of flags cannot be read"),
         ((DEMO, "--wrong=1"), "--wrong: there is no such flag"),
         ((DEMO, "--workdirs=1"), "--workdirs: there is no such flag; did you mean --workdir?"),
         ((DEMO, "--generator.steps=1"), "did you mean --config.generator.steps?"),
@@ -137,6 +158,87 @@ def test_a_config_file_that_goes_wrong_is_named_with_its_line(
     error, line = told(monkeypatch, f"--config={path}", "--workdir=x")
     assert not isinstance(error, errors.UsageError)  # exit status 1, not 2
     assert line.startswith(str(path)) and expected in line
+
+
+def test_a_flag_is_suggested_to_its_stages_alone(monkeypatch):
+    monkeypatch.chdir(REPO)
+    assert "did you mean --port?" in told(monkeypatch, "--prot=1", stage="explore")[1]
+    assert "did you mean" not in told(monkeypatch, DEMO, "--prot=1", stage="run")[1]
+    _, line = told(monkeypatch, "--config=scenes", "--workdir=x", stage="explore")
+    assert line.startswith("--config belongs to generate, ") and "not to explore" in line
+    assert "--quiet belongs" in told(monkeypatch, "--quiet", "--workdir=x", stage="explore")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--config=folders:tiny", "--workdir=x", "--config.train.steps=7", "--config.overwrite"),
+        ("--config.train.steps=7", "--config.overwrite", "--workdir=x", "--config=folders:tiny"),
+        ("--config.train.steps", "7", "--workdir", "x", "--config", "folders:tiny",
+         "--config.overwrite"),
+        ("-config.train.steps=7", "-config.overwrite=true", "-workdir=x", "-config=folders:tiny"),
+        ("--config.train.steps=9", "--config=configs/folders.py:tiny", "--config.train.steps=7",
+         "--config.overwrite", "--workdir=x"),
+    ],
+)  # fmt: skip
+def test_arguments_may_come_in_any_order(arguments, monkeypatch):
+    monkeypatch.chdir(REPO)
+    values = parsed(*arguments)
+    config = values.config
+    assert (values.workdir, config.train.steps, config.overwrite) == ("x", 7, True)
+    assert config.real.limit == 40  # of :tiny
+
+
+def parsed(*arguments, stage="run"):
+    """Flags parsed anew."""
+    values = flags.FlagValues()
+    main.define_flags(values)
+    sys.modules.pop("config_config", None)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+        main.parse_flags(["bsjax", *arguments], stage, values)
+    return values
+
+
+def test_switches_take_no_value():
+    values = parsed("--workdir=x", "-v", "--debug", stage="explore")
+    assert values.verbose and values.debug
+    assert not parsed("--config=scenes", "--workdir=x", "--nodebug").debug
+    assert parsed("--config=scenes", "--workdir=x", "--limit", "-1").limit == -1
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",), ("--help",), ("-h",), ("help", "help")])
+def test_help_names_every_stage_and_command(arguments, capsys):
+    main.main(["bsjax", *arguments])
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for name in (*pipeline.BY_NAME, "configs", "completion", "--version", "--workdir="):
+        assert f"\n  {name} " in printed.out or f"\n  {name}" in printed.out, name
+    assert max(map(len, printed.out.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("name", pipeline.BY_NAME)
+def test_help_of_a_stage_names_its_flags_and_no_others(name, capsys):
+    for arguments in ((name, "--help"), (name, "--limit=3", "-h"), ("help", name)):
+        main.main(["bsjax", *arguments])
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"{name}: {pipeline.BY_NAME[name].does}\n")
+        assert ("--port=" in printed) == (name == "explore")
+        assert ("--topology=" in printed) == (name == "plan")
+        assert ("--config=" in printed) == (name != "explore")
+        assert ("[--config=" in printed) == (name in ("compare", "report"))
+
+
+def test_version(capsys):
+    main.main(["bsjax", "--version"])
+    assert capsys.readouterr().out == f"bsjax {__version__}\n"
+
+
+def test_results_go_to_stdout_and_logs_to_stderr(tmp_path):
+    printed = bsjax("configs")
+    assert printed.returncode == 0 and printed.stderr == "" and "sd15: " in printed.stdout
+    run = bsjax("report", f"--workdir={tmp_path}", "--quiet")
+    assert run.returncode == 1 and run.stdout == ""
 
 
 def test_the_process_ends_with_one_line_and_the_status():

@@ -1,27 +1,24 @@
 """Configs: typed options of a config file, checks before anything is built, and stage hashes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import ml_collections
 
 from bsjax.core.errors import UserError
-from bsjax.core.ranges import check_seed_of_weights, check_values
-
-SCENES_VARIANT = "vitxs8_reg"
-ENCODER_VARIANTS = (
-    *(f"vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg")),
-    SCENES_VARIANT,
+from bsjax.core.ranges import (
+    ACTIVATIONS,  # noqa: F401  Choices are known from here, too.
+    CHOICES,
+    ENCODER_VARIANTS,  # noqa: F401
+    FORMS,  # noqa: F401
+    KEYS,
+    LOSSES,  # noqa: F401
+    SECTIONS,
+    check_seed_of_weights,
+    check_values,
 )
-FORMS = ("relative", "difference")
-SOURCES = ("folder", "arrayrecord", "parquet", "tfds", "scenes")
-SUPPLIES = ("memory", "store", "images")
-DTYPES = ("float32", "bfloat16")
-LOSSES = ("mse", "aux")
-GENERATORS = ("none", "stable_diffusion", "pixart", "kandinsky")
-ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
+
 # How a stage is run, not what comes out of it.
-PRECISIONS = ("highest", "high")
 EXECUTION_KEYS = (
     "encoder.batch_per_device",
     "generator.batch_per_device",
@@ -95,59 +92,53 @@ def select(config: ml_collections.ConfigDict, keys: Sequence[str]) -> dict[str, 
     }
 
 
-def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> None:
+def validate(
+    config: ml_collections.ConfigDict,
+    needs_images: bool = True,
+    sections: Collection[str] = tuple(SECTIONS),
+) -> None:
     """Checks every rule that needs no file and no model, before anything is built.
 
     Args:
       config: the experiment.
       needs_images: whether the stage reads images, so that paths must be set.
+      sections: those that the stage reads; what stands in others may be anything.
 
     Raises:
       UserError: the first rule broken, with the flag to change.
     """
-    check_values(flatten(config))
-    check_seed_of_weights("encoder.weights", config.encoder.weights)
-    for section in ("real", "generated"):
-        _require_choice(config, f"{section}.source", SOURCES)
-        _require_choice(config, f"{section}.captions", ("first", "all"))
-    _require_choice(config, "encoder.variant", ENCODER_VARIANTS)
-    _require_choice(config, "encoder.dtype", DTYPES)
-    _require_choice(config, "compare.form", FORMS)
-    _require_choice(config, "train.loss", LOSSES)
-    _require_choice(config, "train.activation", ACTIVATIONS)
-    _require_choice(config, "train.encoder_init", ("xavier", "candidates"))
-    if config.train.encoder_init == "candidates" and (
-        config.train.n_concepts > config.train.n_candidates
+    keys = [key for key in KEYS if key.rpartition(".")[0] in ("", *sections)]
+    flat = flatten(config)
+    check_values({key: flat[key] for key in keys if key in flat})
+    for key in keys:
+        if key in CHOICES and not (key == "generator.name" and ":" in flat[key]):
+            _require_choice(config, key, CHOICES[key])
+    for section, check in (
+        ("train", _validate_train),
+        ("generator", _validate_generator),
+        ("encoder", _validate_encoder),
+        ("compare", _validate_compare),
     ):
+        if section in sections:
+            check(config)
+    if not needs_images:
+        return
+    if "real" in sections and not config.real.path and not config.generator.prompts:
+        raise UserError("real.path is empty; set --config.real.path")
+    if "encoder" in sections and not config.encoder.weights:
+        raise UserError("encoder.weights is empty; set --config.encoder.weights")
+    if "train" in sections and config.train.supply == "store" and not config.train.token_store:
+        raise UserError("train.supply=store needs a folder; set --config.train.token_store")
+
+
+def _validate_train(config: ml_collections.ConfigDict) -> None:
+    train = config.train
+    if train.encoder_init == "candidates" and train.n_concepts > train.n_candidates:
         raise UserError(
             f"train.encoder_init=candidates: expected at least as many candidates as concepts, got"
-            f" n_candidates={config.train.n_candidates}, n_concepts={config.train.n_concepts}; set"
+            f" n_candidates={train.n_candidates}, n_concepts={train.n_concepts}; set"
             " --config.train.n_candidates"
         )
-    _require_choice(config, "train.supply", SUPPLIES)
-    _require_choice(config, "train.compute_dtype", DTYPES)
-    _require_choice(config, "train.full_precision", PRECISIONS)
-    if ":" not in config.generator.name:
-        _require_choice(config, "generator.name", GENERATORS)
-    if config.generator.name != "none":
-        _validate_generator(config)
-    for key in ("real.path", "encoder.weights"):
-        if key == "real.path" and config.generator.prompts:
-            continue
-        if needs_images and not _get(config, key):
-            raise UserError(f"{key} is empty; set --config.{key}")
-    crop, resize = config.encoder.crop, config.encoder.resize
-    patch = patch_size(config.encoder.variant)
-    _require(config, "encoder.crop", crop % patch == 0, f"a multiple of {patch}")
-    _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
-    compare = config.compare
-    _require(
-        config,
-        "compare.suppressed",
-        0 <= compare.suppressed < compare.exaggerated <= 1,
-        f"between 0 and compare.exaggerated={compare.exaggerated}, at most 1",
-    )
-    train = config.train
     _require(config, "train.steps", train.steps >= 1 or train.epochs > 0, "1 or more, or epochs")
     _require(
         config,
@@ -155,13 +146,29 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
         train.tokens_per_step % train.accumulate == 0,
         f"a multiple of train.accumulate={train.accumulate}",
     )
-    if needs_images and train.supply == "store" and not train.token_store:
-        raise UserError("train.supply=store needs a folder; set --config.train.token_store")
     _require(
         config,
         "train.n_active",
         1 <= train.n_active <= train.n_concepts,
         f"from 1 to train.n_concepts={train.n_concepts}",
+    )
+
+
+def _validate_encoder(config: ml_collections.ConfigDict) -> None:
+    check_seed_of_weights("encoder.weights", config.encoder.weights)
+    crop, resize = config.encoder.crop, config.encoder.resize
+    patch = patch_size(config.encoder.variant)
+    _require(config, "encoder.crop", crop % patch == 0, f"a multiple of {patch}")
+    _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
+
+
+def _validate_compare(config: ml_collections.ConfigDict) -> None:
+    compare = config.compare
+    _require(
+        config,
+        "compare.suppressed",
+        0 <= compare.suppressed < compare.exaggerated <= 1,
+        f"between 0 and compare.exaggerated={compare.exaggerated}, at most 1",
     )
 
 
@@ -172,7 +179,8 @@ def patch_size(variant: str) -> int:
 
 def _validate_generator(config: ml_collections.ConfigDict) -> None:
     generator = config.generator
-    _require_choice(config, "generator.dtype", DTYPES)
+    if generator.name == "none":
+        return
     for key in ("set", "weights"):
         if not generator[key]:
             raise UserError(f"generator.{key} is empty; set --config.generator.{key}")

@@ -1,7 +1,10 @@
-"""What every number of a config may be, so that one that cannot work is refused before any work.
+"""Every key of a config: what it means, and what it may be, so that a value that cannot work is
+refused before any work.
 
-Of two kinds: whole numbers and real ones; a real one must also be a number in float32, in which
-training and statistics are computed. Rules between keys stand in `core.config.validate`.
+This table is the one place: checks, `bsjax configs NAME`, the page docs/configuration.md and
+completion in a shell read it; defaults stand in `presets.experiment`. Numbers are whole or real; a
+real one must also be a number in float32, in which training and statistics are computed. Rules
+between keys stand in `core.config.validate`.
 """
 
 import numbers
@@ -54,105 +57,174 @@ def whole(low: int, high: int = INT32, also: int | None = None) -> Range:
 
 COUNT, SHARE, AUTO = whole(1), Range(0, 1), whole(1, also=-1)
 POSITIVE, NOT_NEGATIVE = Range(0, FLOAT32, is_low_open=True), Range(0, FLOAT32)
+
+SCENES_VARIANT = "vitxs8_reg"
+ENCODER_VARIANTS = (
+    *(f"vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg")),
+    SCENES_VARIANT,
+)
+FORMS = ("relative", "difference")
+SOURCES = ("folder", "arrayrecord", "parquet", "tfds", "scenes")
+CAPTIONS = ("first", "all")
+SUPPLIES = ("memory", "store", "images")
+DTYPES = ("float32", "bfloat16")
+LOSSES = ("mse", "aux")
+GENERATORS = ("none", "stable_diffusion", "pixart", "kandinsky")
+ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
+ENCODER_INITS = ("xavier", "candidates")
+PRECISIONS = ("highest", "high")
+
+
+class Key(NamedTuple):
+    """What the value of a key may be (numbers, one of some words, any text, a switch), and what it
+    means: unit first where it has one."""
+
+    allowed: Range | tuple[str, ...] | type[str] | type[bool]
+    meaning: str
+
+
 IMAGE_SET = {
-    "limit": AUTO,
-    "max_bad": SHARE,
-    "max_unpaired": SHARE,
-    "workers": whole(-1, 1024),
+    "source": Key(SOURCES, "what path names"),
+    "path": Key(str, "folder | ArrayRecord or parquet files (a pattern) | name of a tfds dataset"),
+    "split": Key(str, "of tfds, and of a folder of files named train-*.parquet, test-*.parquet"),
+    "caption_field": Key(str, 'where captions are; "": caption, text, TEXT, prompt or captions'),
+    "image_field": Key(str, 'where images are; "": image, jpg, png, webp, img or image_bytes'),
+    "captions": Key(CAPTIONS, "of an image's several captions; all: each with the image"),
+    "follow_links": Key(bool, "folder: images may be links that leave it; captions never may"),
+    "limit": Key(AUTO, "only the first so many images; -1: all"),
+    "max_bad": Key(SHARE, "largest share of unreadable images before the run stops"),
+    "max_unpaired": Key(SHARE, "largest share without a partner in the other, if made elsewhere"),
+    "workers": Key(whole(-1, 1024), "processes that decode; -1: by platform, 0: threads only"),
 }
 BY_SECTION = {
-    "": {"seed": whole(0, LARGEST_SEED)},
-    "mesh": {"data": AUTO, "model": AUTO},
+    "": {
+        "seed": Key(whole(0, LARGEST_SEED), "of everything random"),
+        "overwrite": Key(bool, "make anew what another config made"),
+    },
+    "mesh": {
+        "data": Key(AUTO, "devices over which images are divided; -1: all that model leaves"),
+        "model": Key(AUTO, "devices over which concepts are divided (training)"),
+    },
     "real": IMAGE_SET,
     "generated": IMAGE_SET,
     "generator": {
-        "steps": COUNT,
-        "guidance": Range(1, FLOAT32),
-        "prior_steps": COUNT,
-        "prior_guidance": Range(1, FLOAT32),
-        "height": COUNT,
-        "width": COUNT,
-        "batch_per_device": AUTO,
-        "images_per_shard": COUNT,
-        "samples": COUNT,
+        "name": Key(GENERATORS, "the pipeline, or module:Class; none: images made elsewhere"),
+        "set": Key(str, "name of its images' folder"),
+        "variant": Key(str, "which released shape; only for plan and random weights"),
+        "weights": Key(str, "hub id | folder in the hub's layout | random:SEED"),
+        "revision": Key(str, 'of the hub repository; "": the main branch'),
+        "unet_weights": Key(str, 'another repository for the UNet; "": the same'),
+        "prior_weights": Key(str, "Kandinsky: the repository of the prior"),
+        "steps": Key(COUNT, "steps of the sampler"),
+        "guidance": Key(Range(1, FLOAT32), "classifier-free guidance; 1: none"),
+        "prior_steps": Key(COUNT, "Kandinsky: steps of the prior"),
+        "prior_guidance": Key(Range(1, FLOAT32), "Kandinsky: guidance of the prior"),
+        "height": Key(COUNT, "pixels"),
+        "width": Key(COUNT, "pixels"),
+        "dtype": Key(DTYPES, "of products; samples stay float32"),
+        "batch_per_device": Key(AUTO, "images; -1: 1 on a CPU, 8 on accelerators"),
+        "images_per_shard": Key(COUNT, "images a finished shard holds"),
+        "prompts": Key(str, "file with a prompt a line, instead of the real images' captions"),
+        "samples": Key(COUNT, "images a line of that file"),
     },
-    "encoder": {"resize": COUNT, "crop": COUNT, "batch_per_device": AUTO},
-    "sae": {"threshold": NOT_NEGATIVE},
+    "encoder": {
+        "variant": Key(ENCODER_VARIANTS, "size, patch and registers of the DINOv2"),
+        "weights": Key(str, "hub id | folder | .safetensors | .pth | random:SEED"),
+        "resize": Key(COUNT, "pixels of the short side"),
+        "crop": Key(COUNT, "pixels of the centre crop, a multiple of the patch"),
+        "dtype": Key(DTYPES, "of products; parameters and statistics stay float32"),
+        "batch_per_device": Key(AUTO, "images; -1: 1 on a CPU (fits its caches), else 32"),
+    },
+    "sae": {
+        "weights": Key(str, '.pth as published | sae/ of a workdir | hub id; "": train one here'),
+        "threshold": Key(NOT_NEGATIVE, "of a code; None: the checkpoint's own, else 0.829"),
+    },
     "train": {
-        "n_concepts": COUNT,
-        "n_candidates": COUNT,
-        "candidate_iterations": whole(0),
-        "candidate_tokens": COUNT,
-        "n_active": COUNT,
-        "relax_radius": NOT_NEGATIVE,
-        "l1_weight": NOT_NEGATIVE,
-        "tokens_per_step": COUNT,
-        "accumulate": COUNT,
-        "steps": whole(-1),
-        "epochs": POSITIVE._replace(also=-1),
-        "full_precision_share": SHARE,
-        "peak_learning_rate": POSITIVE,
-        "final_learning_rate": NOT_NEGATIVE,
-        "warmup_share": Range(0, 1, is_high_open=True),
-        "weight_decay": NOT_NEGATIVE,
-        "max_tokens": COUNT,
-        "shard_images": AUTO,
-        "judge_tokens": COUNT,
-        "look_every": COUNT,
-        "checkpoint_every": COUNT,
-        "keep_checkpoints": COUNT,
+        "n_concepts": Key(COUNT, "concepts of the dictionary"),
+        "n_candidates": Key(COUNT, "k-means centroids of tokens"),
+        "candidate_iterations": Key(whole(0), "of k-means"),
+        "candidate_tokens": Key(COUNT, "sample that the centroids are fitted to"),
+        "n_active": Key(COUNT, "concepts a token, on average over a batch"),
+        "relax_radius": Key(NOT_NEGATIVE, "how far an atom may lie off; same unit as features"),
+        "loss": Key(LOSSES, "aux: mse, and what revives dead concepts"),
+        "activation": Key(ACTIVATIONS, "what makes codes sparse"),
+        "encoder_init": Key(ENCODER_INITS, "xavier: as published; candidates: from the atoms"),
+        "l1_weight": Key(NOT_NEGATIVE, "times mean over tokens of summed codes (for jumprelu)"),
+        "tokens_per_step": Key(COUNT, "batch size"),
+        "accumulate": Key(COUNT, "micro-batches a step, each with a top-k of its own"),
+        "steps": Key(whole(-1), "-1: as many as train.epochs takes"),
+        "epochs": Key(POSITIVE._replace(also=-1), "over all tokens; counts where steps is -1"),
+        "compute_dtype": Key(DTYPES, "of products; masters, sums and optimizer stay float32"),
+        "full_precision_share": Key(SHARE, "of the steps, the last: in float32 all the same"),
+        "full_precision": Key(PRECISIONS, "float32 products; high: 3 bfloat16 ones on a TPU"),
+        "init_from": Key(str, 'RA-SAE to go on from: .pth | hub id | export; "": from scratch'),
+        "peak_learning_rate": Key(POSITIVE, "of AdamW, after the warm-up"),
+        "final_learning_rate": Key(NOT_NEGATIVE, "at the end of the cosine"),
+        "warmup_share": Key(Range(0, 1, is_high_open=True), "of the steps"),
+        "weight_decay": Key(NOT_NEGATIVE, "of AdamW"),
+        "supply": Key(SUPPLIES, "tokens of memory | a store, written once | images as it goes"),
+        "max_tokens": Key(COUNT, "supply=memory: tokens held, sampled evenly over the images"),
+        "token_store": Key(str, "supply=store: its folder"),
+        "shard_images": Key(AUTO, "supply=store: images a shard; -1: as many as make 0.5 GB"),
+        "compare_with": Key(str, "sae folder of another seed, for quality.json's stability"),
+        "judge_tokens": Key(COUNT, "sample that quality.json is measured on"),
+        "look_every": Key(COUNT, "steps between two looks at the metrics, which wait for devices"),
+        "checkpoint_every": Key(COUNT, "steps"),
+        "keep_checkpoints": Key(COUNT, "how many of the newest stay"),
     },
-    "plan": {"epoch_tokens": whole(0, 2**53)},
+    "plan": {
+        "stage": Key(str, "train_sae | generate | measure"),
+        "topology": Key(str, "TPU topologies, with commas: v5e:2x4,v5e:4x4"),
+        "epoch_tokens": Key(whole(0, 2**53), "that an epoch will have, where train.steps is -1"),
+        "local": Key(bool, "compile for this machine's devices too"),
+        "fixed_mesh": Key(bool, "only the shape in mesh instead of all"),
+    },
     "measure": {
-        "top_images": whole(1, LONGEST_TOP_LIST),
-        "rank_concept": whole(-1),
-        "images_per_shard": COUNT,
+        "top_images": Key(whole(1, LONGEST_TOP_LIST), "images kept a concept"),
+        "rank_concept": Key(whole(-1), "rank captions by this concept; -1: do not"),
+        "images_per_shard": Key(COUNT, "an interrupted run repeats at most so many images"),
     },
     "compare": {
-        "temperature": POSITIVE,
-        "suppressed": SHARE,
-        "exaggerated": SHARE,
-        "fdr": Range(0, 1, is_low_open=True),
-        "min_images": COUNT,
-        "bootstrap": whole(0, 100_000),
+        "form": Key(FORMS, "of the contrast that delta is made from"),
+        "temperature": Key(POSITIVE, "T; the reference: 0.4 for relative, 0.8 for difference"),
+        "suppressed": Key(SHARE, "delta below is suppressed"),
+        "exaggerated": Key(SHARE, "delta above is exaggerated"),
+        "fdr": Key(Range(0, 1, is_low_open=True), "false discovery rate of the verdicts"),
+        "min_images": Key(COUNT, "pairs that must show a concept before it is judged"),
+        "bootstrap": Key(whole(0, 100_000), "resamples for intervals of relative; 0: delta method"),
     },
 }
-RANGES = {
-    f"{section}.{name}".removeprefix("."): allowed
-    for section, ranges in BY_SECTION.items()
-    for name, allowed in ranges.items()
+SECTIONS = {
+    "": "of the whole experiment",
+    "mesh": "how devices are divided",
+    "real": "real images with captions",
+    "generated": "images made elsewhere from the captions of the real ones",
+    "generator": "the text-to-image model that draws",
+    "encoder": "the DINOv2 that makes tokens of images",
+    "sae": "the sparse autoencoder that makes concepts of tokens",
+    "train": "training of an RA-SAE, where none is given",
+    "plan": "what `bsjax plan` compiles",
+    "measure": "statistics of each set of images",
+    "compare": "divergences and verdicts",
+}
+KEYS = {
+    f"{section}.{name}".removeprefix("."): key
+    for section, keys in BY_SECTION.items()
+    for name, key in keys.items()
 }
 MAY_BE_NONE = ("sae.threshold",)
-BOOLS = (
-    "overwrite",
-    "real.follow_links",
-    "generated.follow_links",
-    "plan.local",
-    "plan.fixed_mesh",
-)
-IMAGE_SET_TEXTS = "source path split caption_field image_field captions"
-TEXTS_BY_SECTION = {
-    "real": IMAGE_SET_TEXTS,
-    "generated": IMAGE_SET_TEXTS,
-    "generator": "name set variant weights revision unet_weights prior_weights dtype prompts",
-    "encoder": "variant weights dtype",
-    "sae": "weights",
-    "train": (
-        "loss activation encoder_init compute_dtype full_precision init_from supply token_store"
-        " compare_with"
-    ),
-    "plan": "stage topology",
-    "compare": "form",
-}
-TEXTS = tuple(
-    f"{section}.{name}" for section, names in TEXTS_BY_SECTION.items() for name in names.split()
-)
+RANGES = {name: key.allowed for name, key in KEYS.items() if isinstance(key.allowed, Range)}
+CHOICES = {name: key.allowed for name, key in KEYS.items() if type(key.allowed) is tuple}
+BOOLS = tuple(name for name, key in KEYS.items() if key.allowed is bool)
+TEXTS = tuple(name for name, key in KEYS.items() if key.allowed is str or name in CHOICES)
 
 
 def expected_of(key: str) -> str:
     """What the value of a dotted key may be, in words."""
     if key in RANGES:
         return f"{RANGES[key]}, or None" if key in MAY_BE_NONE else str(RANGES[key])
+    if key in CHOICES:
+        return f"one of {', '.join(CHOICES[key])}"
     return "True or False" if key in BOOLS else "text"
 
 

@@ -33,6 +33,7 @@ from bsjax.sae.encoder import pre_codes, threshold_codes
 from bsjax.stages import inputs, preflight, workers
 from bsjax.stages.rank import rank
 from bsjax.stages.shards import ShardStore
+from bsjax.stages.stored import EXPERIMENT, experiment_of
 from bsjax.stats import sparse_codes, streaming
 
 # Codes kept of each token at first; grows when a token has more.
@@ -116,6 +117,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
             counts=counts,
             notes=[*notes, *arm.notes, *silent],
             bad_images=[image._asdict() for image in bad],
+            **{EXPERIMENT: experiment_of(config)},
         )
         store.clean()
     return arms

@@ -22,7 +22,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if config.generator.name == "none" and not config.generated.path:
         raise UserError(
             "generated.path is empty; set --config.generated.path to a folder of images, or use a"
-            " config with a generator (configs/sd15.py)"
+            " config with a generator (--config=sd15)"
         )
     with step("looking at paths, pairs, captions, weights and room on disk"):
         preflight.check_run(config, workdir)

@@ -1,47 +1,26 @@
 """What is wrong with a command line or a config file, in one line: expected, got, did you mean."""
 
-import difflib
 import os
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 import ml_collections
 from absl import flags
 
 from bsjax import presets
+from bsjax.cli.suggestions import SUGGESTED, did_you_mean
 from bsjax.core.config import flatten
 from bsjax.core.errors import UsageError, UserError
 from bsjax.core.faults import causes
 from bsjax.core.ranges import expected_of
 
-OVERRIDE = "--config."
-SUGGESTED, LEAST_LIKENESS, TIE = 3, 0.75, 0.03
+CONFIG, OVERRIDE = "--config=", "--config."
 LONGEST = 200  # characters of what a config file's error says
 
 
-def did_you_mean(word: str, choices: Iterable[str], prefix: str = "") -> str:
-    """What to ask of choices that look like the word, as a whole or in their last dotted part.
-
-    Empty where none does; `prefix` stands before each.
-    """
-    whole = {choice: _likeness(word, choice) for choice in choices}
-    scores = whole
-    if max(whole.values(), default=0.0) < LEAST_LIKENESS:
-        last = word.rpartition(".")[2]
-        scores = {choice: _likeness(last, choice.rpartition(".")[2]) for choice in whole}
-    best = max(scores.values(), default=0.0)
-    if best < LEAST_LIKENESS:
-        return ""
-    near = [choice for choice, score in scores.items() if score > best - TIE]
-    near.sort(key=lambda choice: -scores[choice])
-    return f"; did you mean {' or '.join(prefix + choice for choice in near[:SUGGESTED])}?"
-
-
-def _likeness(word: str, choice: str) -> float:
-    return difflib.SequenceMatcher(None, word.lower(), choice.lower()).ratio()
-
-
-def explain(error: Exception, argv: Sequence[str], values: flags.FlagValues) -> UserError:
+def explain(
+    error: Exception, argv: Sequence[str], values: flags.FlagValues, own: Collection[str] = ()
+) -> UserError:
     """The error for the user in what parsing the flags raised.
 
     A fault within a config file is a mistake (`UserError`); one of the flags is wrong usage.
@@ -50,6 +29,7 @@ def explain(error: Exception, argv: Sequence[str], values: flags.FlagValues) -> 
       error: what was raised.
       argv: the arguments.
       values: the flags, parsed as far as it went.
+      own: names of the flags to suggest.
     """
     told = [each for each in causes(error) if isinstance(each, UserError)]
     if told:
@@ -57,8 +37,6 @@ def explain(error: Exception, argv: Sequence[str], values: flags.FlagValues) -> 
     place = fault_in_config(error, argv)
     if place:
         return UserError(place)
-    if "before a value for --config" in str(error):
-        return UsageError("a key of the config stands before --config; put --config=FILE first")
     keys = _config_keys(values)
     for argument in argv[1:]:
         name, has_value, value = argument.partition("=")
@@ -72,12 +50,11 @@ def explain(error: Exception, argv: Sequence[str], values: flags.FlagValues) -> 
         if key not in keys:
             return UsageError(
                 f"{name}: there is no such key{did_you_mean(key, keys, OVERRIDE)}; all stand in"
-                " bsjax/presets.py"
+                " what `bsjax configs NAME` prints"
             )
         if argument in str(error) and has_value:
             return UsageError(f"{name}={value}: expected {expected_of(key)}; set {name}")
     if isinstance(error, flags.UnrecognizedFlagError):
-        own = [name for name in values if _is_own(values, name)]
         names = [*own, *(f"config.{key}" for key in keys)]
         suggestion = did_you_mean(error.flagname, names, "--")
         return UsageError(f"--{error.flagname}: there is no such flag{suggestion}")
@@ -93,7 +70,7 @@ def explain(error: Exception, argv: Sequence[str], values: flags.FlagValues) -> 
 
 def fault_in_config(error: BaseException, argv: Sequence[str]) -> str:
     """Where a config file goes wrong, and how; "" where none does."""
-    paths = [argument.removeprefix("--config=") for argument in argv if argument[:9] == "--config="]
+    paths = [each.removeprefix(CONFIG) for each in argv if each.startswith(CONFIG)]
     files = {os.path.realpath(path.partition(":")[0]) for path in paths}
     for each in causes(error):
         if isinstance(each, SyntaxError):
@@ -125,7 +102,7 @@ def check_config(config: object, argv: Sequence[str]) -> None:
     Raises:
       UserError: get_config gave nothing or something else, or cannot read a file, or keys lack.
     """
-    name = next(each for each in argv if each.startswith("--config")).removeprefix("--config=")
+    name = next(each for each in argv if each.startswith(CONFIG)).removeprefix(CONFIG)
     file = name.partition(":")[0]
     try:
         keys = set(flatten(config)) if isinstance(config, ml_collections.ConfigDict) else None
@@ -154,9 +131,3 @@ def _config_keys(values: flags.FlagValues) -> list[str]:
     """Keys of the config that was named; where it could not be read, of any experiment."""
     config = values["config"].value if "config" in values else None
     return list(flatten(presets.experiment() if config is None else config))
-
-
-def _is_own(values: flags.FlagValues, name: str) -> bool:
-    """Whether a flag is one of bsjax: libraries define some as well."""
-    module = values.find_module_defining_flag(name) or ""
-    return name != "config" and (module.startswith("bsjax") or module.endswith("bsjax/main.py"))

@@ -1,0 +1,230 @@
+"""What a command line may hold: flags and the stages they belong to, and the config they name."""
+
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from bsjax import pipeline
+from bsjax.cli import configs, mistakes
+from bsjax.core.errors import UsageError
+from bsjax.core.ranges import BOOLS
+
+FLAGS = flags.FLAGS
+USAGE = "usage: bsjax STAGE --config=NAME|FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
+CONFIG, OVERRIDES = "--config=", ("--config.", "--noconfig.")
+# What the flag of the config looks through for keys to change: absl takes sys.argv otherwise,
+# where they may stand in any order.
+_parsed: list[str] = []
+
+
+class Flag(NamedTuple):
+    """One flag and the stages that take it."""
+
+    name: str
+    define: Callable[..., Any]
+    default: Any
+    text: str
+    stages: tuple[str, ...]
+
+
+def _all_but(*names: str) -> tuple[str, ...]:
+    return tuple(name for name in pipeline.BY_NAME if name not in names)
+
+
+_string, _switch, _number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer
+OF_IMAGES = ("run", "generate", "train_sae", "measure", "compare", "plan")
+TABLE = (
+    Flag("config", config_flags.DEFINE_config_file, None, "the experiment", _all_but("explore")),
+    Flag("workdir", _string, None, "folder that holds every artifact", _all_but()),
+    Flag("limit", _number, None, "only the first so many real images or captions", OF_IMAGES),
+    Flag("overwrite", _switch, False, "make anew what another config made", _all_but("explore")),
+    Flag("topology", _string, None, "TPU topologies to compile for, with commas", ("plan",)),
+    Flag("stage", _string, None, "what to plan: train_sae, generate or measure", ("plan",)),
+    Flag("mesh.data", _number, None, "this mesh shape instead of all that fit", ("plan",)),
+    Flag("mesh.model", _number, None, "this mesh shape instead of all that fit", ("plan",)),
+    Flag("host", _string, "127.0.0.1", "address to listen at", ("explore",)),
+    Flag("port", _number, 0, "where to serve; 0: any free port", ("explore",)),
+    Flag("quiet", _switch, False, "log warnings and errors alone", _all_but("explore")),
+    Flag("verbose", _switch, False, "log the whole config, too; -v for short", _all_but()),
+    Flag("debug", _switch, False, "show the traceback of an error", _all_but()),
+)
+BY_NAME = {flag.name: flag for flag in TABLE}
+BOUNDS = {"port": (0, 65535)}
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines what a command line may hold."""
+    for flag in TABLE:
+        if flag.name == "config":
+            flag.define(
+                flag.name,
+                lock_config=True,
+                help_string=flag.text,
+                flag_values=values,
+                sys_argv=_parsed,
+            )
+        else:
+            bounds = BOUNDS.get(flag.name, ())
+            flag.define(flag.name, flag.default, flag.text, *bounds, flag_values=values)
+
+
+define_flags(FLAGS)
+
+
+def of_stage(stage: str) -> list[Flag]:
+    """The flags that a stage takes."""
+    return [flag for flag in TABLE if stage in flag.stages]
+
+
+def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAGS) -> None:
+    """Parses flags, in any order; an unknown key, a wrong value or a missing file becomes one line.
+
+    Args:
+      argv: the program's name, then flags.
+      stage: that they are for.
+      values: where they are defined.
+
+    Raises:
+      UsageError: the command line makes no sense. UserError: the config file does not.
+    """
+    found = tidy(argv[1:])
+    is_stored = _is_stored(found, stage)
+    # Keys of a stored config are changed once it is read: see `experiments`.
+    taken = [argv[0], *(each for each in found if not (is_stored and each.startswith(OVERRIDES)))]
+    has_config = any(each.startswith(CONFIG) for each in taken)
+    if not has_config and any(each.startswith(OVERRIDES) for each in taken):
+        _check_stage(found, stage)
+        raise UsageError(f"--config is missing; {USAGE}")
+    _parsed[:] = taken
+    try:
+        leftover = values(taken)[1:]
+    except Exception as error:  # A config file is a program: it may raise anything.
+        own = [flag.name for flag in of_stage(stage)]
+        raise mistakes.explain(error, taken, values, own) from error
+    _check_stage(found, stage)
+    if leftover:
+        raise UsageError(f"unexpected {leftover[0]!r}; {USAGE}")
+    if stage == "plan" and not values.workdir:
+        values.workdir = "."
+    for name in ("workdir",) if is_stored or stage == "explore" else ("config", "workdir"):
+        is_given = values[name].present if name == "config" else getattr(values, name)
+        if not is_given:
+            raise UsageError(f"--{name} is missing; {USAGE}")
+    if values["config"].present:
+        mistakes.check_config(values.config, taken)
+
+
+def tidy(arguments: Sequence[str]) -> list[str]:
+    """Arguments as absl takes them: --NAME=VALUE in one piece, and what the config is before keys
+    that change it; what is no flag comes last.
+
+    Raises:
+      UsageError: a flag lacks its value, the config is named twice or is not there.
+    """
+    try:
+        left = FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
+    except flags.Error as error:
+        raise UsageError(f"the file of flags cannot be read: {error}") from error
+    found: list[str] = []
+    while left:
+        argument = left.pop(0)
+        if argument == "-v":  # absl's own -v wants a number
+            argument = "--verbose"
+        if argument == "--" or not argument.startswith("-"):
+            found.append(argument)
+            continue
+        name, has_value, _ = argument.lstrip("-").partition("=")
+        argument = f"--{argument.lstrip('-')}"
+        if not has_value and _takes_value(name):
+            if not left or left[0].startswith("--"):
+                raise UsageError(f"--{name} has no value; set --{name}=VALUE")
+            argument += f"={left.pop(0)}"
+        if argument.startswith(CONFIG):
+            argument = CONFIG + configs.resolve(argument.removeprefix(CONFIG))
+        found.append(argument)
+    if sum(each.startswith(CONFIG) for each in found) > 1:
+        raise UsageError("--config is given twice; expected one experiment")
+    return sorted(found, key=_rank)
+
+
+def _takes_value(name: str) -> bool:
+    if name.startswith("config."):
+        return name.removeprefix("config.") not in BOOLS
+    return name in FLAGS and not FLAGS[name].boolean
+
+
+def _rank(argument: str) -> int:
+    if argument.startswith(CONFIG):
+        return 0
+    return 2 if argument.startswith(OVERRIDES) else 1 if argument.startswith("-") else 3
+
+
+def _is_stored(found: Sequence[str], stage: str) -> bool:
+    is_given = any(each.startswith(CONFIG) for each in found)
+    return pipeline.BY_NAME[stage].reads_stored and not is_given
+
+
+def _check_stage(found: Sequence[str], stage: str) -> None:
+    """Refuses flags of other stages."""
+    for argument in found:
+        name = argument.removeprefix("--").partition("=")[0]
+        name = "config" if argument.startswith(OVERRIDES) else name
+        flag = BY_NAME.get(name) or BY_NAME.get(name.removeprefix("no"))
+        if argument.startswith("--") and flag and stage not in flag.stages:
+            raise UsageError(
+                f"--{name} belongs to {', '.join(flag.stages)}, not to {stage}; leave it out"
+            )
+
+
+def experiments(
+    argv: Sequence[str], stage: str, values: flags.FlagValues = FLAGS
+) -> list[ml_collections.ConfigDict]:
+    """The config that parsed flags name; where none is needed, those that the workdir tells.
+
+    Args:
+      argv: as `parse_flags` got it.
+      stage: that it is for.
+      values: parsed.
+
+    Raises:
+      UserError: the workdir does not tell, or an argument changes no key of a config.
+    """
+    found = tidy(argv[1:])
+    if not _is_stored(found, stage):
+        return [values.config]
+    from bsjax.stages.stored import read_experiments
+
+    changes = [each for each in found if each.startswith(OVERRIDES)]
+    workdir = pathlib.Path(values.workdir).expanduser()
+    return [_change(config, changes) for config in read_experiments(workdir, stage)]
+
+
+def _change(config: ml_collections.ConfigDict, changes: Sequence[str]) -> ml_collections.ConfigDict:
+    """A config with the keys changed that arguments name."""
+    argv, own = ["bsjax", *changes], flags.FlagValues()
+    try:
+        config_flags.DEFINE_config_dict("config", config, flag_values=own, sys_argv=argv)
+        own(argv)
+    except Exception as error:
+        raise mistakes.explain(error, argv, own) from error
+    return own.config
+
+
+def read_config(value: str) -> ml_collections.ConfigDict:
+    """The config that `--config=VALUE` names.
+
+    Raises:
+      UserError: there is none, or it goes wrong.
+    """
+    argv, own = ["bsjax", CONFIG + configs.resolve(value)], flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=own, sys_argv=argv)
+    try:
+        own(argv)
+    except Exception as error:  # A config file is a program: it may raise anything.
+        raise mistakes.explain(error, argv, own) from error
+    mistakes.check_config(own.config, argv)
+    return own.config

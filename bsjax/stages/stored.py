@@ -1,0 +1,60 @@
+"""The config that a workdir's own manifests tell, for stages that work on finished artifacts.
+
+Reads measures/*/manifest.json and the manifests beside it. `measure` writes the whole experiment
+into its own; what each artifact was made with comes from the artifact.
+"""
+
+import pathlib
+from typing import Any
+
+import ml_collections
+
+from bsjax import presets
+from bsjax.core.artifacts import MANIFEST, REAL, read_manifest
+from bsjax.core.config import flatten
+from bsjax.core.errors import UserError
+
+EXPERIMENT = "experiment"  # of a manifest of measure: the whole config
+
+
+def experiment_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What `measure` keeps of a config: dotted keys, with a folder of the SAE by its full path."""
+    flat = flatten(config)
+    weights = pathlib.Path(flat["sae.weights"]).expanduser()
+    if flat["sae.weights"] and weights.exists():
+        flat["sae.weights"] = str(weights.resolve())
+    return flat
+
+
+def read_experiments(workdir: pathlib.Path, stage: str) -> list[ml_collections.ConfigDict]:
+    """Configs for a stage of a workdir: of compare one for each generated set, of report one.
+
+    Raises:
+      UserError: nothing is measured there, or a manifest is damaged.
+    """
+    folder = workdir / "measures"
+    paths = sorted(folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
+    sets = [path.parent.name for path in paths]
+    wanted = [name for name in sets if name != REAL] if stage == "compare" else [REAL]
+    if not wanted or REAL not in sets:
+        missing = f"{folder / REAL}" if REAL not in sets else f"a generated set in {folder}"
+        raise UserError(f"{missing} is not measured; run `bsjax measure` first, or give --config")
+    return [_read(workdir, name) for name in wanted]
+
+
+def _read(workdir: pathlib.Path, name: str) -> ml_collections.ConfigDict:
+    """The experiment of one set."""
+    config = presets.experiment()
+    known = flatten(config)
+    measured = read_manifest(workdir / "measures" / name, "measure") or {}
+    parts = [measured.get(EXPERIMENT, {})]  # absent: measured before it was kept
+    for folder, stage in ((f"images/{name}", "generate"), (f"comparisons/{name}", "compare")):
+        parts.append((read_manifest(workdir / folder, stage) or {}).get("config", {}))
+    flat = {key: value for part in parts for key, value in part.items() if key in known}
+    config.update_from_flattened_dict(flat)
+    config.overwrite = False
+    if name not in (REAL, "generated") and config.generator.name == "none":
+        raise UserError(
+            f"the manifests of {workdir} do not say what drew the images of {name}; give --config"
+        )
+    return config
