@@ -4,6 +4,10 @@
 (benchmarks); 75 stopped early, and the same command goes on from there; 130 interrupted.
 """
 
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Self
+
 from bsjax.core.foreign import printable
 
 DONE, MISTAKE, WRONG_USAGE, GATE_FAILED, STOPPED, INTERRUPTED = 0, 1, 2, 3, 75, 130
@@ -13,10 +17,48 @@ class UserError(ValueError):
     """Something the user can mend: says what was expected, what was got and what to change.
 
     A terminal can show it, whatever names and captions are quoted in it.
+
+    Args:
+      message: one line. `{name}` in it stands for the argument of that name, where `fields` has it.
+      *fields: names of the arguments at fault. A library's caller reads them as they are; a command
+        names the flags instead (`naming`).
     """
 
-    def __init__(self, message: object = ""):
-        super().__init__(printable(message, keep="\n"))
+    def __init__(self, message: object = "", *fields: str):
+        self.template, self.fields = str(message), fields
+        text = self.template
+        for field in fields:
+            text = text.replace(f"{{{field}}}", field)
+        super().__init__(printable(text, keep="\n"))
+
+    @property
+    def field(self) -> str:
+        """The first of the arguments at fault; "" where none is named."""
+        return self.fields[0] if self.fields else ""
+
+    def named(self, names: Mapping[str, str]) -> Self:
+        """The same error with other names for some of its arguments.
+
+        Args:
+          names: field, or flag as it stands in the message -> what to write instead.
+        """
+        text = self.template
+        for field in self.fields:
+            text = text.replace(f"{{{field}}}", f"{{{names.get(field, field)}}}")
+        for flag in sorted(
+            (name for name in names if name.startswith("--")), key=len, reverse=True
+        ):
+            text = text.replace(flag, names[flag])
+        return type(self)(text, *(names.get(field, field) for field in self.fields))
+
+
+@contextlib.contextmanager
+def naming(names: Mapping[str, str]) -> Iterator[None]:
+    """Within the block, errors name arguments as `names` says; see `UserError.named`."""
+    try:
+        yield
+    except UserError as error:
+        raise error.named(names).with_traceback(error.__traceback__) from error.__cause__
 
 
 class UsageError(UserError):

@@ -170,7 +170,9 @@ def pair_keys(real: Sequence[str], generated: Sequence[str]) -> Pairing:
     )
 
 
-def check_bad(bad: Sequence[BadImage], n_total: int, max_bad: float, flag: str) -> None:
+def check_bad(
+    bad: Sequence[BadImage], n_total: int, max_bad: float, flag: str = "{max_bad}"
+) -> None:
     """Stops a run in which too many images are unusable.
 
     Raises:
@@ -179,7 +181,8 @@ def check_bad(bad: Sequence[BadImage], n_total: int, max_bad: float, flag: str) 
     if len(bad) > max_bad * n_total:
         raise UserError(
             f"{len(bad)} of {n_total} images cannot be used, at most {max_bad:.2%} may be:"
-            f" {_listed(bad)}; mend them and add --overwrite, or raise {flag}"
+            f" {_listed(bad)}; mend them and add --overwrite, or raise {flag}",
+            "max_bad",
         )
 
 

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import scipy.sparse as sp
 
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
 from bsjax.core.text import read_text
 from bsjax.report.figures import PALETTE
-from bsjax.report.tables import Comparison, Measured
+from bsjax.report.tables import Comparison
+from bsjax.results.measures import COOCCURRENCE, TOP_IMAGES, Measured
 from bsjax.stats import divergences, verdicts
 
 FIELDS = (
@@ -201,8 +203,13 @@ def _without_images(keys: Sequence[str | None], pairs: sp.csr_array) -> Measured
     known = [str(key) for key in dict.fromkeys(keys) if key is not None]
     place = {key: row for row, key in enumerate(known)}
     rows = np.array([[-1 if key is None else place[str(key)]] for key in keys], np.int32)
+    nothing = [""] * len(known)
+    texts = {"key": known, "caption": nothing, "path": nothing}
+    top_codes = {"maps": np.zeros((n, 1, 1, 1)), "special": np.zeros((n, 1, 1))}
     return Measured(
-        captions=[""] * len(known), paths=[""] * len(known), place=place, keys=known,
-        top_rows=rows, maps=np.zeros((n, 1, 1, 1)), special=np.zeros((n, 1, 1)),
-        codes=sp.csr_array((len(known), n)), cooccurrence=pairs, manifest={}, resize=1, crop=1,
-    )  # fmt: skip
+        manifest={"config": {"encoder.resize": 1, "encoder.crop": 1}},
+        images=pa.table({name: pa.array(values, pa.string()) for name, values in texts.items()}),
+        codes=sp.csr_array((len(known), n)),
+        top_rows=rows,
+        parts={COOCCURRENCE: pairs, TOP_IMAGES: top_codes},
+    )

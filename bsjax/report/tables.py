@@ -1,46 +1,14 @@
 """The artifacts of one comparison, read for a page: rankings, captions, top images."""
 
-import dataclasses
-import functools
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
-import scipy.sparse as sp
 
-from bsjax.core import addresses
-from bsjax.core.artifacts import REAL, check_files, require_manifest
-from bsjax.core.errors import UserError
+from bsjax.results.comparisons import Compared, read_compared
+from bsjax.results.measures import Measured
 from bsjax.stats import verdicts
-
-MOST_TOGETHER = 10  # co-occurring concepts kept
-COMPARED = ("concepts.parquet", "datapoints.parquet")
-MEASURED = ("images.parquet", "top_images.npz", "image_codes.npz", "cooccurrence.npz")
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What a page shows of one arm."""
-
-    captions: list[str]
-    paths: list[str]
-    place: dict[str, int]  # row of each key
-    keys: list[str]
-    top_rows: np.ndarray  # [K, L]
-    maps: np.ndarray  # [K, L, h, w] codes of patches
-    special: np.ndarray  # [K, L, 1 + registers] codes of class token and registers
-    codes: sp.csr_array  # [n, K] image codes
-    cooccurrence: sp.csr_array  # [K, K]
-    manifest: dict[str, Any]
-    resize: int
-    crop: int
-
-    @functools.cached_property
-    def together(self) -> tuple[np.ndarray, np.ndarray]:
-        """Concepts that fire with each: ids and strength [K, MOST_TOGETHER]."""
-        return strongest_together(self.cooccurrence, MOST_TOGETHER)
 
 
 class Comparison(NamedTuple):
@@ -77,65 +45,24 @@ def read_comparisons(workdir: pathlib.Path, names: Sequence[str]) -> list[Compar
     """
     real, comparisons = None, []
     for name in names:
-        folder = workdir / "comparisons" / name
-        manifest = require_manifest(folder, "compare")
-        check_files(folder, manifest, COMPARED)
-        table = pq.read_table(folder / "concepts.parquet")
-        columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
-        datapoints = pq.read_table(folder / "datapoints.parquet").to_pylist()
-        real = real or _read_measured(workdir / "measures" / REAL)
-        generated = _read_measured(workdir / "measures" / name)
-        for arm, measured in ((REAL, real), (name, generated)):
-            made_of = manifest["parents"].get(f"measures/{arm}")
-            if made_of not in (None, measured.manifest["config_hash"]):
-                raise UserError(
-                    f"{folder} compares another measures/{arm} than the one that is there; run"
-                    " `bsjax compare --overwrite`"
-                )
-        comparisons.append(Comparison(name, columns, datapoints, manifest, real, generated))
+        compared = read_compared(workdir, name, real)
+        real = compared.real
+        comparisons.append(as_shown(compared))
     return comparisons
 
 
-def _read_measured(folder: pathlib.Path) -> Measured:
-    manifest = require_manifest(folder, "measure")
-    check_files(folder, manifest, MEASURED)
-    workdir = folder.parent.parent
-    images = pq.read_table(folder / "images.parquet", columns=["key", "caption", "path"])
-    keys = images["key"].to_pylist()
-    with np.load(folder / "top_images.npz", allow_pickle=False) as top:
-        return Measured(
-            captions=images["caption"].to_pylist(),
-            paths=[addresses.find(path, workdir) for path in images["path"].to_pylist()],
-            place={key: row for row, key in enumerate(keys)},
-            keys=keys,
-            top_rows=top["images"],
-            maps=top["maps"],
-            special=top["special"],
-            codes=sp.csr_array(sp.load_npz(folder / "image_codes.npz")),
-            cooccurrence=sp.csr_array(sp.load_npz(folder / "cooccurrence.npz")),
-            manifest=manifest,
-            resize=manifest["config"]["encoder.resize"],
-            crop=manifest["config"]["encoder.crop"],
-        )
-
-
-def strongest_together(pairs: sp.csr_array, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Concepts that fire on the same tokens: ids and strength [K, n], strongest first.
-
-    Strength is the cosine of the two concepts' codes over all tokens, Z_ij / sqrt(Z_ii Z_jj) of
-    Z^T Z; ids are -1 and strengths 0 where there are fewer.
-    """
-    norms = np.sqrt(pairs.diagonal())
-    ids, strength = np.full((len(norms), n), -1), np.zeros((len(norms), n))
-    for concept in range(len(norms)):
-        part = slice(pairs.indptr[concept], pairs.indptr[concept + 1])
-        others, values = pairs.indices[part], pairs.data[part]
-        values = values[others != concept]
-        others = others[others != concept]
-        values = values / np.maximum(norms[concept] * norms[others], 1e-30)
-        order = np.argsort(-values, kind="stable")[:n]
-        ids[concept, : order.size], strength[concept, : order.size] = others[order], values[order]
-    return ids, strength
+def as_shown(compared: Compared) -> Comparison:
+    """A comparison as a page shows it: columns as arrays, pairs as rows."""
+    table = compared.concepts
+    columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
+    return Comparison(
+        compared.name,
+        columns,
+        compared.pairs.to_pylist(),
+        dict(compared.manifest),
+        compared.real,
+        compared.generated,
+    )
 
 
 def rank(comparison: Comparison, n_concepts: int) -> list[Ranking]:

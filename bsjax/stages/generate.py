@@ -23,6 +23,7 @@ from jax.sharding import PartitionSpec as P
 from PIL import Image
 
 from bsjax import pipeline
+from bsjax.analysis.engine import matmul_precision
 from bsjax.core import distributed
 from bsjax.core.artifacts import atomic_path, begin_stage, hash_json, write_manifest
 from bsjax.core.config import select
@@ -35,7 +36,6 @@ from bsjax.data.image_shards import ImageShards, Outcome, Prompt
 from bsjax.generators import loading
 from bsjax.generators.protocol import Generator, Samples
 from bsjax.stages import inputs, preflight
-from bsjax.stages.measure import matmul_precision
 from bsjax.stages.text_phase import TextFeatures
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_PIXELS, SHEET_GAP = 8, 4, 160, 4

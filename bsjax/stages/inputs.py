@@ -3,8 +3,7 @@
 import contextlib
 import os
 import pathlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -33,6 +32,7 @@ from bsjax.data.sources import list_source
 from bsjax.data.text import FIRST, Fields
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
+from bsjax.results.measures import refuse_duplicates as refuse_duplicates
 
 PUBLISHED_THRESHOLD = 0.829
 
@@ -172,20 +172,6 @@ def _tell_of(name: str, images: ImageSet) -> None:
             len(others),
             shown,
             more,
-        )
-
-
-def refuse_duplicates(keys: Iterable[str], origin: object) -> None:
-    """Images are known by their keys: each must be there once.
-
-    Raises:
-      UserError: one is not.
-    """
-    twice = [key for key, count in Counter(keys).items() if count > 1]
-    if twice:
-        raise UserError(
-            f"{origin}: {len(twice)} keys are there more than once (such as {twice[0]!r}); images"
-            " are paired by key: give each a name of its own"
         )
 
 

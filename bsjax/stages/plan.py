@@ -19,6 +19,7 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
+from bsjax.analysis.engine import FIRST_KEPT, jit_measure, matmul_precision
 from bsjax.convert.dinov2 import abstract_params
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
@@ -32,7 +33,6 @@ from bsjax.roofline.compiled import cost_of
 from bsjax.sae.train_step import CANDIDATES, TOKENS, shardings
 from bsjax.stages import inputs
 from bsjax.stages.generate import jit_sample
-from bsjax.stages.measure import FIRST_KEPT, jit_measure, matmul_precision
 from bsjax.stages.recipe import check_mesh, fresh_state, jit_step, make_recipe
 from bsjax.stages.text_phase import BATCH as TEXT_BATCH
 from bsjax.stages.text_phase import jit_encode, text_shardings

@@ -5,16 +5,12 @@ images a caption (`generator.samples`) this is the paper's stress test.
 """
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
-import scipy.sparse as sp
 from absl import logging
 from etils import epath
 
-from bsjax.core.artifacts import atomic_path, check_files, require_manifest
 from bsjax.core.errors import UserError
-from bsjax.core.text import as_cells
+from bsjax.results.measures import read_measured
+from bsjax.results.ranking import write_ranking
 
 
 def rank(folder: epath.Path, concept: int) -> None:
@@ -26,16 +22,14 @@ def rank(folder: epath.Path, concept: int) -> None:
     Raises:
       UserError: no such concept, or a file that is not what `measure` wrote.
     """
-    manifest = require_manifest(folder, "measure")
-    check_files(folder, manifest, ["image_codes.npz", "images.parquet"])
-    with (folder / "image_codes.npz").open("rb") as file:
-        codes = sp.load_npz(file).tocsc()
+    measured = read_measured(folder)
+    codes = measured.codes.tocsc()
     if not 0 <= concept < codes.shape[1]:
         raise UserError(
             f"measure.rank_concept={concept}: expected 0 to {codes.shape[1] - 1}; set"
             " --config.measure.rank_concept"
         )
-    captions = np.asarray(pq.read_table(str(folder / "images.parquet"))["caption"].to_pylist())
+    captions = np.asarray(measured.captions)
     energy = codes[:, [concept]].toarray()[:, 0].astype(np.float64)
     names, group = np.unique(captions, return_inverse=True)
     n = np.bincount(group)
@@ -47,9 +41,7 @@ def rank(folder: epath.Path, concept: int) -> None:
         "caption": names, "images": n, "mean_energy": mean, "sd_energy": np.sqrt(variance),
         "share_shown": shown,
     }  # fmt: skip
-    path = folder / f"ranking-{concept}.csv"
-    with atomic_path(path) as temporary:
-        table = {name: values[order].tolist() for name, values in columns.items()}
-        pa_csv.write_csv(as_cells(pa.table(table)), temporary)
+    ranked = {name: values[order].tolist() for name, values in columns.items()}
+    path = write_ranking(folder, concept, ranked)
     best = ", ".join(repr(str(names[i])) for i in order[:3])
     logging.info("concept %d is strongest for %s; all in %s", concept, best, path)

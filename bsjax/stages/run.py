@@ -4,12 +4,11 @@ import pathlib
 import sys
 
 import ml_collections
-import pyarrow.parquet as pq
 
 from bsjax import pipeline
-from bsjax.core.artifacts import check_files, require_manifest
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
+from bsjax.results.comparisons import read_concepts
 from bsjax.stages import preflight
 from bsjax.stages.inputs import generated_name
 from bsjax.stats import verdicts
@@ -35,9 +34,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
 def summarise(workdir: pathlib.Path, name: str) -> str:
     """The strongest divergences and the path of the report, as text."""
     folder = workdir / "comparisons" / name
-    manifest = require_manifest(folder, "compare")
-    check_files(folder, manifest, ["concepts.parquet"])
-    rows = pq.read_table(folder / "concepts.parquet").to_pylist()
+    table, manifest = read_concepts(folder)
+    rows = table.to_pylist()
     settings, counts = manifest["config"], manifest["counts"]
     lines = ["", *(f"! {note}" for note in manifest["notes"])]
     lines.append(

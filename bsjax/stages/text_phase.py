@@ -15,6 +15,7 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from bsjax.analysis.engine import matmul_precision
 from bsjax.core import checksums
 from bsjax.core.artifacts import atomic_path, identity_of
 from bsjax.core.errors import UserError
@@ -22,7 +23,6 @@ from bsjax.core.logs import progress
 from bsjax.core.mesh import make_mesh, put, replicated
 from bsjax.generators.loading import Opened, abstract_params
 from bsjax.generators.protocol import Generator
-from bsjax.stages.measure import matmul_precision
 
 CHUNK = 64  # captions a file
 BATCH = 16  # captions a call of the encoder

@@ -20,6 +20,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
+from bsjax.analysis.engine import matmul_precision
 from bsjax.convert.dinov2 import LoadedEncoder
 from bsjax.core import distributed, lock
 from bsjax.core.artifacts import begin_stage, identity_of, write_manifest
@@ -35,7 +36,6 @@ from bsjax.data.token_store import EpochOrder, StepReader, TokenArray, TokenStor
 from bsjax.models.dinov2 import normalise_images, token_grid
 from bsjax.sae.train_step import TOKENS
 from bsjax.stages import inputs, workers
-from bsjax.stages.measure import matmul_precision
 
 SHARD_BYTES = 2**29
 

@@ -7,8 +7,8 @@ import scipy.sparse as sp
 from bsjax.core.artifacts import begin_stage
 from bsjax.core.dims import Grid
 from bsjax.data.images import Batch
-from bsjax.stages import shards
-from bsjax.stages.shards import ShardStore
+from bsjax.results import shards
+from bsjax.results.shards import ShardStore
 from bsjax.stats import streaming
 
 K, BATCH, N_SHARDS = 6, 4, 7

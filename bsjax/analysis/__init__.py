@@ -1,0 +1,1 @@
+"""What stages and the Python interface share: images to measures, measures to comparisons."""

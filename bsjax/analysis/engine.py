@@ -1,0 +1,235 @@
+"""Images -> tokens -> codes -> statistics: the step on the devices and the loop around it.
+
+Works through shards of images: each finished shard is on disk, so that a killed run goes on behind
+the last one.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from jax.sharding import Mesh
+
+from bsjax.core.dims import Grid
+from bsjax.core.errors import UserError
+from bsjax.core.foreign import printable
+from bsjax.core.logs import PhaseTimer, progress
+from bsjax.core.mesh import over_data, put, replicated
+from bsjax.data.captions import BadImage, ImageSet, check_bad
+from bsjax.data.images import Batch, iterate_batches
+from bsjax.models.dinov2 import DinoV2, normalise_images, token_grid
+from bsjax.results.shards import ShardStore
+from bsjax.sae.encoder import pre_codes, threshold_codes
+from bsjax.stats import sparse_codes, streaming
+
+# Codes kept of each token at first; grows when a token has more.
+FIRST_KEPT = 64
+
+
+class Engine(NamedTuple):
+    """The jitted step with everything that stays on the devices."""
+
+    step: Callable[..., Any]
+    params: Any
+    sae: Any
+    threshold: jax.Array
+    mesh: Mesh
+    grid: Grid
+    n_concepts: int
+    batch_size: int
+
+
+class Reading(NamedTuple):
+    """How images are read, and how often what was found is written."""
+
+    resize: int  # pixels of the short side
+    crop: int  # pixels of the centre crop
+    max_bad: float = 0.01  # largest share of unusable images before the work stops
+    workers: int = 0  # processes that decode; 0: threads alone
+    top_images: int = 12  # kept a concept
+    images_per_shard: int = 256  # repeated at most by an interrupted run
+
+
+def make_engine(
+    model: DinoV2,
+    params: Any,
+    sae_encoder: Mapping[str, Any],
+    threshold: float | np.ndarray,
+    *,
+    crop: int,
+    dtype: str,
+    mesh: Mesh,
+    batch_size: int,
+) -> Engine:
+    """Places the parameters on the mesh and jits the step.
+
+    Args:
+      model: the encoder.
+      params: its parameters.
+      sae_encoder: as `bsjax.sae.encoder.EncoderParams`.
+      threshold: of the codes, one for all concepts or one for each.
+      crop: pixels of the images' side.
+      dtype: of the encoder's products: float32 or bfloat16.
+      mesh: over whose data axis images are divided.
+      batch_size: images a step.
+    """
+    step = jit_measure(model, token_grid(model.config, crop, crop), mesh)
+    return Engine(
+        step=functools.partial(step, precision=matmul_precision(dtype)),
+        params=put(params, replicated(mesh)),
+        sae=put(sae_encoder, replicated(mesh)),
+        threshold=put(np.float32(threshold), replicated(mesh)),
+        mesh=mesh,
+        grid=token_grid(model.config, crop, crop),
+        n_concepts=sae_encoder["kernel"].shape[1],
+        batch_size=batch_size,
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def jit_measure(model: DinoV2, grid: Grid, mesh: Mesh) -> Callable[..., Any]:
+    """The step that measuring runs and `plan` compiles."""
+    return jax.jit(
+        functools.partial(measure_step, model=model, grid=grid),
+        static_argnames=("n_kept", "precision"),
+        out_shardings=replicated(mesh),
+    )
+
+
+def matmul_precision(dtype: str) -> str:
+    """float32 means float32: accelerators otherwise round the inputs of float32 products."""
+    return "highest" if dtype == "float32" else "default"
+
+
+def measure_step(
+    params, sae, threshold, top, images, mask, rows, *, model, grid, n_kept, precision
+):
+    """One batch: uint8 images [B, H, W, 3] to statistics, compact codes and new top images.
+
+    The product with the SAE's kernel decides which codes pass the threshold, so it is always
+    computed in float32.
+    """
+    with jax.default_matmul_precision(precision):
+        tokens = model.apply({"params": params}, normalise_images(images))  # [B, T, D]
+    batch, n_tokens, width = tokens.shape
+    with jax.default_matmul_precision("highest"):
+        pre = pre_codes(sae, tokens.reshape(batch * n_tokens, width))  # [N, K]
+    codes = threshold_codes(pre, threshold).reshape(batch, n_tokens, -1)  # [B, T, K]
+    compact = sparse_codes.compact_codes(codes, mask, n_kept)
+    statistics = streaming.reduce_batch(codes, compact, mask, grid)
+    top = streaming.update_top_images(top, statistics.patch_mean, rows)
+    is_finite = jnp.all(jnp.isfinite(tokens), axis=(1, 2)) | ~mask  # [B]
+    return top, statistics._replace(patch_mean=None), compact, jnp.all(is_finite)
+
+
+def measure_images(
+    name: str,
+    images: ImageSet,
+    reading: Reading,
+    engine: Engine,
+    store: ShardStore,
+    timer: PhaseTimer,
+    n_kept: int = FIRST_KEPT,
+) -> list[BadImage]:
+    """Measures the images behind the last finished shard; returns all unusable images.
+
+    Args:
+      name: of the set, for log lines.
+      images: to be measured.
+      reading: how they are read.
+      engine: what computes.
+      store: what keeps the results.
+      timer: of the phases, as the host sees them.
+      n_kept: codes fetched of each token at first.
+
+    Raises:
+      UserError: too many images are unusable, or tokens are not finite.
+    """
+    records = images.records
+    state = store.resume(reading.top_images)
+    bad = [*images.bad, *(BadImage(records[row].key, why) for row, why in state.bad)]
+    if state.next_row:
+        logging.info("%s: %d of %d images were done before", name, state.next_row, len(records))
+    batches = iterate_batches(
+        records,
+        resize=reading.resize,
+        crop=reading.crop,
+        batch_size=engine.batch_size,
+        start=state.next_row,
+        workers=reading.workers,
+    )
+    top = put(streaming.TopImages(*state.top), replicated(engine.mesh))
+    n_kept = min(n_kept, engine.n_concepts)
+    pending = None
+    bar = progress(f"measure {name}", len(records), state.next_row)
+    with bar:
+        while True:
+            started = time.perf_counter()
+            batch = next(batches, None)
+            started = timer.add("waiting for images", started)
+            launched = None
+            if batch is not None:
+                top, *results = _launch(engine, top, batch, n_kept)
+                launched = (batch, top, results)
+            if pending is not None:
+                # The devices work on the batch just launched while the host books the one before.
+                n_kept = _book(engine, store, pending, n_kept, timer)
+                _report_bad(name, images, reading.max_bad, pending[0], bad)
+                bar.update(pending[0].n_records)
+                if store.n_pending >= reading.images_per_shard or batch is None:
+                    started = time.perf_counter()
+                    store.commit(jax.device_get(pending[1]))
+                    timer.add("writing", started)
+            if launched is None:
+                break
+            pending = launched
+    return bad
+
+
+def _launch(engine: Engine, top, batch: Batch, n_kept: int):
+    """Starts the step on a batch; returns before it is done."""
+    images, mask, rows = put((batch.images, batch.mask, batch.rows), over_data(engine.mesh))
+    return engine.step(
+        engine.params, engine.sae, engine.threshold, top, images, mask, rows, n_kept=n_kept
+    )
+
+
+def _book(engine: Engine, store: ShardStore, pending, n_kept: int, timer: PhaseTimer) -> int:
+    """Fetches a batch's results and adds them to the open shard; returns the codes to keep."""
+    batch, top, results = pending
+    started = time.perf_counter()
+    statistics, compact, is_finite = jax.device_get(results)
+    started = timer.add("waiting for devices", started)
+    if not is_finite:
+        first = int(batch.rows[0])
+        raise UserError(
+            f"the encoder gave values that are not finite on images {first} to"
+            f" {first + len(batch.rows) - 1}; check {{weights}}, or set {{dtype}}=float32",
+            "weights",
+            "dtype",
+        )
+    while not sparse_codes.is_complete(compact, engine.n_concepts):
+        # Rare: a token has more active concepts than were kept. Only its codes are computed again.
+        if compact.values.shape[-1] == n_kept:  # else launched before an earlier batch grew it
+            n_kept = min(2 * n_kept, engine.n_concepts)
+        _, _, compact, _ = jax.device_get(_launch(engine, top, batch, n_kept))
+    codes = sparse_codes.to_csr(compact, batch.mask, engine.n_concepts)
+    store.add(batch, statistics, codes)
+    timer.add("statistics", started)
+    return n_kept
+
+
+def _report_bad(
+    name: str, images: ImageSet, max_bad: float, batch: Batch, bad: list[BadImage]
+) -> None:
+    for row, reason in batch.bad:
+        image = BadImage(images.records[row].key, reason)
+        logging.warning("%s: %s cannot be used: %s", name, *map(printable, image))
+        bad.append(image)
+    if batch.bad:
+        check_bad(bad, images.n_listed, max_bad)

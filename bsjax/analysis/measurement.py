@@ -1,0 +1,119 @@
+"""An image set -> measures/<set>/: the artifact with everything that it says of how it was made."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from bsjax.analysis.engine import FIRST_KEPT, Engine, Reading, measure_images
+from bsjax.core.artifacts import write_manifest
+from bsjax.core.logs import PhaseTimer
+from bsjax.data.captions import ImageSet
+from bsjax.results.shards import ShardStore
+
+# What a silent set may come from: as the arguments are called.
+SILENT = ("threshold", "sae", "encoder")
+
+
+def write_measures(
+    folder: pathlib.Path,
+    name: str,
+    images: ImageSet,
+    reading: Reading,
+    engine: Engine,
+    *,
+    settings: Mapping[str, Any],
+    parents: Mapping[str, str],
+    notes: Sequence[str] = (),
+    names: tuple[str, str, str] = SILENT,
+    n_kept: int = FIRST_KEPT,
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Measures a set into a folder, which `begin_stage` prepared; returns the manifest.
+
+    Args:
+      folder: of the artifact.
+      name: of the set.
+      images: to be measured.
+      reading: how they are read.
+      engine: what computes.
+      settings: for the manifest: what decides the result.
+      parents: hashes of images, encoder and SAE.
+      notes: warnings that go into the report.
+      names: what a note calls threshold, SAE and encoder.
+      n_kept: codes fetched of each token at first.
+      more: entries of the manifest.
+
+    Raises:
+      UserError: too many images are unusable, tokens are not finite, or the disk is full.
+    """
+    store = ShardStore(folder, engine.n_concepts, engine.grid)
+    timer = PhaseTimer()
+    bad = measure_images(name, images, reading, engine, store, timer, n_kept)
+    counts = store.finish(images.records, bad)
+    if timer.summary():
+        logging.info("%s: %s", name, timer.summary())
+    silent = silence_note(name, counts, np.asarray(engine.threshold), names)
+    for note in silent:
+        logging.warning("%s", note)
+    counts |= {
+        "listed": images.n_listed,
+        "unlisted": images.n_unlisted,
+        "without_caption": images.n_without_caption,
+        "not_understood": len(images.not_understood),
+        "bad": len(bad),
+        "caption_source": images.caption_source,
+        "tokens_per_image": engine.grid.n_tokens,
+    }
+    manifest = write_manifest(
+        folder,
+        stage="measure",
+        config=settings,
+        parents=parents,
+        counts=counts,
+        notes=[*notes, *silent],
+        bad_images=[image._asdict() for image in bad],
+        **more,
+    )
+    store.clean()
+    return manifest
+
+
+def silence_note(
+    name: str,
+    counts: Mapping[str, Any],
+    threshold: float | np.ndarray,
+    names: tuple[str, str, str] = SILENT,
+) -> list[str]:
+    """A warning where no token of a set fired, which no honest SAE brings about; else none."""
+    if counts["dead_concepts"] < counts["concepts"]:
+        return []
+    return [
+        f"NOTHING FIRES: all {counts['concepts']} concepts are dead on the {counts['images']}"
+        f" images of {name}, no code reaches the threshold ({float(np.min(threshold)):g}). Look at"
+        f" {names[0]}, and whether {names[1]} was trained on the features of {names[2]}"
+    ]
+
+
+def settings_of(
+    variant: str,
+    weights: str,
+    reading: Reading,
+    dtype: str,
+    threshold: float | np.ndarray,
+    name: str,
+) -> dict[str, Any]:
+    """What decides the measures of a set, under the keys that a config has for it."""
+    return {
+        "encoder.crop": reading.crop,
+        "encoder.dtype": dtype,
+        "encoder.resize": reading.resize,
+        "encoder.variant": variant,
+        "encoder.weights": weights,
+        "measure.top_images": reading.top_images,
+        "sae.threshold": threshold if np.ndim(threshold) == 0 else "one a concept",
+        "set": name,
+    }

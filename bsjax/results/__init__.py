@@ -1,0 +1,1 @@
+"""What stages leave in a workdir: the only readers and writers of measures and comparisons."""

@@ -1,0 +1,114 @@
+"""The columns of every table in a workdir: name, type, unit and meaning, in the order of the files.
+
+Writers are held to them; the docs and the explorer can read them.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+
+class Column(NamedTuple):
+    """One column; `type` as pyarrow names it."""
+
+    name: str
+    type: str
+    unit: str
+    meaning: str
+
+
+CODE = "code an image"  # codes have the scale of the SAE's LayerNorm
+SHARE = "from 0 to 1"
+
+MEASURED_CONCEPTS = (
+    Column("concept", "int32", "", "number of the concept: its row in the SAE's dictionary"),
+    Column("energy", "double", CODE, "mean over images of the sum of codes over all tokens"),
+    Column("energy_sd", "double", CODE, "standard deviation of that sum over images (n - 1)"),
+    Column("fires", "int64", "tokens", "(image, token) pairs with a code above zero"),
+    Column("prevalence", "double", SHARE, "share of images with a code above zero"),
+)
+IMAGES = (
+    Column("row", "int32", "", "row of the image in image_codes.npz and in top_images.npz"),
+    Column("key", "string", "", "name that pairs the image with that of the other set"),
+    Column("caption", "string", "", "its caption; empty where it has none"),
+    Column("path", "string", "", "where the image lies; ./ is the workdir; empty: in memory alone"),
+)  # then, as text, the further columns of the caption table
+COMPARED_CONCEPTS = (
+    Column("concept", "int32", "", "number of the concept: its row in the SAE's dictionary"),
+    Column("energy_real", "double", CODE, "energy over the real images of all pairs"),
+    Column("energy_generated", "double", CODE, "energy over the generated images of all pairs"),
+    Column("difference", "double", CODE, "energy_generated - energy_real"),
+    Column("relative", "double", "from -1 to 1", "difference over the sum of both; 0 for 0/0"),
+    Column("delta_difference", "double", SHARE, "sigmoid(difference / T)"),
+    Column("delta_relative", "double", SHARE, "sigmoid(relative / T)"),
+    Column("delta", "double", SHARE, "of the form that was chosen; below 0.5 drawn less than real"),
+    Column("standard_error", "double", CODE, "of difference, over pairs"),
+    Column("relative_standard_error", "double", "as relative", "of relative, delta method"),
+    Column("prevalence_real", "double", SHARE, "share of the pairs' real images that show it"),
+    Column("prevalence_generated", "double", SHARE, "the same of the generated images"),
+    Column("interval_low", "double", CODE, "95 % interval of difference"),
+    Column("interval_high", "double", CODE, "95 % interval of difference"),
+    Column("relative_low", "double", "as relative", "95 % interval of relative"),
+    Column("relative_high", "double", "as relative", "95 % interval of relative"),
+    Column("delta_low", "double", SHARE, "95 % interval of delta"),
+    Column("delta_high", "double", SHARE, "95 % interval of delta"),
+    Column("p", "double", SHARE, "two-sided, paired t-test of difference"),
+    Column("q", "double", SHARE, "p adjusted by Benjamini-Hochberg; NaN without enough data"),
+    Column("fires_real", "int64", "tokens", "of all measured images; null where not known"),
+    Column("fires_generated", "int64", "tokens", "of all measured images; null where not known"),
+    Column("verdict", "string", "", "suppressed, exaggerated, no difference, not enough data"),
+    Column("words", "string", "", "caption words typical of its top images, with commas"),
+)
+DATAPOINTS = (
+    Column("rank", "int32", "", "1 is the pair most alike"),
+    Column("key", "string", "", "of the pair"),
+    Column("caption", "string", "", "of the real image"),
+    Column("row_real", "int32", "", "row among the real images"),
+    Column("row_generated", "int32", "", "row among the generated images"),
+    Column("mean_difference", "double", CODE, "mean over concepts of generated - real, signed"),
+    Column("absolute_difference", "double", CODE, "sum over concepts of |generated - real|"),
+    Column("cosine", "double", "from 0 to 1", "of the two images' codes; 1 is a copy"),
+)
+RANKING = (
+    Column("caption", "string", "", "of one image or of several"),
+    Column("images", "int64", "images", "with that caption"),
+    Column("mean_energy", "double", CODE, "of the concept, over these images"),
+    Column("sd_energy", "double", CODE, "its standard deviation (n - 1)"),
+    Column("share_shown", "double", SHARE, "share of these images that show the concept at all"),
+)
+TABLES = {
+    "measures/<set>/concepts.parquet": MEASURED_CONCEPTS,
+    "measures/<set>/images.parquet": IMAGES,
+    "measures/<set>/ranking-<concept>.csv": RANKING,
+    "comparisons/<set>/concepts.parquet": COMPARED_CONCEPTS,
+    "comparisons/<set>/datapoints.parquet": DATAPOINTS,
+}
+
+
+def require_columns(
+    table: pa.Table, columns: Sequence[Column], with_more: bool = False
+) -> pa.Table:
+    """The table, if it has these columns in this order; with `with_more` text columns may follow.
+
+    Raises:
+      ValueError: it has others. That is a fault of the program, not of its user.
+    """
+    found = [(field.name, str(field.type)) for field in table.schema]
+    expected = [(column.name, column.type) for column in columns]
+    more = found[len(expected) :]
+    if found[: len(expected)] != expected or (more and not with_more):
+        raise ValueError(f"expected the columns {expected}, got {found}")
+    if any(kind != "string" for _, kind in more):
+        raise ValueError(f"expected further columns of text, got {more}")
+    return table
+
+
+def describe_tables() -> str:
+    """All tables and columns as Markdown."""
+    lines = []
+    for name, columns in TABLES.items():
+        lines += [f"`{name}`", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+        lines += [f"| {c.name} | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
+        lines.append("")
+    return "\n".join(lines)
