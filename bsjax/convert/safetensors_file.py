@@ -77,8 +77,8 @@ def open_safetensors(path: pathlib.Path) -> tuple[dict[str, TensorRef], dict[str
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES:
             raise UserError(
-                f"{path}: tensor {name} is of {entry['dtype']}, which is not read; save it as"
-                " float32"
+                f"{path}: tensor {name} is of {entry['dtype']}, which is not read: expected"
+                " float32, float16 or bfloat16; save it as float32"
             )
         offset = 8 + size + entry["data_offsets"][0]
         tensors[name] = TensorRef(path, offset, DTYPES[entry["dtype"]], tuple(entry["shape"]))

@@ -32,12 +32,22 @@ STORAGE_DTYPES = {
     "BoolStorage": np.dtype("?"),
 }
 # Storages that are told by name, not read.
-UNREAD_STORAGES = ("ComplexFloatStorage", "ComplexDoubleStorage", "QInt8Storage", "QUInt8Storage")
+UNREAD_STORAGES = (
+    *("ComplexFloatStorage", "ComplexDoubleStorage", "QInt8Storage", "QUInt8Storage"),
+    *("QInt32Storage", "QUInt4x2Storage", "QUInt2x4Storage"),
+)
 # Values that stand for themselves by name; a tensor of a dtype without a storage names it so.
 DTYPES = (
     *("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8"),
     *("bool", "uint16", "uint32", "uint64", "complex64", "complex128", "float4_e2m1fn_x2"),
     *("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    *("complex32", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2"),
+)
+# How a quantised tensor is scaled; it is told by its storage.
+SCHEMES = ("per_tensor_affine", "per_channel_affine", "per_channel_affine_float_qparams")
+UNREAD = (
+    "is of {}, which is not read: expected float32, float16 or bfloat16; save it as float32, or use"
+    " weights that have it so"
 )
 # Modules whose state is read as plain attributes.
 MODULES = (
@@ -177,6 +187,7 @@ class Unpickler(pickle.Unpickler):
             ("torch", "device"): _Call(_describe_device),
             ("torch", "Size"): _Call(_make_size),
             ("torch._utils", "_rebuild_tensor_v2"): _Call(self._rebuild_tensor),
+            ("torch._utils", "_rebuild_qtensor"): _Call(self._rebuild_tensor),
             ("torch._utils", "_rebuild_tensor_v3"): _Call(self._rebuild_other_tensor),
             ("torch._utils", "_rebuild_parameter"): _Call(_rebuild_parameter),
             ("torch.storage", "UntypedStorage"): _StorageType("UntypedStorage", None),
@@ -186,7 +197,7 @@ class Unpickler(pickle.Unpickler):
             ("_codecs", "encode"): _Call(_encode),
         }
         self.allowed |= {name: _placeholder(*name) for name in MODULES}
-        self.allowed |= {("torch", name): Named(f"torch.{name}") for name in DTYPES}
+        self.allowed |= {("torch", name): Named(f"torch.{name}") for name in (*DTYPES, *SCHEMES)}
         for name, dtype in STORAGE_DTYPES.items():
             self.allowed["torch", name] = _StorageType(name, dtype)
         for name in UNREAD_STORAGES:
@@ -209,7 +220,7 @@ class Unpickler(pickle.Unpickler):
 
     def _rebuild_tensor(self, storage, offset, shape, stride, *_unused) -> TensorRef | Unreadable:
         if storage.dtype is None:
-            return Unreadable(f"is of torch.{storage.kind}, which is not read; save it as float32")
+            return Unreadable(UNREAD.format(f"torch.{storage.kind}"))
         name = f"{self.root}data/{storage.key}"
         if name not in self.entries:
             raise UserError(f"{self.path} lacks the tensor data {name}; fetch it again")
@@ -231,7 +242,7 @@ class Unpickler(pickle.Unpickler):
     def _rebuild_other_tensor(self, *arguments: Any) -> Unreadable:
         """A tensor of a dtype that has no storage of its own: the small and the unsigned ones."""
         dtype = next(value.name for value in arguments if isinstance(value, Named))
-        return Unreadable(f"is of {dtype}, which is not read; save it as float32")
+        return Unreadable(UNREAD.format(dtype))
 
     def _data_offset(self, entry: zipfile.ZipInfo) -> int:
         """First byte of an entry's data: behind its local header, whose extra field may differ."""

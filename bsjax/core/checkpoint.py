@@ -26,6 +26,7 @@ STATE, PROGRESS = "state", "progress"
 TIMES = "_CHECKPOINT_METADATA"  # written once more when the checkpoint gets its name
 WRITING = ".orbax-checkpoint-tmp"  # in the name of a checkpoint that is not whole yet
 PROOFS = "proofs"  # ends the name of the folder of checksums beside that of checkpoints
+PROVED = "proved"  # key beside a checkpoint's progress: its checksums were written
 
 
 class Checkpoints:
@@ -36,8 +37,9 @@ class Checkpoints:
     its step is reached again it is set aside under another name.
 
     The folder beside, `<name>-proofs`, holds the checksums of each one's files, written before it
-    counts as whole; one that does not match them is as one that cannot be read. Object stores keep
-    checksums of their own.
+    counts as whole; one that does not match them is as one that cannot be read, and so is one that
+    says it has checksums, where these are gone. One from before there were checksums is taken with
+    a warning. Object stores keep checksums of their own.
     """
 
     def __init__(self, folder: str | os.PathLike, keep: int, is_read_only: bool = False):
@@ -88,8 +90,9 @@ class Checkpoints:
             if step not in self._unreadable:
                 return
             self._set_aside(step)
+        told = dict(progress) if is_remote(self.folder) else {**progress, PROVED: True}
         arguments = ocp.args.Composite(
-            **{STATE: ocp.args.StandardSave(state), PROGRESS: ocp.args.JsonSave(dict(progress))}
+            **{STATE: ocp.args.StandardSave(state), PROGRESS: ocp.args.JsonSave(told)}
         )
         # By force: an unreadable one may be newer than this.
         self._writer.save(step, args=arguments, force=True)
@@ -134,10 +137,20 @@ class Checkpoints:
             if fault:
                 return None, fault
         try:
-            return self._manager.restore(step, args=arguments), ""
+            found = self._manager.restore(step, args=arguments)
         except Exception as error:  # Many types, by what is damaged; each means: not to be had.
             lines = str(error).splitlines()
             return None, ": ".join([type(error).__name__, *(line[:300] for line in lines[:1])])
+        is_proved = found[PROGRESS].pop(PROVED, False)
+        proof = self._proof(step)
+        if jax.process_index() or is_remote(self.folder) or proof.exists():
+            return found, ""
+        if is_proved:
+            return None, f"its checksums, {proof}, are missing; put them there"
+        logging.warning(
+            "checkpoint %d is from before there were checksums: it is taken as it is", step
+        )
+        return found, ""
 
     def _proof(self, step: int | str) -> pathlib.Path:
         folder = pathlib.Path(self._writer.directory)

@@ -17,6 +17,7 @@ from bsjax.core.foreign import is_valid
 from bsjax.data import scenes
 from bsjax.data.record_files import (
     LONGEST,
+    TEXTS,
     ArrayRecords,
     ParquetGroup,
     ParquetRows,
@@ -230,10 +231,10 @@ def _open_parquet(path: str, split: str, section: str = "real") -> Opened:
 
 
 def _reader_of_parquet(groups, columns: Mapping[str, tuple[str, str | None]]) -> Reader:
-    rows = ParquetRows(groups)
+    rows, texts = ParquetRows(groups), ParquetRows(groups, TEXTS)
 
     def captions(row):
-        return captions_of(rows.value(row, lambda file: columns[file][1]))
+        return captions_of(texts.value(row, lambda file: columns[file][1]))
 
     def record(row):
         return captions(row), _image_bytes(rows.value(row, lambda file: columns[file][0]))

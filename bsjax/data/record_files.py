@@ -3,6 +3,10 @@
 A shell allows a process some 256 to 1,024 open files; large sets have more. All sources of a
 process share the files held open and the memory for what is read ahead. A record that is damaged
 is a ValueError of its own row, as a damaged picture in a folder is.
+
+Of parquet a column of a row group is read at once and held until others need its place. Of one
+that is larger than `CACHE_BYTES` there is never more than that one in memory: such a file needs as
+much as its largest row group. Writing it with smaller ones (`row_group_size`) needs less.
 """
 
 import bisect
@@ -19,7 +23,8 @@ import pyarrow.parquet as pq
 from array_record.python import array_record_module
 
 OPEN_FILES = 64  # of each kind
-CACHE_BYTES = 2**29
+CACHE_BYTES = 2**29  # of images; the last row group read is held in any case
+TEXT_BYTES = 2**27  # of captions, likewise
 READ_BUFFER = 2**15
 LONGEST = 200  # characters of what a library says
 
@@ -94,8 +99,9 @@ class ParquetGroup(NamedTuple):
 class ParquetRows:
     """Columns of several parquet files, one behind the other; several threads may read."""
 
-    def __init__(self, groups: Sequence[ParquetGroup]):
-        self.groups = list(groups)
+    def __init__(self, groups: Sequence[ParquetGroup], cache: "ByteCache | None" = None):
+        """Takes row groups, and where their columns are held: `IMAGES`, `TEXTS` or another."""
+        self.groups, self.cache = list(groups), cache or IMAGES
         self.ends = np.cumsum([group.n_rows for group in self.groups]).tolist()
 
     def value(self, row: int, column_of: Callable[[str], str | None]) -> Any:
@@ -114,7 +120,7 @@ class ParquetRows:
         if column is None:
             return None
         key = (path, _version(path), group, column)
-        found = _CACHE.get(key, _read_column)
+        found = self.cache.get(key, _read_column, _size_of_column)
         if isinstance(found, _Damaged):
             raise ValueError(found.reason)
         return found[row - (self.ends[place] - n_rows)].as_py()
@@ -128,29 +134,59 @@ class _Damaged(NamedTuple):
 
 
 class ByteCache:
-    """Arrow arrays, those last used, within a number of bytes; at least the last one."""
+    """Arrow arrays, those last used, within a number of bytes; at least the last one.
+
+    Room for one that is known to be large is made before it is read, so that none is held beside it
+    that would not fit.
+    """
 
     def __init__(self, n_bytes: int):
         self.n_bytes = n_bytes
         self._lock = threading.Lock()
         self._found: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 
-    def get(self, key: Hashable, read: Callable[[Any], Any]) -> Any:
-        """What `read` makes of the key, kept or made now."""
+    def get(
+        self,
+        key: Hashable,
+        read: Callable[[Any], Any],
+        size: Callable[[Any], int] = lambda key: 0,
+    ) -> Any:
+        """What `read` makes of the key, kept or made now; `size` is what its bytes will be."""
         # One thread reads, the others find what it read: they are mostly at the same group.
         with self._lock:
             if key not in self._found:
+                self._make_room(size(key), 0)
                 array = read(key)
                 self._found[key] = array
-                while sum(a.nbytes for a in self._found.values()) > self.n_bytes:
-                    if len(self._found) == 1:
-                        break
-                    self._found.popitem(last=False)
+                self._make_room(0, 1)
             self._found.move_to_end(key)
             return self._found[key]
 
+    def _make_room(self, n_more: int, n_kept: int) -> None:
+        """Lets go of what was used longest ago, but not of the last `n_kept`."""
+        while len(self._found) > n_kept and self._n_held() + n_more > self.n_bytes:
+            self._found.popitem(last=False)
 
-_CACHE = ByteCache(CACHE_BYTES)
+    def _n_held(self) -> int:
+        return sum(array.nbytes for array in self._found.values())
+
+
+# Apart, lest captions and images that do not fit beside each other push out one another at each
+# row.
+IMAGES, TEXTS = ByteCache(CACHE_BYTES), ByteCache(TEXT_BYTES)
+
+
+def _size_of_column(key) -> int:
+    """Bytes of a column of a row group, as the file's footer has them."""
+    path, version, group, column = key
+    found = _open_parquet(path, version).metadata.row_group(group)
+    parts = (found.column(i) for i in range(found.num_columns))
+    # A column of structs is stored as several.
+    return sum(
+        part.total_uncompressed_size
+        for part in parts
+        if part.path_in_schema == column or part.path_in_schema.startswith(f"{column}.")
+    )
 
 
 def _read_column(key) -> pa.ChunkedArray | _Damaged:

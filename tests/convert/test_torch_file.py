@@ -3,6 +3,7 @@
 import os
 import pickle
 import time
+import warnings
 import zipfile
 
 import numpy as np
@@ -201,6 +202,16 @@ def test_nothing_is_left_out(tmp_path):
     assert type(file.attributes["truth"]) is bool
 
 
+def quantised(dtype, axis=None):
+    x = torch.ones(2, 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will remove them; files with them stay
+        if axis is None:
+            return torch.quantize_per_tensor(x, 0.1, 0, dtype)
+        return torch.quantize_per_channel(x, torch.ones(2), torch.zeros(2), axis, dtype)
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf support is experimental")
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
@@ -210,6 +221,11 @@ def test_nothing_is_left_out(tmp_path):
         (lambda: torch.zeros(3).to(torch.float8_e4m3fn), "tensor w.x is of torch.float8_e4m3fn"),
         (lambda: torch.zeros(3, dtype=torch.uint16), "tensor w.x is of torch.uint16"),
         (lambda: torch.zeros(3, dtype=torch.complex64), "tensor w.x is of torch.ComplexFloatStor"),
+        (lambda: torch.empty(3, dtype=torch.complex32), "tensor w.x is of torch.complex32"),
+        (lambda: torch.empty(3, dtype=torch.bits8), "tensor w.x is of torch.bits8"),
+        (lambda: quantised(torch.qint8), "tensor w.x is of torch.QInt8Storage"),
+        (lambda: quantised(torch.qint32), "tensor w.x is of torch.QInt32Storage"),
+        (lambda: quantised(torch.qint8, 0), "tensor w.x is of torch.QInt8Storage"),
     ],
 )
 def test_tensors_that_are_not_read_are_named(tmp_path, make, expected):
@@ -217,6 +233,10 @@ def test_tensors_that_are_not_read_are_named(tmp_path, make, expected):
     with pytest.raises(UserError, match=expected) as error:
         open_torch_file(tmp_path / "x.pth")
     assert "\n" not in str(error.value)
+    # And how to have it read.
+    assert "contiguous()" in str(error.value) or (
+        "expected float32, float16 or bfloat16; save it as float32" in str(error.value)
+    )
 
 
 def test_empty_tensors_are_contiguous(tmp_path):

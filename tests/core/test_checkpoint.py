@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bsjax.core import checkpoint
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.errors import UserError
 
@@ -127,6 +128,28 @@ def test_training_on_beside_a_damaged_one(folder, damage):
     assert Checkpoints(folder, 2).restore(like(a=4))[1] == {"next_step": 10}
 
 
+def test_one_whose_checksums_are_gone_is_not_trusted(folder):
+    proofs = folder.with_name("checkpoints-proofs")
+    assert names(proofs) == ["10.json", "5.json"]
+    (proofs / "10.json").unlink()
+    assert Checkpoints(folder, 3).restore(like(a=4))[1] == {"next_step": 5}
+    (proofs / "5.json").unlink()
+    with pytest.raises(UserError, match="its checksums, .*/5.json, are missing; put them there"):
+        Checkpoints(folder, 3).restore(like(a=4))
+    assert names(folder) == ["10", "5"]
+
+
+def test_one_from_before_there_were_checksums_is_taken_with_a_warning(
+    tmp_path, monkeypatch, caplog
+):
+    with monkeypatch.context() as before:
+        before.setattr(checkpoint, "is_remote", lambda path: True)  # where none are written
+        folder = fill(tmp_path / "checkpoints", 5)
+    assert names(tmp_path) == ["checkpoints"]
+    assert Checkpoints(folder, 3).restore(like(a=4))[1] == {"next_step": 5}
+    assert "checkpoint 5 is from before there were checksums" in caplog.text
+
+
 def test_a_whole_one_is_never_written_over(folder):
     checkpoints = Checkpoints(folder, 3)
     checkpoints.restore(like(a=4))
@@ -148,6 +171,7 @@ import jax, jax.numpy as jnp, numpy as np
 jax.distributed.initialize(f"localhost:{port}", 2, host)
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from bsjax.core import distributed
+from bsjax.core import checkpoint
 from bsjax.core.checkpoint import Checkpoints
 over = NamedSharding(Mesh(np.array(jax.devices()), ("d",)), P("d"))
 def of(value):
@@ -166,6 +190,8 @@ if str(host) == blind:
             raise PermissionError(13, "Permission denied")
         return real(step, **named)
     checkpoints._manager.restore = restore
+if blind == "proof" and host == 0:
+    (folder.with_name("checkpoints-proofs") / "10.json").unlink()
 like = {"a": jax.ShapeDtypeStruct((4,), jnp.float32, sharding=over)}
 state, progress = checkpoints.restore(like)
 here = [float(shard.data[0]) for shard in state["a"].addressable_shards]
@@ -182,6 +208,7 @@ distributed.wait_for_all("end")
     [
         ("0", "5 [5.0, 5.0] 11 ['10', '10.unreadable-0', '5']"),
         ("1", "5 [5.0, 5.0] 11 ['10', '10.unreadable-0', '5']"),
+        ("proof", "5 [5.0, 5.0] 11 ['10', '10.unreadable-0', '5']"),
         ("none", "10 [10.0, 10.0] 10 ['10', '5']"),
     ],
 )

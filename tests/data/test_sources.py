@@ -17,6 +17,7 @@ from PIL import Image
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 
 from bsjax.core.errors import UserError
+from bsjax.data import record_files
 from bsjax.data.images import iterate_batches, load_images
 from bsjax.data.record_files import OPEN_FILES, ByteCache
 from bsjax.data.sources import list_source, read_image
@@ -437,6 +438,43 @@ def test_memory_for_row_groups_is_bounded():
         assert len(cache.get(key, read)[0].as_py()) == key
     # 902 pushes out 901, which was not used since; 5,000 bytes push out all, and are held alone.
     assert made == [900, 901, 902, 901, 5000, 900]
+
+
+def test_room_is_made_before_a_large_array_is_read():
+    cache, held = ByteCache(2000), []
+
+    def read(key):
+        held.append([array.nbytes for array in cache._found.values()])
+        return pa.chunked_array([pa.array(np.zeros(key, np.uint8))])
+
+    for key in (900, 901, 1101, 199, 5000, 901, 1099):
+        cache.get(key, read, lambda key: key)
+    assert held == [[], [900], [], [1101], [], [], [901]]
+
+
+@pytest.mark.parametrize("image", ["bytes", "struct"])
+def test_a_row_group_beyond_the_bound_is_read_once_and_alone(tmp_path, monkeypatch, image):
+    """Captions, which are read before each image, do not push it out."""
+    bound, n = 2000, 4
+    monkeypatch.setattr(record_files.IMAGES, "n_bytes", bound)
+    monkeypatch.setattr(record_files.TEXTS, "n_bytes", bound)
+    column = [bytes([i]) * bound for i in range(2 * n)]
+    rows = column if image == "bytes" else [{"bytes": each, "path": ""} for each in column]
+    table = pa.table({"image": rows, "caption": [f"{i}" * 200 for i in range(2 * n)]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=n)
+    records, reads = list_source("parquet", str(tmp_path))[0].records, []
+    read = pq.ParquetFile.read_row_group
+
+    def watched(self, group, columns):
+        reads.append((group, *columns, len(record_files.IMAGES._found)))
+        return read(self, group, columns)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", watched)
+    for i in range(2 * n):
+        assert records[i].read() == column[i]
+    # Of images none is held while the next row group is read.
+    assert [r for r in reads if r[1] == "image"] == [(0, "image", 0), (1, "image", 0)]
+    assert [r[:2] for r in reads if r[1] == "caption"] == [(0, "caption"), (1, "caption")]
 
 
 def test_a_file_written_anew_is_read_anew(tmp_path, encoded):

@@ -12,7 +12,7 @@ import pytest
 from bsjax.data.images import thumbnail
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import write_data
-from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, write_site
+from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, stamp_of, write_site
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
@@ -347,6 +347,86 @@ def test_a_damaged_array_is_said(open_page, workdir, tmp_path):
         page = open_page("#view=images&concept=1", folder, ready=False)
         page.wait_for_function("!document.getElementById('fault').hidden")
         assert "an array of the report is damaged" in page.inner_text("#fault")
+
+
+MADE_ANEW = "the report was made anew: reload the page"
+
+
+@pytest.fixture
+def reports(workdir, tmp_path):
+    """Writes a report of some of the sets, in some order, over the one that is there."""
+
+    def write(*names):
+        comparisons = read_comparisons(workdir, names)
+        places = np.zeros((N, 2), np.float32)
+        cards = [{}] * len(names)
+        shutil.rmtree(tmp_path / "report" / "data", ignore_errors=True)
+        return write_site(
+            tmp_path / "report", comparisons, places, NAMES, cards, [], thumbnail
+        ).parent
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("after", "address", "action"),
+    [
+        (("two", "one"), "#view=table", lambda page: page.click("#tab-images")),
+        (("two", "one"), "#view=table", lambda page: page.fill("#goto", "1")),
+        # Of one set alone: the chunks of the other, which is shown, are missing.
+        (("one",), "#view=table&model=two", lambda page: page.click("#tab-images")),
+        (("one",), "#view=table&model=two", lambda page: page.fill("#goto", "1")),
+    ],
+)
+def test_a_page_of_an_earlier_report_says_so(open_page, reports, after, address, action):
+    page = open_page(address, reports("one", "two"))
+    reports(*after)
+    action(page)
+    page.keyboard.press("Enter")
+    page.wait_for_function("!document.getElementById('fault').hidden")
+    assert page.inner_text("#fault span").startswith(MADE_ANEW)
+    page.wait_for_timeout(300)
+    place = "#panel" if "concept" in page.url else "#view"
+    assert page.inner_text(place).count(MADE_ANEW) == 1  # in one line, whatever it kept away
+    page.reload()
+    page.wait_for_function("document.querySelector('#view img, #panel img')")
+    assert page.locator("#fault").is_hidden()
+
+
+def test_the_same_report_written_again_is_no_other(open_page, reports):
+    page = open_page("#view=table", reports("one", "two"))
+    reports("one", "two")
+    page.fill("#goto", "1")
+    page.keyboard.press("Enter")
+    shown(page, 1)
+    page.click("#tab-images")
+    page.wait_for_selector("#view .pairs", state="attached")
+    assert page.locator("#fault").is_hidden()
+
+
+def test_a_file_that_is_missing_is_not_told_as_another_report(open_page, reports):
+    folder = reports("one", "two")
+    page = open_page("#view=table", folder)
+    (folder / "data" / "pairs" / "0.js").unlink()
+    page.click("#tab-images")
+    page.wait_for_function("!document.getElementById('fault').hidden")
+    assert "data/pairs/0.js is missing" in page.inner_text("#fault span")
+
+
+def test_the_stamp_tells_what_does_not_go_together(workdir):
+    one, two = read_comparisons(workdir, SETS)
+    stamp = stamp_of([one, two])
+    assert stamp_of(read_comparisons(workdir, SETS)) == stamp
+    assert stamp_of([two, one]) != stamp != stamp_of([one])
+    assert stamp_of([one._replace(name="x"), two]) != stamp
+    columns = one.columns | {"q": one.columns["q"] + 1}
+    assert stamp_of([one._replace(columns=columns), two]) != stamp
+    for change in ({"keys": ["x", *one.real.keys[1:]]}, {"top_rows": one.real.top_rows + 1},
+                   {"manifest": {"config_hash": "x"}}):  # fmt: skip
+        real = dataclasses.replace(one.real, **change)
+        assert stamp_of([one._replace(real=real), two]) != stamp
+        other = dataclasses.replace(two.generated, **change)
+        assert stamp_of([one, two._replace(generated=other)]) != stamp
 
 
 def test_a_missing_figure_and_a_wrong_number_are_said(open_page):

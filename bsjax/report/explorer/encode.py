@@ -1,7 +1,8 @@
 """Data as scripts: a page opened from disk may load scripts, but may fetch nothing.
 
-Each file calls `bsjaxReceive(name, payload)`; arrays are base64 of their little-endian bytes, large
-ones deflated.
+Each file calls `bsjaxReceive(name, payload, stamp)`; arrays are base64 of their little-endian
+bytes, large ones deflated. The stamp tells the files of one report from those of another, which may
+take their place while a page is open.
 """
 
 import base64
@@ -25,9 +26,10 @@ def pack(array: np.ndarray, dtype: str, deflate: bool = False) -> dict[str, Any]
     return {"dtype": dtype, "shape": list(array.shape), "data": text, "deflate": deflate}
 
 
-def write_data(folder: pathlib.Path, name: str, payload: Any) -> None:
-    """Writes `folder`/`name`.js, which hands `payload` to the page under that name."""
+def write_data(folder: pathlib.Path, name: str, payload: Any, stamp: str = "") -> None:
+    """Writes `folder`/`name`.js, which hands `payload` and the report's stamp to the page."""
     # Inside a script of its own JSON is JavaScript; no markup can end it.
     text = json.dumps(payload, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     with atomic_path(folder / f"{name}.js") as temporary:
-        temporary.write_text(f"bsjaxReceive({json.dumps(name)},{text});\n", encoding="ascii")
+        call = f"bsjaxReceive({json.dumps(name)},{text},{json.dumps(stamp)});\n"
+        temporary.write_text(call, encoding="ascii")

@@ -7,6 +7,8 @@ histograms/<set>/<chunk>, concepts/<arm>/<chunk>, thumbnails/<arm>/<chunk>
                 what a concept's panel needs, loaded chunk by chunk
 
 An arm is "0" for the real images and i + 1 for set i: names of sets never become file names.
+Numbers of sets, images and chunks mean something within one report alone, so every file bears the
+report's stamp, and a page that is given one of another asks to be loaded again.
 """
 
 import base64
@@ -18,6 +20,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from bsjax import __version__
+from bsjax.core import checksums
+from bsjax.core.artifacts import hash_json
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import pack, write_data
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
@@ -62,18 +66,18 @@ def write_site(
     Returns:
       Path of the page.
     """
-    data = folder / "data"
+    data, stamp = folder / "data", stamp_of(comparisons)
     write_static(folder)
-    write_data(data, "site", site_payload(comparisons, places, names, cards, figures))
+    write_data(data, "site", site_payload(comparisons, places, names, cards, figures), stamp)
     for i, comparison in enumerate(comparisons):
-        write_data(data, f"columns/{i}", columns_payload(comparison.columns))
-        write_data(data, f"pairs/{i}", pairs_payload(comparison))
+        write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)
+        write_data(data, f"pairs/{i}", pairs_payload(comparison), stamp)
         for chunk, payload in histogram_payloads(comparison):
-            write_data(data, f"histograms/{i}/{chunk}", payload)
+            write_data(data, f"histograms/{i}/{chunk}", payload, stamp)
     arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
     for i, arm in enumerate(arms):
         for chunk, payload in concept_payloads(arm):
-            write_data(data, f"concepts/{i}/{chunk}", payload)
+            write_data(data, f"concepts/{i}/{chunk}", payload, stamp)
     if not has_thumbnails:
         write_thumbnails(folder, comparisons, load_thumbnail)
     return folder / "index.html"
@@ -83,14 +87,32 @@ def write_thumbnails(
     folder: pathlib.Path, comparisons: Sequence[Comparison], load_thumbnail: LoadThumbnail
 ) -> list[int]:
     """Writes the thumbnails of all arms; returns how many pictures of each could not be read."""
-    unreadable = []
+    unreadable, stamp = [], stamp_of(comparisons)
     arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
     for i, arm in enumerate(arms):
         unreadable.append(0)
         for chunk, payload in thumbnail_payloads(arm, load_thumbnail):
-            write_data(folder / "data", f"thumbnails/{i}/{chunk}", payload)
+            write_data(folder / "data", f"thumbnails/{i}/{chunk}", payload, stamp)
             unreadable[i] += sum(picture is None for picture in payload)
     return unreadable
+
+
+def stamp_of(comparisons: Sequence[Comparison]) -> str:
+    """Tells reports apart whose data do not go together; the same for the same content.
+
+    Names and places of concepts, which stand in one file, are left out.
+    """
+    arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
+    told = [
+        [__version__, CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK],
+        [[c.name, c.manifest.get("config_hash"), _sum(c.columns, COLUMNS)] for c in comparisons],
+        [[a.manifest.get("config_hash"), a.keys, _sum({"": a.top_rows}, [""])] for a in arms],
+    ]
+    return hash_json(told)
+
+
+def _sum(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
+    return checksums.sum_of_arrays({name: np.asarray(arrays[name]) for name in names})
 
 
 def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:

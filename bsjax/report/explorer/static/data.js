@@ -1,34 +1,72 @@
-// Data arrive as scripts that call bsjaxReceive(name, payload): a page from disk may not fetch.
+// Data arrive as scripts that call bsjaxReceive(name, payload, stamp): a page from disk may not fetch.
+// The stamp is the report's: while a page is open, `bsjax report` may put the files of another in place.
 
 const receivers = new Map();
 const promises = new Map();
 const ANEW = "write the report anew with `bsjax report`";
+const FIRST = "site"; // loaded before all others: whose stamp it bears, that report is shown
+let stampShown; // stamp of that report
+let asked = null; // which report lies there now
 
-window.bsjaxReceive = (name, payload) => {
-  receivers.get(name)?.(payload);
+window.bsjaxReceive = (name, payload, stamp) => {
+  receivers.get(name)?.({ payload, stamp });
 };
 
 /** The payload of data/<name>.js; each file is loaded once. */
 export function load(name) {
   if (!promises.has(name)) {
-    promises.set(name, new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      let isHere = false;
-      receivers.set(name, (payload) => { isHere = true; resolve(payload); });
-      const end = (text) => {
-        script.remove();
-        receivers.delete(name);
-        if (isHere) return;
-        promises.delete(name); // asked for again, it may be there
-        reject(new Error(`data/${name}.js ${text}; ${ANEW}`));
-      };
-      script.src = `data/${name}.js`;
-      script.onload = () => end("is damaged or cut short");
-      script.onerror = () => end("is missing");
-      document.head.append(script);
+    promises.set(name, ofThisReport(name).catch((error) => {
+      promises.delete(name); // asked for again, it may be there
+      throw error;
     }));
   }
   return promises.get(name);
+}
+
+async function ofThisReport(name) {
+  let found;
+  try {
+    found = await runScript(name);
+  } catch (error) {
+    // Another report may have fewer files, or others.
+    if (name !== FIRST && await isAnother()) throw madeAnew();
+    throw error;
+  }
+  if (name === FIRST) stampShown = found.stamp;
+  else if (found.stamp !== stampShown) throw madeAnew();
+  return found.payload;
+}
+
+/** Whether another report has taken the place of the one that is shown. */
+function isAnother() {
+  // Asked by several at once; one script of a name runs at a time.
+  asked ??= runScript(FIRST).then((found) => found.stamp !== stampShown, () => false)
+    .finally(() => { asked = null; });
+  return asked;
+}
+
+function madeAnew() {
+  const error = new Error(`the report was made anew: reload the page (if that does not help, ${ANEW})`);
+  return Object.assign(error, { isNoFault: true });
+}
+
+/** What the script data/<name>.js hands over. */
+function runScript(name) {
+  return new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    let isHere = false;
+    const receive = (found) => { isHere = true; resolve(found); };
+    receivers.set(name, receive);
+    const end = (text) => {
+      script.remove();
+      if (receivers.get(name) === receive) receivers.delete(name);
+      if (!isHere) reject(new Error(`data/${name}.js ${text}; ${ANEW}`));
+    };
+    script.src = `data/${name}.js`;
+    script.onload = () => end("is damaged or cut short");
+    script.onerror = () => end("is missing");
+    document.head.append(script);
+  });
 }
 
 const TYPES = {

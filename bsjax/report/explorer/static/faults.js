@@ -6,7 +6,7 @@ export function fault(error) {
   console.error(error);
   const bar = document.getElementById("fault");
   if (!bar) return;
-  bar.querySelector("span").textContent = `This page went wrong: ${text}`;
+  bar.querySelector("span").textContent = error?.isNoFault ? text : `This page went wrong: ${text}`;
   bar.hidden = false;
 }
 

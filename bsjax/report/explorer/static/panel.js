@@ -65,7 +65,10 @@ export async function showPanel(root) {
     histogram(k, i), together(k),
   ].map(orWhy));
   if (state.concept !== k || setNumber(state.model) !== i) return;
-  root.replaceChildren(head(k), numbers(k, i), ranks(k), heatSlider(), ...parts);
+  // Where several parts fail of one reason, it is told once.
+  const isNew = (part, place) => part.className !== "note"
+    || parts.findIndex((other) => other.textContent === part.textContent) === place;
+  root.replaceChildren(head(k), numbers(k, i), ranks(k), heatSlider(), ...parts.filter(isNew));
 }
 
 /** A part of the panel, or why there is none. */
