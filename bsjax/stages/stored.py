@@ -13,17 +13,19 @@ from bsjax import presets
 from bsjax.core.artifacts import MANIFEST, REAL, read_manifest
 from bsjax.core.config import flatten
 from bsjax.core.errors import UserError
+from bsjax.core.foreign import valid_text
 
 EXPERIMENT = "experiment"  # of a manifest of measure: the whole config
 
 
 def experiment_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What `measure` keeps of a config: dotted keys, with a folder of the SAE by its full path."""
+    """What `measure` keeps of a config: dotted keys, with an SAE on disk by its full path."""
     flat = flatten(config)
     weights = pathlib.Path(flat["sae.weights"]).expanduser()
     if flat["sae.weights"] and weights.exists():
         flat["sae.weights"] = str(weights.resolve())
-    return flat
+    # A path may hold bytes that no JSON can.
+    return {key: valid_text(v) if isinstance(v, str) else v for key, v in flat.items()}
 
 
 def read_experiments(workdir: pathlib.Path, stage: str) -> list[ml_collections.ConfigDict]:
