@@ -179,6 +179,8 @@ def test_a_flag_is_suggested_to_its_stages_alone(monkeypatch):
         ("-config.train.steps=7", "-config.overwrite=true", "-workdir=x", "-config=folders:tiny"),
         ("--config.train.steps=9", "--config=configs/folders.py:tiny", "--config.train.steps=7",
          "--config.overwrite", "--workdir=x"),
+        ("--", "--config=folders:tiny", "--workdir=x", "--config.train.steps=7",
+         "--config.overwrite"),
     ],
 )  # fmt: skip
 def test_arguments_may_come_in_any_order(arguments, monkeypatch):
