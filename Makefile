@@ -4,39 +4,50 @@ BIN := .venv/bin
 
 .PHONY: setup demo test test-slow lint format benchmark scenes-weights clean
 
-setup: .venv/.installed
+setup: .venv/.main .venv/.test .venv/.lint
 
-.venv/.installed: pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+
+# What bsjax itself needs; what tests need besides, torch above all; what `make lint` needs besides.
+.venv/.main: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-demo: setup
-	$(BIN)/bsjax run --config=configs/scenes.py --workdir=runs/demo
+.venv/.test: .venv/.main
+	$(BIN)/python -m pip install --quiet --editable ".[test]"
+	touch $@
 
-test: setup
-	$(BIN)/python -m pytest -m "not slow"
+.venv/.lint: .venv/.main
+	$(BIN)/python -m pip install --quiet --editable ".[lint]"
+	touch $@
 
-test-slow: setup
+demo: .venv/.main
+	$(BIN)/bsjax run --config=scenes --workdir=runs/demo
+
+test: .venv/.test
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+
+test-slow: .venv/.test
 	$(BIN)/python -m pytest -m slow
 
-lint: setup
+lint: .venv/.lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: setup
+format: .venv/.lint
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-benchmark: setup
+benchmark: .venv/.test
 	$(BIN)/python tests/benchmarks/measure.py
 
 # Trains the networks of the scenes world anew, hours on two cores; goes on where it was killed.
 WEIGHTS := runs/scenes-weights
-scenes-weights: setup
+scenes-weights: .venv/.main
 	$(BIN)/python -m bsjax.planted.train encoder autoencoder decoder generator --workdir=$(WEIGHTS)
-	$(BIN)/bsjax train_sae --config=configs/scenes.py:train_sae --workdir=$(WEIGHTS) \
+	$(BIN)/bsjax train_sae --config=scenes:train_sae --workdir=$(WEIGHTS) \
 	    --config.encoder.weights=$(WEIGHTS)/weights/encoder
 	mkdir -p $(WEIGHTS)/weights/sae bsjax/assets/scenes
 	cp $(WEIGHTS)/sae/sae.safetensors $(WEIGHTS)/sae/quality.json $(WEIGHTS)/weights/sae/

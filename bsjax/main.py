@@ -45,8 +45,7 @@ def main(argv: list[str]) -> None:
     stage = pipeline.BY_NAME[argv[1]]
     arguments = [argv[0], *argv[2:]]
     parse_flags(arguments, stage.name)
-    if FLAGS.quiet or FLAGS.verbose:
-        logging.set_verbosity(logging.DEBUG if FLAGS.verbose else logging.WARNING)
+    set_loudness()
     if stage is pipeline.EXPLORE:
         stage.load()(pathlib.Path(FLAGS.workdir).expanduser(), FLAGS.port, FLAGS.host)
         return
@@ -76,6 +75,17 @@ def main(argv: list[str]) -> None:
             stage.load()(config, workdir)
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
+
+
+def set_loudness() -> None:
+    """--quiet and --verbose, for what is imported from here on."""
+    if FLAGS.quiet and FLAGS.verbose:
+        raise UsageError("--quiet and --verbose exclude each other; leave one out")
+    if FLAGS.quiet:
+        logging.set_verbosity(logging.WARNING)
+        os.environ["TQDM_DISABLE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    elif FLAGS.verbose:
+        logging.set_verbosity(logging.DEBUG)
 
 
 def apply_short_flags(config: ml_collections.ConfigDict) -> None:

@@ -179,6 +179,8 @@ def test_a_flag_is_suggested_to_its_stages_alone(monkeypatch):
         ("-config.train.steps=7", "-config.overwrite=true", "-workdir=x", "-config=folders:tiny"),
         ("--config.train.steps=9", "--config=configs/folders.py:tiny", "--config.train.steps=7",
          "--config.overwrite", "--workdir=x"),
+        ("--", "--config=folders:tiny", "--workdir=x", "--config.train.steps=7",
+         "--config.overwrite"),
     ],
 )  # fmt: skip
 def test_arguments_may_come_in_any_order(arguments, monkeypatch):
@@ -239,6 +241,17 @@ def test_results_go_to_stdout_and_logs_to_stderr(tmp_path):
     assert printed.returncode == 0 and printed.stderr == "" and "sd15: " in printed.stdout
     run = bsjax("report", f"--workdir={tmp_path}", "--quiet")
     assert run.returncode == 1 and run.stdout == ""
+    assert_one_line(bsjax("report", f"--workdir={tmp_path}", "--quiet", "-v"), 2, "exclude each")
+
+
+def test_quiet_hides_bars():
+    """On a terminal, too: tqdm reads its setting when it is imported."""
+    program = (
+        "from bsjax import main; main.FLAGS(['bsjax', '--quiet']); main.set_loudness();"
+        " from bsjax.core import logs; print(logs.Bar('x', 3, 0, 'image').disable)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=REPO)
+    assert (done.stdout, done.returncode) == ("True\n", 0), done.stderr
 
 
 def test_the_process_ends_with_one_line_and_the_status():

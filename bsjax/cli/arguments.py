@@ -1,11 +1,11 @@
 """What a command line may hold: flags and the stages they belong to, and the config they name."""
 
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import ml_collections
 from absl import flags
+from etils import epath
 from ml_collections import config_flags
 
 from bsjax import pipeline
@@ -134,8 +134,8 @@ def tidy(arguments: Sequence[str]) -> list[str]:
         argument = left.pop(0)
         if argument == "-v":  # absl's own -v wants a number
             argument = "--verbose"
-        if argument == "--" or not argument.startswith("-"):
-            found.append(argument)
+        if not argument.startswith("-") or argument == "--":
+            found += [argument] if argument != "--" else []
             continue
         name, has_value, _ = argument.lstrip("-").partition("=")
         argument = f"--{argument.lstrip('-')}"
@@ -199,7 +199,7 @@ def experiments(
     from bsjax.stages.stored import read_experiments
 
     changes = [each for each in found if each.startswith(OVERRIDES)]
-    workdir = pathlib.Path(values.workdir).expanduser()
+    workdir = epath.Path(values.workdir).expanduser()
     return [_change(config, changes) for config in read_experiments(workdir, stage)]
 
 

@@ -41,7 +41,8 @@ WORKERS = (
 )
 # Modules that not every installation has -> what brings them.
 EXTRAS = {
-    "libtpu": 'pip install "bsjax[tpu]" (or "bsjax[plan]" to plan for TPUs elsewhere)',
+    "libtpu": "install bsjax[tpu], or bsjax[plan] to plan for TPUs elsewhere: pip install '.[tpu]'"
+    " in the clone",
     "IPython": "pip install ipython",
 }
 LONGEST = 300  # characters of what a library says
@@ -100,7 +101,7 @@ def _missing_module(error: ImportError) -> str | None:
     name = (error.name or "").partition(".")[0]
     if not name or name == "bsjax":
         return None
-    way_out = EXTRAS.get(name, "install bsjax again with all that it needs: pip install -U bsjax")
+    way_out = EXTRAS.get(name, "install bsjax again with all that it needs")
     if isinstance(error, ModuleNotFoundError):
         return f"the module {name} is not installed: {way_out}"
     return f"the module {name} cannot be used ({_first_line(error)}): {way_out}"

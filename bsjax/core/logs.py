@@ -162,11 +162,8 @@ def log_header(config: Mapping[str, Any], workdir: str) -> None:
 
 
 def progress(description: str, total: int, initial: int = 0, unit: str = "image") -> "Bar | Lines":
-    """A bar with rate and time to go on a terminal; a line every 20 s in a log; host 0 only.
-
-    Neither with --quiet.
-    """
-    if sys.stderr.isatty() and jax.process_index() == 0 and logging.level_info():
+    """A bar with rate and time to go on a terminal; a line every 20 s in a log; host 0 only."""
+    if sys.stderr.isatty() and jax.process_index() == 0:
         return Bar(description, total, initial, unit)
     return Lines(description, total, initial, unit)
 

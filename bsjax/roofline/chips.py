@@ -47,7 +47,7 @@ def devices_of(topology: str) -> list[jax.Device]:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"--topology={topology} cannot be compiled for ({reason[:200]}); expected a TPU"
-            ' topology such as v5e:2x4, and libtpu: pip install "bsjax[plan]"'
+            ' topology such as v5e:2x4, and libtpu: pip install ".[plan]" in the clone'
         ) from error
 
 

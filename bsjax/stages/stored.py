@@ -8,33 +8,36 @@ import pathlib
 from typing import Any
 
 import ml_collections
+from etils import epath
 
 from bsjax import presets
 from bsjax.core.artifacts import MANIFEST, REAL, read_manifest
 from bsjax.core.config import flatten
 from bsjax.core.errors import UserError
+from bsjax.core.foreign import valid_text
 
 EXPERIMENT = "experiment"  # of a manifest of measure: the whole config
 
 
 def experiment_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """What `measure` keeps of a config: dotted keys, with a folder of the SAE by its full path."""
+    """What `measure` keeps of a config: dotted keys, with an SAE on disk by its full path."""
     flat = flatten(config)
     weights = pathlib.Path(flat["sae.weights"]).expanduser()
     if flat["sae.weights"] and weights.exists():
         flat["sae.weights"] = str(weights.resolve())
-    return flat
+    # A path may hold bytes that no JSON can.
+    return {key: valid_text(v) if isinstance(v, str) else v for key, v in flat.items()}
 
 
-def read_experiments(workdir: pathlib.Path, stage: str) -> list[ml_collections.ConfigDict]:
+def read_experiments(workdir: epath.Path, stage: str) -> list[ml_collections.ConfigDict]:
     """Configs for a stage of a workdir: of compare one for each generated set, of report one.
 
     Raises:
       UserError: nothing is measured there, or a manifest is damaged.
     """
     folder = workdir / "measures"
-    paths = sorted(folder.glob(f"*/{MANIFEST}")) if folder.is_dir() else []
-    sets = [path.parent.name for path in paths]
+    found = sorted(folder.iterdir()) if folder.is_dir() else []
+    sets = [path.name for path in found if (path / MANIFEST).exists()]
     wanted = [name for name in sets if name != REAL] if stage == "compare" else [REAL]
     if not wanted or REAL not in sets:
         missing = f"{folder / REAL}" if REAL not in sets else f"a generated set in {folder}"
@@ -42,7 +45,7 @@ def read_experiments(workdir: pathlib.Path, stage: str) -> list[ml_collections.C
     return [_read(workdir, name) for name in wanted]
 
 
-def _read(workdir: pathlib.Path, name: str) -> ml_collections.ConfigDict:
+def _read(workdir: epath.Path, name: str) -> ml_collections.ConfigDict:
     """The experiment of one set."""
     config = presets.experiment()
     known = flatten(config)

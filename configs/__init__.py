@@ -1,0 +1,1 @@
+"""Experiments, each a file with `get_config`; installed as `bsjax.configs`."""
