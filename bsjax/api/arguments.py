@@ -29,7 +29,8 @@ def naming_arguments(names: Mapping[str, str] | None = None) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise error.named(_arguments(str(error), {**USUAL, **(names or {})})) from error
+        told = error.named(_arguments(str(error), {**USUAL, **(names or {})}))
+        raise told.with_traceback(error.__traceback__) from error.__cause__
 
 
 def in_arguments(text: str, names: Mapping[str, str] | None = None) -> str:

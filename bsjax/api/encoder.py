@@ -146,8 +146,20 @@ def load_encoder(
                 f"{source} tells no sizes; set {{variant}} to one of {', '.join(VARIANTS)}",
                 "variant",
             )
-        loaded = load_dinov2(variant or variant_of(source), source, jnp.dtype(dtype))
-    config = loaded.model.config
+        variant = variant or variant_of(source)
+    resize, crop = _preprocessing(variant, resize, crop)
+    with naming_arguments(NAMES):
+        loaded = load_dinov2(variant, source, jnp.dtype(dtype))
+    return Encoder(loaded, resize, crop, dtype)
+
+
+def _preprocessing(variant: str, resize: int | None, crop: int | None) -> tuple[int, int]:
+    """Sides in pixels: as given, else the paper's, else what the model was trained on."""
+    if variant not in VARIANTS:
+        raise UserError(
+            f"{{variant}}={variant!r}: expected one of {', '.join(VARIANTS)}", "variant"
+        )
+    config = VARIANTS[variant]
     side = config.patch_size * config.pretrain_grid
     is_paper = config.patch_size == PAPER_PATCH
     crop = crop or (PAPER_CROP if is_paper else side)
@@ -159,7 +171,7 @@ def load_encoder(
         )
     if resize < crop:
         raise UserError(f"{{resize}}={resize}: expected at least {{crop}}={crop}", "resize", "crop")
-    return Encoder(loaded, resize, crop, dtype)
+    return resize, crop
 
 
 def batch_size(batch_per_device: int, mesh: jax.sharding.Mesh) -> int:

@@ -4,7 +4,9 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 
 from bsjax.analysis.engine import Reading, make_engine
 from bsjax.analysis.measurement import settings_of, write_measures
-from bsjax.api.arguments import naming_arguments
+from bsjax.api.arguments import in_arguments, naming_arguments
 from bsjax.api.encoder import batch_size
 from bsjax.api.images import list_images, pictures_of
 from bsjax.core import lock
@@ -100,8 +102,8 @@ def measure(
         check_bad(listed.images.bad, listed.images.n_listed, max_bad)
         owner = None
         if workdir is None:
-            owner = tempfile.TemporaryDirectory(prefix="bsjax-")
-            root = pathlib.Path(owner.name)
+            owner = _Folder()
+            root = owner.path
         else:
             root = pathlib.Path(workdir).expanduser()
             stack.enter_context(lock.hold(root, "measure"))
@@ -136,11 +138,19 @@ def measure(
             )
             write_measures(
                 folder, name, listed.images, reading, engine, settings=settings, parents=parents,
-                notes=[*encoder.notes, *listed.images.notes],
+                notes=[*encoder.notes, *map(in_arguments, listed.images.notes)],
             )  # fmt: skip
         measured = read_measured(folder)
     pictures = pictures_of(listed.images, measured.keys)
     return dataclasses.replace(measured, pictures=pictures, owner=owner, sae=sae.source)
+
+
+class _Folder:
+    """A temporary folder, which goes with the last object that refers to this one."""
+
+    def __init__(self) -> None:
+        self.path = pathlib.Path(tempfile.mkdtemp(prefix="bsjax-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _require(value: Any, name: str, parts: Sequence[str], maker: str) -> None:
