@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from bsjax.core.errors import UserError
 
 FLAG = re.compile(r"--config\.(?:[\w{},]+\.)*\w+(?:=all)?")
+KEY = re.compile(r"\b(?:encoder|sae|generator|train)\.[a-z_]+(?==)")
 # Flags that are no keys of a config, and keys whose argument is called otherwise.
 USUAL = {
     "--overwrite": "overwrite=True",
@@ -39,10 +40,12 @@ def in_arguments(text: str, names: Mapping[str, str] | None = None) -> str:
 
 
 def _arguments(text: str, names: Mapping[str, str]) -> dict[str, str]:
-    """Each flag in a text -> the argument."""
+    """Each flag in a text, and each key with its value -> the argument."""
     found = {flag: name for flag, name in names.items() if flag.startswith("--")}
     for flag in set(FLAG.findall(text)) - set(found):
         key = flag.removeprefix("--config.")
         last = key.rpartition(".")[2]
         found[flag] = names.get(key) or names.get(last) or last
-    return found | {name: new for name, new in names.items() if not name.startswith("--")}
+    for key in KEY.findall(text):
+        found[f"{key}="] = f"{names.get(key) or key.partition('.')[2]}="
+    return found

@@ -20,6 +20,7 @@ from bsjax.convert.config_keys import read_object
 from bsjax.convert.hub import download_snapshot
 from bsjax.core.config import DTYPES
 from bsjax.core.errors import UserError
+from bsjax.core.logs import quiet_libraries
 from bsjax.core.ranges import LARGEST_SEED, RANGES, whole
 from bsjax.data.image_shards import Prompt
 from bsjax.generators import loading
@@ -176,6 +177,7 @@ def load_generator(
         bounds = RANGES[f"generator.{name}"]
         if value is not None and not bounds.holds(value):
             raise UserError(f"{{{name}}}={value!r}: expected {bounds}", name)
+    quiet_libraries()  # diffusers says at each call of a module that it is deprecated
     weights = {"": source, "unet": unet, "prior": prior}
     with naming_arguments(NAMES | {"unet_weights": "unet", "prior_weights": "prior"}):
         family = family or _family_of(source, revision)

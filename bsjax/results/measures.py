@@ -37,6 +37,7 @@ from bsjax.results.columns import IMAGES, MEASURED_CONCEPTS, require_columns
 
 CONCEPTS, IMAGE_TABLE = "concepts.parquet", "images.parquet"
 IMAGE_CODES, COOCCURRENCE, TOP_IMAGES = "image_codes.npz", "cooccurrence.npz", "top_images.npz"
+FILES = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, COOCCURRENCE, TOP_IMAGES)
 MOST_TOGETHER = 10  # co-occurring concepts kept
 
 
