@@ -24,8 +24,8 @@ def naming_arguments(names: Mapping[str, str] | None = None) -> Iterator[None]:
     """Within the block, errors of the user name arguments instead of flags.
 
     Args:
-      names: key of a config (`sae.weights`), or its last part -> argument. A key that is not named
-        is called by its last part.
+      names: key of a config (`sae.weights`), its last part, or an argument of a function below ->
+        argument. A key that is not named is called by its last part.
     """
     try:
         yield
@@ -48,4 +48,4 @@ def _arguments(text: str, names: Mapping[str, str]) -> dict[str, str]:
         found[flag] = names.get(key) or names.get(last) or last
     for key in KEY.findall(text):
         found[f"{key}="] = f"{names.get(key) or key.partition('.')[2]}="
-    return found
+    return found | {name: new for name, new in names.items() if not name.startswith("--")}

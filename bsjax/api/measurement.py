@@ -27,6 +27,8 @@ from bsjax.results.measures import Measured, read_measured
 from bsjax.stages.workers import n_workers
 
 MOST_BAD = 0.01
+# What the loop asks to look at, as users know it.
+NAMES = {"weights": "the encoder's weights", "dtype": "its dtype"}
 
 
 def measure(
@@ -94,7 +96,7 @@ def measure(
     for key, value in (("top_images", top_images), ("images_per_shard", images_per_shard)):
         _require_range(key, value, RANGES[f"measure.{key}"])
     _require_range("max_bad", max_bad, RANGES["real.max_bad"])
-    with naming_arguments(), contextlib.ExitStack() as stack:
+    with naming_arguments(NAMES), contextlib.ExitStack() as stack:
         listed = list_images(
             images, captions=captions, keys=keys, source=source, split=split, limit=limit,
             caption_field=caption_field, image_field=image_field, all_captions=all_captions,

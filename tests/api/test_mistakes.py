@@ -1,9 +1,12 @@
 """Every mistake of a library's user is one line that names an argument, not a flag."""
 
+import dataclasses
 import pathlib
 
+import jax
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from PIL import Image
 
 import bsjax
@@ -78,6 +81,16 @@ def test_damaged_images_are_counted_or_stop(encoder, sae, tmp_path):
         encoder.encode(images)
 
 
+def test_an_encoder_that_gives_no_numbers(encoder, sae):
+    params = jax.tree.map(lambda leaf: leaf * np.nan, encoder.params)
+    broken = dataclasses.replace(encoder, loaded=encoder.loaded._replace(params=params))
+    with pytest.raises(
+        UserError, match="not finite on images 0 to 7; check the encoder's we"
+    ) as error:
+        bsjax.measure([PICTURE], broken, sae)
+    one_line(error)
+
+
 def test_an_encoder_of_another_width(sae):
     encoder = bsjax.load_encoder("random:0", variant="vits14_reg")
     assert (encoder.resize, encoder.crop, encoder.width) == (256, 224, 384)
@@ -137,7 +150,7 @@ def test_saes(sae, tmp_path):
         with pytest.raises(UserError, match=expected) as error:
             sae.encode(tokens)
         one_line(error)
-    for codes in (np.zeros((5, 3)), __import__("scipy.sparse").sparse.csr_array((5, 3))):
+    for codes in (np.zeros((5, 3)), sp.csr_array((5, 3))):
         with pytest.raises(UserError, match=r"codes has the shape \[5, 3\]; expected \[..., 512\]"):
             sae.decode(codes)
 
