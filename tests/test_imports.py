@@ -22,7 +22,13 @@ MAY_IMPORT = {
 }
 # The RA-SAE as a module stands on the formulas of sae; training makes its parameters by it.
 ALSO = {"models/rasae.py": {"sae"}, "sae/train_step.py": {"models"}}
-KNOW_CONFIG_DICT = {"core/config.py", "presets.py", "pipeline.py", "main.py"}
+KNOW_CONFIG_DICT = {
+    "api/workdir.py",  # which runs one
+    "core/config.py",
+    "main.py",
+    "pipeline.py",
+    "presets.py",
+}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
 

@@ -1,5 +1,6 @@
 """An image set -> measures/<set>/: the artifact with everything that it says of how it was made."""
 
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -9,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from bsjax.analysis.engine import FIRST_KEPT, Engine, Reading, measure_images
-from bsjax.core.artifacts import write_manifest
+from bsjax.core.artifacts import hash_json, write_manifest
 from bsjax.core.logs import PhaseTimer
 from bsjax.data.captions import ImageSet
 from bsjax.results.shards import ShardStore
@@ -99,12 +100,12 @@ def silence_note(
 
 
 def settings_of(
+    name: str,
     variant: str,
     weights: str,
-    reading: Reading,
     dtype: str,
     threshold: float | np.ndarray,
-    name: str,
+    reading: Reading,
 ) -> dict[str, Any]:
     """What decides the measures of a set, under the keys that a config has for it."""
     return {
@@ -117,3 +118,12 @@ def settings_of(
         "sae.threshold": threshold if np.ndim(threshold) == 0 else "one a concept",
         "set": name,
     }
+
+
+def digest_files(images: ImageSet) -> str:
+    """Of names, captions, sizes and dates of a set's files."""
+    listing = []
+    for record in images.records:
+        stat = os.stat(record.path)
+        listing.append((record.key, record.caption, stat.st_size, stat.st_mtime_ns))
+    return hash_json([listing, [image.key for image in images.bad]])

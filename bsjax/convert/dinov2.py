@@ -136,6 +136,27 @@ def load_dinov2(
     return load_config(model, weights, variant)
 
 
+def variant_of(weights: str) -> str:
+    """The variant whose sizes weights have, by the files' headers alone.
+
+    Args:
+      weights: as `load_dinov2` takes them, random ones aside.
+
+    Raises:
+      UserError: no such weights, or of no variant that is known.
+    """
+    guess = _guess(_open(weights).shapes)
+    if guess is not None:
+        for name, config in VARIANTS.items():
+            if _signature(config) == guess:
+                return name
+    what = "no DINOv2" if guess is None else _name(guess)
+    raise UserError(
+        f"{weights} holds {what}; expected one of {', '.join(VARIANTS)}: set {FLAG} to the weights"
+        " of one"
+    )
+
+
 def check_dinov2(variant: str, weights: str) -> None:
     """Holds weights to a variant by the files' headers alone: names, shapes, kinds, config.json.
 

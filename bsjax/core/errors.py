@@ -40,15 +40,15 @@ class UserError(ValueError):
         """The same error with other names for some of its arguments.
 
         Args:
-          names: field, or flag as it stands in the message -> what to write instead.
+          names: field, or text of the message with a dash or a dot (a flag, a key of the config)
+            -> what to write instead.
         """
         text = self.template
         for field in self.fields:
             text = text.replace(f"{{{field}}}", f"{{{names.get(field, field)}}}")
-        for flag in sorted(
-            (name for name in names if name.startswith("--")), key=len, reverse=True
-        ):
-            text = text.replace(flag, names[flag])
+        texts = (name for name in names if name not in self.fields and set(name) & set("-."))
+        for old in sorted(texts, key=len, reverse=True):
+            text = text.replace(old, names[old])
         return type(self)(text, *(names.get(field, field) for field in self.fields))
 
 

@@ -29,8 +29,10 @@ LARGEST_INFLATED = 2**20
 FLOAT_RANGES = ((0.0, 1.1, 1.0), (16.0, 510.0, 255.0), (4096.0, 72_000.0, 65_535.0))
 
 
-def decode_rgb(data: bytes) -> Image.Image:
+def decode_rgb(data: bytes | Image.Image) -> Image.Image:
     """Decodes an image of any mode into RGB: alpha on white, EXIF rotation applied, first frame.
+
+    An image that PIL has opened is taken as it is, and not changed.
 
     Values of 16 bits are scaled to 8; whole numbers of 32 bits and floats as well, where their
     range is plain (0 to 1, to 255 or to 65,535).
@@ -50,14 +52,20 @@ def decode_rgb(data: bytes) -> Image.Image:
         raise ValueError(printable(" ".join(str(error).split())) or type(error).__name__) from error
 
 
-def _decode(data: bytes) -> Image.Image:
+def _decode(data: bytes | Image.Image) -> Image.Image:
+    if isinstance(data, Image.Image):
+        _require_size(*data.size)
+        return _to_rgb(data.copy())
     if data.startswith(PNG_SIGNATURE):
         data = _without_comments(data)
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     _require_size(*image.size)
     image.load()
     # Before any turn or change of mode, which lose what the file says of its transparent colour.
-    image = _with_plain_alpha(image, data)
+    return _to_rgb(_with_plain_alpha(image, data))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     _turn_upright(image)
     if image.mode.startswith("I") or image.mode == "F":
         image = _scaled(image)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from bsjax.core.artifacts import atomic_path
-from bsjax.report.tables import Comparison, Ranking
+from bsjax.report.tables import Comparison, Ranking, rank
 from bsjax.stats import divergences, verdicts
 
 UNDER, OVER, GREY, INK = "#3d7ea6", "#d08a2e", "#9aa0a6", "#202124"
@@ -40,6 +40,7 @@ STYLE = {
 }
 
 
+RANKED = 10  # concepts of each kind
 # Figures of one comparison and what they show.
 CAPTIONS = {
     "histogram": "How far each concept is drawn too rarely or too often. Coloured: beyond the"
@@ -69,6 +70,30 @@ def draw_all(
         name: draw(folder, f"{comparison.name}_{name}", size, drawing)
         for name, (drawing, size) in drawings.items()
     }
+
+
+# Those that `draw_on` draws: kind -> size in inches.
+DRAWINGS = {
+    "ranking": (5.2, 4.6),
+    "histogram": (5.2, 3.4),
+    "rarity": (5.2, 3.4),
+    "energies": (5.2, 4.0),
+}
+
+
+def draw_on(axes: Axes | None, comparison: Comparison, kind: str) -> Axes:
+    """Draws one figure of `DRAWINGS` on axes, or on those of a new figure; returns them."""
+    drawings = {"histogram": _histogram, "rarity": _rarity, "energies": _energies}
+    with matplotlib.rc_context(STYLE):
+        if axes is None:
+            from matplotlib import pyplot  # chooses how figures are shown
+
+            _, axes = pyplot.subplots(figsize=DRAWINGS[kind], layout="constrained")
+        if kind == "ranking":
+            _ranking(axes, comparison, rank(comparison, RANKED))
+        else:
+            drawings[kind](axes, comparison)
+    return axes
 
 
 def draw(

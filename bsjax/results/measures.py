@@ -37,6 +37,7 @@ from bsjax.results.columns import IMAGES, MEASURED_CONCEPTS, require_columns
 
 CONCEPTS, IMAGE_TABLE = "concepts.parquet", "images.parquet"
 IMAGE_CODES, COOCCURRENCE, TOP_IMAGES = "image_codes.npz", "cooccurrence.npz", "top_images.npz"
+FILES = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, COOCCURRENCE, TOP_IMAGES)
 MOST_TOGETHER = 10  # co-occurring concepts kept
 
 
@@ -54,6 +55,7 @@ class Measured:
       folder: of the artifact.
       parts: file name -> what it holds, where there is no such file.
       pictures: images that are in memory alone, by row.
+      sae: what the SAE was read from, where that is known.
       owner: what the folder goes with, if it is a temporary one.
     """
 
@@ -64,6 +66,7 @@ class Measured:
     folder: pathlib.Path | None = None
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     pictures: Mapping[int, Any] = dataclasses.field(default_factory=dict, repr=False)
+    sae: str = ""
     owner: Any = dataclasses.field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -270,8 +273,16 @@ def write_table(path: pathlib.Path, table: pa.Table) -> None:
         pq.write_table(table, temporary)
 
 
-def write_measured(measured: Measured, workdir: pathlib.Path, name: str) -> pathlib.Path:
-    """Copies a measured set into a workdir, where its files may stand already.
+def write_measured(
+    measured: Measured, workdir: pathlib.Path, name: str, overwrite: bool = False
+) -> pathlib.Path:
+    """Copies a measured set into a workdir, where it may stand already.
+
+    Args:
+      measured: the set.
+      workdir: that will hold measures/<name>/.
+      name: of the set there.
+      overwrite: another set of that name goes.
 
     Raises:
       UserError: another set of that name is there, or a file is not what `measure` wrote.
@@ -280,10 +291,11 @@ def write_measured(measured: Measured, workdir: pathlib.Path, name: str) -> path
     if measured.folder is None:
         raise UserError("these measures were made from codes alone; there is nothing to save")
     found = read_manifest(folder, "measure")
-    if found is not None:
-        if found["config_hash"] != measured.manifest["config_hash"]:
-            raise UserError(f"{folder} holds another image set; choose another folder or name")
+    if found is not None and found["config_hash"] == measured.manifest["config_hash"]:
         return folder
+    if found is not None and not overwrite:
+        raise UserError(f"{folder} holds another image set; choose another folder or name")
+    shutil.rmtree(folder, ignore_errors=True)
     manifest = dict(measured.manifest)
     check_files(measured.folder, manifest)
     folder.mkdir(parents=True, exist_ok=True)

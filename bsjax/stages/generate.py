@@ -94,7 +94,7 @@ def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     )  # fmt: skip
 
 
-def _rows_of(arrays: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
+def rows_of(arrays: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
     return {name: array[places] for name, array in arrays.items()}
 
 
@@ -112,7 +112,7 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
         return tokens.n_truncated
     n_mine = sum(len(shards.places(shard)) for shard in mine)
     generator = opened.generator
-    read_batch = functools.partial(_rows_of, tokens.arrays)
+    read_batch = functools.partial(rows_of, tokens.arrays)
     if generator.TEXT_COMPONENTS:
         folder = shards.folder / f"{FEATURES}-{jax.process_index()}"
         features = TextFeatures(folder, opened, captions)
@@ -126,7 +126,7 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
         # Several hosts draw each at its own pace: none waits for another to stop.
         distributed.StopSignal() if distributed.n_hosts() == 1 else nullcontext() as stop,
     ):
-        for i, (shard, outcomes) in enumerate(_in_batches(drawing, missing, pool)):
+        for i, (shard, outcomes) in enumerate(in_batches(drawing, missing, pool)):
             shards.add(shard, outcomes)
             bar.update(len(outcomes))
             if stop is not None and stop.is_set(i):
@@ -134,7 +134,7 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
     return tokens.n_truncated
 
 
-def _in_batches(
+def in_batches(
     drawing: "Drawing", missing: Sequence[tuple[int, list[int]]], pool: ThreadPoolExecutor
 ) -> Iterator[tuple[int, list[tuple[int, Outcome]]]]:
     """Outcomes batch by batch; devices draw the next batch while the host books the last one."""

@@ -1,7 +1,6 @@
 """What several stages read: the image sets, the encoder and the SAE that a config names."""
 
 import contextlib
-import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,6 +12,7 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
+from bsjax.analysis.measurement import digest_files
 from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae, look_at_rasae
 from bsjax.core.artifacts import (
@@ -148,12 +148,7 @@ def _load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
     images = list_folder(source.path, source.limit, fields, follow_links, section)
     check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")
     _tell_of(name, images)
-    listing = []
-    for record in images.records:
-        stat = os.stat(record.path)
-        listing.append((record.key, record.caption, stat.st_size, stat.st_mtime_ns))
-    digest = hash_json([listing, [image.key for image in images.bad]])
-    return Arm(name, section, images, digest, images.notes)
+    return Arm(name, section, images, digest_files(images), images.notes)
 
 
 def _tell_of(name: str, images: ImageSet) -> None:
@@ -306,17 +301,29 @@ def load_sae(
     check_width(weights, look_at_rasae(weights)[0], encoder.model.config.width, encoder.variant)
     with step(f"loading the SAE {weights}"):
         sae = load_rasae(weights)
-    threshold = config.sae.threshold
-    if threshold is None:
-        threshold = sae.threshold
+    return sae, threshold_of(sae, config.sae.threshold, weights)
+
+
+def threshold_of(
+    sae: LoadedSAE, chosen: float | None, weights: str, name: str = "--config.sae.threshold"
+) -> float | np.ndarray:
+    """The threshold to use: the one chosen, else the checkpoint's own, else the published one.
+
+    Args:
+      sae: as loaded.
+      chosen: by the user, or None.
+      weights: what the SAE was loaded from, for the warning where the published one is taken.
+      name: of the setting, for the same.
+    """
+    threshold = sae.threshold if chosen is None else chosen
     if threshold is None:
         threshold = PUBLISHED_THRESHOLD
         logging.warning(
             "%s stores no running_threshold: codes from %g on fire, as published; for another set"
-            " --config.sae.threshold",
-            weights, threshold,
+            " %s",
+            weights, threshold, name,
         )  # fmt: skip
-    return sae, threshold if np.ndim(threshold) else float(threshold)
+    return threshold if np.ndim(threshold) else float(threshold)
 
 
 def check_width(weights: str, width: int, expected: int, variant: str) -> None:

@@ -75,7 +75,7 @@ def open_supply(
     if kind == "store":
         source = open_store(config, arms, records, encoder)
     else:
-        source = TokenArray(_collect(config, records, encoder))
+        return supply_of_array(config, collect_tokens(config, records, encoder), mesh)
     return _supply_of_tokens(config, source, mesh)
 
 
@@ -114,8 +114,23 @@ def _n_tokens_per_image(config, encoder) -> int:
     return token_grid(encoder.model.config, crop, crop).n_tokens
 
 
-def _collect(config, records, encoder) -> np.ndarray:
-    """Tokens [N, D] of all images, the same number of each, float32; the same on every host."""
+def supply_of_array(config: ml_collections.ConfigDict, tokens: np.ndarray, mesh: Mesh) -> Supply:
+    """The supply of tokens [N, D] in memory.
+
+    Raises:
+      UserError: values that are not finite.
+    """
+    return _supply_of_tokens(config, TokenArray(tokens), mesh)
+
+
+def collect_tokens(
+    config: ml_collections.ConfigDict, records: Sequence[Any], encoder: LoadedEncoder
+) -> np.ndarray:
+    """Tokens [N, D] of all images, the same number of each, float32; the same on every host.
+
+    Raises:
+      UserError: not one usable image.
+    """
     mesh = make_mesh(-1, 1, jax.local_devices())
     params = put(encoder.params, replicated(mesh))
     encode = encode_tokens(config, encoder)

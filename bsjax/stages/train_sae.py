@@ -8,7 +8,8 @@ the same command goes on from the newest checkpoint, with the same tokens in the
 import functools
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +84,34 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         preflight.bills_of_training(config, workdir, n_images, encoder.model.config)
     )
     supply = open_supply(config, arms, encoder, mesh)
+    notes = inputs.encoder_notes(encoder)
+    train_on(config, folder, supply, mesh, settings, parents, notes)
+
+
+def train_on(
+    config: ml_collections.ConfigDict,
+    folder: epath.Path,
+    supply: Supply,
+    mesh: Mesh,
+    settings: Mapping[str, Any],
+    parents: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> None:
+    """Trains on a supply of tokens into a folder, which `begin_stage` prepared, and finishes it.
+
+    Args:
+      config: seed and train.
+      folder: of the artifact, with checkpoints to go on from.
+      supply: of the tokens.
+      mesh: to train on.
+      settings: for the manifest: what decides the result.
+      parents: hashes of what the tokens are made from.
+      notes: warnings that go into the manifest.
+
+    Raises:
+      UserError: too few tokens, a training that diverged.
+      Preempted: SIGTERM came; everything is saved.
+    """
     recipe = make_recipe(config, mesh, supply.n_tokens)
     C = _candidates(config, folder, supply, mesh)
     checkpoints = Checkpoints(folder / CHECKPOINTS, config.train.keep_checkpoints)
@@ -98,7 +127,7 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         # Closing waits for a save that all hosts take part in: one that fails must not.
         if is_whole or distributed.n_hosts() == 1:
             checkpoints.close()
-    _finish(config, folder, recipe, state, C, supply, encoder, settings, parents)
+    _finish(config, folder, recipe, state, C, supply, settings, parents, notes)
 
 
 def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
@@ -270,7 +299,7 @@ def _make_check(state: SAEState, mesh: Mesh, checkpoints: Checkpoints) -> Callab
     return check
 
 
-def _finish(config, folder, recipe, state, C, supply, encoder, settings, parents) -> None:
+def _finish(config, folder, recipe, state, C, supply, settings, parents, notes) -> None:
     """Writes the SAE for inference, its quality and the manifest."""
     mesh = C.sharding.mesh
 
@@ -312,7 +341,7 @@ def _finish(config, folder, recipe, state, C, supply, encoder, settings, parents
         counts = {"tokens": supply.n_tokens, "steps": recipe.n_steps, **numbers}
         write_manifest(
             folder, stage="train_sae", config=settings, parents=parents, counts=counts,
-            notes=inputs.encoder_notes(encoder),
+            notes=notes,
         )  # fmt: skip
     distributed.wait_for_all("train_sae")
 

@@ -40,6 +40,11 @@ def test_nothing_is_defined(path):
 def test_runs(path, tmp_path):
     papermill = pytest.importorskip("papermill")
     papermill.execute_notebook(
-        path, tmp_path / path.name, cwd=tmp_path, progress_bar=False, execution_timeout=900
+        path,
+        tmp_path / path.name,
+        parameters={"N_SCENES": 40},
+        cwd=tmp_path,
+        progress_bar=False,
+        execution_timeout=900,
     )
     assert (tmp_path / "runs" / "scenes" / "report" / "index.html").is_file()

@@ -1,0 +1,1 @@
+"""The interface for users of the library; `bsjax` itself hands out what stands here."""

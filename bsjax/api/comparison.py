@@ -1,0 +1,306 @@
+"""compare: two measured image sets, or two matrices of image codes -> a comparison."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+from absl import logging
+from matplotlib.axes import Axes
+
+from bsjax import presets
+from bsjax.analysis import comparison as analysis
+from bsjax.api.arguments import naming_arguments
+from bsjax.api.sae import as_numbers
+from bsjax.core import lock
+from bsjax.core.artifacts import REAL, begin_stage
+from bsjax.core.errors import UserError
+from bsjax.core.frames import to_pandas
+from bsjax.core.ranges import RANGES
+from bsjax.data.captions import pair_keys
+from bsjax.report import figures
+from bsjax.report.tables import as_shown
+from bsjax.results.comparisons import Compared, write_compared
+from bsjax.results.measures import Measured, write_measured
+from bsjax.stages.report import report as write_report
+
+# What decides a set's codes beside its images.
+PREPARED = ("encoder.resize", "encoder.crop", "encoder.dtype", "sae.threshold")
+SHOWN = 5  # keys that a message names
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Compared):
+    """How a generated image set differs from the real one, concept by concept and pair by pair.
+
+    Attributes:
+      name: of the generated set.
+      concepts: pyarrow.Table, one row a concept; columns and units in
+        `bsjax.results.columns.COMPARED_CONCEPTS`.
+      pairs: pyarrow.Table, one row a pair, most alike first; columns in
+        `bsjax.results.columns.DATAPOINTS`.
+      manifest: settings, counts, notes, control, keys without a partner.
+      real: the measured real images; None where codes alone were compared.
+      generated: the measured generated images.
+    """
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{n} {kind.replace('_', ' ')}"
+            for kind, n in self.counts.items()
+            if not kind.startswith("unpaired")
+        )
+        return f"Comparison({self.name!r}: {self.concepts.num_rows} concepts; {counts})"
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Pairs, images without a partner, and concepts of each verdict."""
+        return dict(self.manifest["counts"])
+
+    @property
+    def notes(self) -> list[str]:
+        """Warnings that belong beside every number."""
+        return list(self.manifest["notes"])
+
+    @property
+    def control(self) -> dict[str, int]:
+        """Real images against real ones: pairs, concepts with enough data, concepts called."""
+        return dict(self.manifest["control"])
+
+    def to_arrow(self) -> pa.Table:
+        """The table of concepts."""
+        return self.concepts
+
+    def to_pandas(self) -> Any:
+        """The table of concepts as a pandas.DataFrame; `to_pandas` of `pairs` gives the other.
+
+        Raises:
+          UserError: pandas is not installed.
+        """
+        return to_pandas(self.concepts)
+
+    def plot(self, kind: str = "ranking", axes: Axes | None = None) -> Axes:
+        """Draws a figure of the report; returns its axes.
+
+        Args:
+          kind: "ranking" (the strongest concepts with their intervals), "histogram" (delta of all
+            concepts), "rarity" (delta against fires) or "energies" (one set against the other).
+          axes: of matplotlib, to draw on; None: of a new figure.
+
+        Raises:
+          UserError: no such kind, or one that needs measured images.
+        """
+        if kind not in figures.DRAWINGS:
+            raise UserError(
+                f"{{kind}}={kind!r}: expected one of {', '.join(figures.DRAWINGS)}", "kind"
+            )
+        if kind == "rarity" and self.real is None:
+            raise UserError("{kind}='rarity' needs fires, which image codes do not tell", "kind")
+        return figures.draw_on(axes, as_shown(self), kind)
+
+    def save(self, folder: str | os.PathLike, *, overwrite: bool = False) -> str:
+        """Writes the comparison, and the measures of both sets, as a workdir of `bsjax`.
+
+        Several comparisons with the same real images may go into one folder, under names of their
+        own (`bsjax.compare(..., name=...)`); `bsjax.open_results` reads them.
+
+        Args:
+          folder: made if it is not there.
+          overwrite: write over a comparison of that name.
+
+        Returns:
+          The folder.
+
+        Raises:
+          UserError: other results of that name are there, or a full disk.
+        """
+        workdir = pathlib.Path(folder).expanduser()
+        with naming_arguments({"--workdir": "folder"}), lock.hold(workdir, "compare"):
+            target = workdir / "comparisons" / self.name
+            for arm, measured in ((REAL, self.real), (self.name, self.generated)):
+                if measured is not None:
+                    write_measured(measured, workdir, arm, overwrite and arm != REAL)
+            settings, parents = self.manifest["config"], self.manifest["parents"]
+            done = begin_stage(
+                target, config=settings, parents=parents, overwrite=overwrite, stage="compare"
+            )
+            if done is None:
+                write_compared(target, self)
+        return str(workdir)
+
+    def report(self, folder: str | os.PathLike, *, overwrite: bool = False) -> str:
+        """`save`, and the explorer of all comparisons in the folder.
+
+        Args:
+          folder: of the results; report/index.html opens from disk.
+          overwrite: write over a comparison of that name.
+
+        Returns:
+          The path of report/index.html.
+
+        Raises:
+          UserError: as `save`, or only codes were compared.
+        """
+        if self.real is None:
+            raise UserError("a report shows images; compare measured sets, not codes alone")
+        workdir = pathlib.Path(self.save(folder, overwrite=overwrite))
+        config = presets.experiment()
+        config.sae.weights = self.real.sae
+        with naming_arguments(), lock.hold(workdir, "report"):
+            write_report(config, workdir)
+        return str(workdir / "report" / "index.html")
+
+
+def compare(
+    real: Measured,
+    generated: Measured,
+    *,
+    name: str = "generated",
+    max_unpaired: float = 0.1,
+    **rules: Any,
+) -> Comparison:
+    """Compares two measured image sets over the images of the same key: `bsjax compare`.
+
+    Args:
+      real: the real images, from `bsjax.measure`.
+      generated: those generated from their captions, measured by the same encoder and SAE.
+      name: of the generated set.
+      max_unpaired: largest share of either set that may have no partner; it is left out.
+      **rules: form ("relative" or "difference"), temperature of delta (by default the
+        reference's: 0.4 or 0.8), suppressed and exaggerated (delta below, above), fdr, min_images
+        (pairs that must show a concept), bootstrap (resamples), seed.
+
+    Raises:
+      UserError: no key in common, too many without a partner, sets of different encoders or SAEs,
+        no such rule.
+    """
+    method = analysis.make_method(rules)
+    for value, what in ((real, "real"), (generated, "generated")):
+        if not isinstance(value, Measured):
+            raise UserError(
+                f"{{{what}}} is a {type(value).__name__}; expected what bsjax.measure returns"
+                " (bsjax.compare_codes takes arrays)",
+                what,
+            )
+    bounds = RANGES["real.max_unpaired"]
+    if not bounds.holds(max_unpaired):
+        raise UserError(f"{{max_unpaired}}={max_unpaired!r}: expected {bounds}", "max_unpaired")
+    if not name or name in (REAL, ".", "..") or "/" in name:
+        raise UserError(f"{{name}}={name!r}: expected a folder's name other than real", "name")
+    _require_same_making(real.manifest, generated.manifest)
+    pairing = pair_keys(real.keys, generated.keys)
+    for what, other, keys, unpaired in (
+        ("real", "generated", real.keys, pairing.unpaired_real),
+        ("generated", "real", generated.keys, pairing.unpaired_generated),
+    ):
+        if not unpaired:
+            continue
+        fault = (
+            f"{len(unpaired)} of {len(keys)} {what} images have no {other} image"
+            f" ({', '.join(map(repr, unpaired[:SHOWN]))}{', ...' if unpaired[SHOWN:] else ''})"
+        )
+        if len(unpaired) > max_unpaired * len(keys):
+            raise UserError(
+                f"{fault}, at most {max_unpaired:.2%} may: give both the same keys, or raise"
+                " {max_unpaired}",
+                "max_unpaired",
+            )
+        logging.warning("%s: they are left out of the comparison", fault)
+    found = analysis.compare_sets(real, generated, method, name, pairing)
+    return Comparison(**{field.name: getattr(found, field.name) for field in FIELDS})
+
+
+def compare_codes(
+    real: Any,
+    generated: Any,
+    captions: Sequence[str] | None = None,
+    clusters: Sequence[Any] | None = None,
+    **rules: Any,
+) -> Comparison:
+    """Compares paired image codes of any SAE, of any framework.
+
+    An image's code is the sum of its tokens' codes, one number a concept, 0 or more.
+
+    Args:
+      real: [n, K], a row a real image: an array, or a matrix of scipy.sparse.
+      generated: [n, K], a row the image generated for the same caption.
+      captions: n texts, for the table of pairs, and for words of the concepts.
+      clusters: n labels, such as captions that repeat: codes are averaged within a cluster before
+        concepts are compared, so that repeated ones count once. The table of pairs has all rows.
+      **rules: as `compare` takes them.
+
+    Raises:
+      UserError: shapes that differ, codes that are negative or not finite, fewer than two pairs, no
+        such rule.
+    """
+    method = analysis.make_method(rules)
+    given = {"real": real, "generated": generated}
+    matrices = [_as_codes(codes, name) for name, codes in given.items()]
+    shapes = [matrix.shape for matrix in matrices]
+    if shapes[0] != shapes[1]:
+        raise UserError(
+            f"{{real}} is {list(shapes[0])}, {{generated}} {list(shapes[1])}; expected the same"
+            " [n, K]: a row a pair, a column a concept",
+            "real",
+            "generated",
+        )
+    for name, values in (("captions", captions), ("clusters", clusters)):
+        if values is not None and len(values) != shapes[0][0]:
+            raise UserError(
+                f"{{{name}}} has {len(values)} entries, expected one for each of the"
+                f" {shapes[0][0]} pairs",
+                name,
+            )
+    if captions is not None:
+        captions = [str(caption or "") for caption in captions]
+    if clusters is not None:
+        clusters = [value.item() if hasattr(value, "item") else value for value in clusters]
+    found = analysis.compare_codes(*matrices, method, captions, clusters)
+    return Comparison(**{field.name: getattr(found, field.name) for field in FIELDS})
+
+
+FIELDS = dataclasses.fields(Compared)
+
+
+def _as_codes(codes: Any, name: str) -> sp.csr_array:
+    values = codes.data if sp.issparse(codes) else codes
+    array = as_numbers(values, name)
+    if not sp.issparse(codes) and array.ndim != 2:
+        raise UserError(
+            f"{{{name}}} has the shape {list(array.shape)}; expected [n, K]: a row an image, a"
+            " column a concept (sum the codes of an image's tokens)",
+            name,
+        )
+    if not np.isfinite(array).all():
+        n = int((~np.isfinite(array)).sum())
+        raise UserError(f"{{{name}}} has {n} codes that are not finite", name)
+    if array.size and array.min() < 0:
+        raise UserError(
+            f"{{{name}}} has negative codes, such as {array.min():g}; expected 0 or more, as after"
+            " a ReLU",
+            name,
+        )
+    if not sp.issparse(codes):
+        return sp.csr_array(array)
+    matrix = sp.csr_array(codes, dtype=array.dtype, copy=True)
+    matrix.sum_duplicates()
+    return matrix
+
+
+def _require_same_making(real: Any, generated: Any) -> None:
+    """Both sets must have gone through the same encoder, preprocessing and SAE."""
+    pairs = [(key, "config") for key in PREPARED] + [("encoder", "parents"), ("sae", "parents")]
+    for key, part in pairs:
+        found = real[part].get(key), generated[part].get(key)
+        if found[0] != found[1]:
+            what = {"encoder": "weights of the encoder", "sae": "weights of the SAE"}.get(key, key)
+            raise UserError(
+                f"{{real}} and {{generated}} differ in {what}: {found[0]} and {found[1]}; measure"
+                " both with one encoder and one SAE",
+                "real",
+                "generated",
+            )
