@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow lint format benchmark scenes-weights clean
+.PHONY: setup demo test test-slow docs lint format benchmark scenes-weights clean
 
 setup: .venv/.main .venv/.test .venv/.lint
 
@@ -23,14 +23,22 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --editable ".[lint]"
 	touch $@
 
+.venv/.docs: .venv/.main
+	$(BIN)/python -m pip install --quiet --editable ".[docs]"
+	touch $@
+
 demo: .venv/.main
 	$(BIN)/bsjax run --config=scenes --workdir=runs/demo
 
 test: .venv/.test
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: .venv/.test
 	$(BIN)/python -m pytest -m slow
+
+# The site of docs/, in build/site; a link that leads nowhere fails.
+docs: .venv/.docs
+	$(BIN)/python -m mkdocs build --quiet --strict
 
 lint: .venv/.lint
 	$(BIN)/ruff check .

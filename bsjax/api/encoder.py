@@ -11,10 +11,10 @@ from bsjax.analysis.engine import matmul_precision
 from bsjax.api.arguments import in_arguments, naming_arguments
 from bsjax.api.images import list_images
 from bsjax.convert.dinov2 import RANDOM, LoadedEncoder, load_dinov2, variant_of
-from bsjax.core.config import DTYPES
 from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, put, replicated
+from bsjax.core.ranges import DTYPES
 from bsjax.data.captions import BadImage, check_bad
 from bsjax.data.images import iterate_batches
 from bsjax.models.dinov2 import VARIANTS, DinoV2, normalise_images, token_grid

@@ -18,10 +18,9 @@ from bsjax.api.arguments import naming_arguments
 from bsjax.api.images import Picture
 from bsjax.convert.config_keys import read_object
 from bsjax.convert.hub import download_snapshot
-from bsjax.core.config import DTYPES
 from bsjax.core.errors import UserError
 from bsjax.core.logs import quiet_libraries
-from bsjax.core.ranges import LARGEST_SEED, RANGES, whole
+from bsjax.core.ranges import DTYPES, LARGEST_SEED, RANGES, whole
 from bsjax.data.image_shards import Prompt
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
