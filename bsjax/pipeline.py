@@ -82,7 +82,7 @@ FLOW = " -> ".join(
     (
         "captions",
         "images",
-        "DINOv2 tokens",
+        "encoder tokens",
         "SAE codes",
         "concept statistics",
         "divergences",

@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 import bsjax
+from bsjax.encoders.registry import FAMILIES
 
 ROOT = pathlib.Path(bsjax.__file__).parent
 MAY_IMPORT = {
@@ -17,9 +18,15 @@ MAY_IMPORT = {
     "convert": {"models", "sae", "core"},  # it makes parameters of both
     "report": {"stats", "core"},
     "generators": {"convert", "models", "core"},
+    "encoders": {"convert", "models", "core"},
 }
 # The RA-SAE as a module stands on the formulas of sae; training makes its parameters by it.
-ALSO = {"models/rasae.py": {"sae"}, "sae/train_step.py": {"models"}}
+# The config asks the table of encoders which variants there are, in the functions that check it.
+ALSO = {
+    "models/rasae.py": {"sae"},
+    "sae/train_step.py": {"models"},
+    "core/config.py": {"encoders"},
+}
 KNOW_CONFIG_DICT = {"core/config.py", "presets.py", "pipeline.py", "main.py", "command_line.py"}
 FILES = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*.py"))
 
@@ -59,6 +66,17 @@ def test_what_the_module_of_the_sae_stands_on_does_not_need_it():
                     left.append(name)
     assert "sae/encoder.py" in seen
     assert not seen & {"models/rasae.py", "sae/train_step.py"}
+
+
+def test_stages_and_report_know_no_encoder_by_name():
+    """What they need of one, they ask of the protocol."""
+    known = {"dinov2", "clip", "siglip", "vision", "vision_transformer", "vision_config"}
+    assert {f"encoders/{family}.py" for family in FAMILIES} <= set(FILES)
+    assert set(FAMILIES) <= known
+    for name in FILES:
+        if name.startswith(("stages/", "report/")):
+            parts = {part for module in imported(name) for part in module.split(".")}
+            assert not parts & known, name
 
 
 def test_only_stages_know_config_dicts_and_nothing_imports_torch():

@@ -6,13 +6,9 @@ from typing import Any
 import ml_collections
 
 from bsjax.core.errors import UserError
+from bsjax.core.preprocessing import WHOLE
 from bsjax.core.ranges import check_seed_of_weights, check_values
 
-SCENES_VARIANT = "vitxs8_reg"
-ENCODER_VARIANTS = (
-    *(f"vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg")),
-    SCENES_VARIANT,
-)
 FORMS = ("relative", "difference")
 SOURCES = ("folder", "arrayrecord", "parquet", "tfds", "scenes")
 SUPPLIES = ("memory", "store", "images")
@@ -109,7 +105,6 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
     for section in ("real", "generated"):
         _require_choice(config, f"{section}.source", SOURCES)
         _require_choice(config, f"{section}.captions", ("first", "all"))
-    _require_choice(config, "encoder.variant", ENCODER_VARIANTS)
     _require_choice(config, "encoder.dtype", DTYPES)
     _require_choice(config, "compare.form", FORMS)
     _require_choice(config, "train.loss", LOSSES)
@@ -133,12 +128,11 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
     for key in ("real.path", "encoder.weights"):
         if key == "real.path" and config.generator.prompts:
             continue
+        if key == "encoder.weights" and ":" in config.encoder.variant:
+            continue  # a class may need none
         if needs_images and not _get(config, key):
             raise UserError(f"{key} is empty; set --config.{key}")
-    crop, resize = config.encoder.crop, config.encoder.resize
-    patch = patch_size(config.encoder.variant)
-    _require(config, "encoder.crop", crop % patch == 0, f"a multiple of {patch}")
-    _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
+    _validate_encoder(config)
     compare = config.compare
     _require(
         config,
@@ -165,8 +159,33 @@ def validate(config: ml_collections.ConfigDict, needs_images: bool = True) -> No
 
 
 def patch_size(variant: str) -> int:
-    """Pixels of a patch's side, as the variant's name says: vitb14_reg."""
-    return int("".join(filter(str.isdigit, variant)))
+    """Pixels of a patch's side of a variant that the table of encoders has."""
+    return _encoder_variants()[variant].patch_size
+
+
+def _encoder_variants() -> dict[str, Any]:
+    """Names and sizes of the encoders; imported here, for it takes jax."""
+    from bsjax.encoders import registry
+
+    return registry.variants()
+
+
+def _validate_encoder(config: ml_collections.ConfigDict) -> None:
+    """The variant is there, and patches divide its crop; a plug-in's or unnamed one's come later.
+
+    `encoder.variant` may be module:Class, or empty: what the weights' config.json says.
+    """
+    crop, resize, variant = (config.encoder[key] for key in ("crop", "resize", "variant"))
+    if variant and ":" not in variant:
+        known = _encoder_variants()
+        _require_choice(config, "encoder.variant", (*known, "module:Class"))
+        patch = known[variant].patch_size
+        try:
+            known[variant].grid(crop, crop)
+        except ValueError:
+            _require(config, "encoder.crop", False, f"a multiple of {patch}")
+    if resize != WHOLE:
+        _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
 
 
 def _validate_generator(config: ml_collections.ConfigDict) -> None:

@@ -6,7 +6,7 @@ letter    meaning
 ``B``     images in a batch
 ``H W``   image height and width in pixels
 ``h w``   height and width of the patch grid (or latent grid)
-``T``     tokens an image: 1 class token, R registers, P patches
+``T``     tokens an image: class token (if any), R registers, P patches
 ``P``     patch tokens an image, ``h * w``
 ``N``     tokens in a batch, ``B * T``
 ``D``     features a token (width of the encoder)
@@ -29,10 +29,12 @@ class Grid(NamedTuple):
     n_registers: int
     h: int
     w: int
+    n_class: int = 1  # 0: an encoder without a class token
 
     @property
     def n_special(self) -> int:
-        return 1 + self.n_registers
+        """Tokens in front of the patches."""
+        return self.n_class + self.n_registers
 
     @property
     def n_patches(self) -> int:

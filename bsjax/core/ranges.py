@@ -76,7 +76,7 @@ BY_SECTION = {
         "images_per_shard": COUNT,
         "samples": COUNT,
     },
-    "encoder": {"resize": COUNT, "crop": COUNT, "batch_per_device": AUTO},
+    "encoder": {"resize": AUTO, "crop": COUNT, "batch_per_device": AUTO},
     "sae": {"threshold": NOT_NEGATIVE},
     "train": {
         "n_concepts": COUNT,

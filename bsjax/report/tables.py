@@ -30,7 +30,7 @@ class Measured:
     keys: list[str]
     top_rows: np.ndarray  # [K, L]
     maps: np.ndarray  # [K, L, h, w] codes of patches
-    special: np.ndarray  # [K, L, 1 + registers] codes of class token and registers
+    special: np.ndarray  # [K, L, n_special] codes of class token (if any) and registers
     codes: sp.csr_array  # [n, K] image codes
     cooccurrence: sp.csr_array  # [K, K]
     manifest: dict[str, Any]

@@ -7,14 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae, look_at_rasae
 from bsjax.core.artifacts import (
     REAL,
@@ -31,6 +29,9 @@ from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folde
 from bsjax.data.image_shards import Prompt, list_generated
 from bsjax.data.sources import list_source
 from bsjax.data.text import FIRST, Fields
+from bsjax.encoders import loading as encoders
+from bsjax.encoders.protocol import Backbone, Encoder
+from bsjax.encoders.registry import is_plug_in
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
 
@@ -269,39 +270,58 @@ def images_a_step(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
     return per_device * mesh.shape["data"]
 
 
-def load_encoder(config: ml_collections.ConfigDict) -> LoadedEncoder:
-    """The DINOv2 of the config, with a loud line if it is untrained."""
+def load_encoder(config: ml_collections.ConfigDict) -> Encoder:
+    """The encoder of the config with its parameters, with a loud line if it is untrained."""
     encoder = config.encoder
     with step(f"loading the encoder {encoder.variant} from {encoder.weights}"):
-        loaded = load_dinov2(encoder.variant, encoder.weights, jnp.dtype(encoder.dtype))
+        loaded = encoders.load_encoder(
+            encoder.weights,
+            variant=encoder.variant or None,
+            dtype=encoder.dtype,
+            resize=encoder.resize,
+            crop=encoder.crop,
+        )
     for note in encoder_notes(loaded):
         logging.warning("%s", note)
     return loaded
 
 
-def parents_of(encoder: LoadedEncoder, arms: Sequence[Arm]) -> dict[str, str]:
+def open_encoder(config: ml_collections.ConfigDict) -> Backbone:
+    """The encoder of the config by headers and configs of its weights; none is read.
+
+    Raises:
+      UserError: no such weights, damaged, of another model; a plug-in that is no encoder; a crop
+        that it does not take.
+    """
+    encoder = config.encoder
+    opened = encoders.open_backbone(encoder.weights, encoder.variant or None, encoder.dtype)
+    encoders.choose_preprocessing(opened, encoder.resize, encoder.crop)
+    return opened
+
+
+def encoder_to_plan(config: ml_collections.ConfigDict) -> Backbone:
+    """The encoder of the config by its variant's sizes; no weights are looked for.
+
+    Raises:
+      UserError: no variant is named; a plug-in that is no encoder.
+    """
+    encoder = config.encoder
+    source = encoder.weights if is_plug_in(encoder.variant) else ""
+    return encoders.open_backbone(source, encoder.variant or None, encoder.dtype)
+
+
+def parents_of(encoder: Encoder, arms: Sequence[Arm]) -> dict[str, str]:
     """Hashes of what tokens are made from, for a manifest."""
     return {"encoder": encoder.digest} | {f"images/{arm.name}": arm.digest for arm in arms}
 
 
-def encoder_notes(encoder: LoadedEncoder) -> list[str]:
+def encoder_notes(encoder: Encoder) -> list[str]:
     """Remarks about the encoder that go into log, manifest and report."""
-    if encoder.interpolation:
-        return [
-            f"Position embeddings of the {encoder.variant} encoder are fitted to the size of images"
-            f" by {encoder.interpolation}; the same weights in the other layout give other tokens."
-        ]
-    if not encoder.is_random:
-        return []
-    return [
-        f"UNTRAINED FEATURES: the {encoder.variant} encoder has random weights ({encoder.source})."
-        " Concepts are shapes and colours at most; the numbers show how bsjax works, not what a"
-        " model draws."
-    ]
+    return list(encoder.notes)
 
 
 def load_sae(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, encoder: LoadedEncoder
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, encoder: Encoder
 ) -> tuple[LoadedSAE, float | np.ndarray]:
     """The SAE of the config (or the one trained in the workdir) and the threshold to use.
 
@@ -320,7 +340,7 @@ def load_sae(
             check_files(workdir / "sae", manifest, [TRAINED])
         weights = str(workdir / "sae")
     # By the header, before W of a published file is fused.
-    check_width(weights, look_at_rasae(weights)[0], encoder.model.config.width, encoder.variant)
+    check_width(weights, look_at_rasae(weights)[0], encoder.width, encoder.variant)
     with step(f"loading the SAE {weights}"):
         sae = load_rasae(weights)
     threshold = config.sae.threshold

@@ -1,4 +1,4 @@
-"""measure: images -> DINOv2 tokens -> SAE codes -> concept statistics of every image set.
+"""measure: images -> tokens of an encoder -> SAE codes -> concept statistics of every image set.
 
 Reads the images of both arms, the encoder and the SAE; writes measures/<set>/. Works through shards
 of images: each finished shard is on disk, so that a killed run goes on behind the last one.
@@ -28,7 +28,7 @@ from bsjax.core.logs import PhaseTimer, progress
 from bsjax.core.mesh import make_mesh, over_data, put, replicated
 from bsjax.data.captions import BadImage, check_bad
 from bsjax.data.images import Batch, iterate_batches
-from bsjax.models.dinov2 import DinoV2, normalise_images, token_grid
+from bsjax.encoders.protocol import Backbone, Encoder
 from bsjax.sae.encoder import pre_codes, threshold_codes
 from bsjax.stages import inputs, preflight, workers
 from bsjax.stages.rank import rank
@@ -49,6 +49,7 @@ class Engine(NamedTuple):
     mesh: Mesh
     grid: Grid
     n_concepts: int
+    interpolation: str  # how images are resized
     batch_size: int
 
 
@@ -71,7 +72,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
     sae, threshold = inputs.load_sae(config, workdir, encoder)
     preflight.check_ranked(config, sae.n_concepts)
     n_images = {arm.name: len(arm.images.records) for arm in arms}
-    bills = preflight.bills_of_measures(config, workdir, n_images, encoder.model.config)
+    bills = preflight.bills_of_measures(config, workdir, n_images, encoder)
     preflight.check_disk(bills)
     notes = inputs.encoder_notes(encoder)
     engine = None
@@ -88,7 +89,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
         if done is not None:
             continue
         if engine is None:
-            engine = build_engine(config, encoder.model, encoder.params, sae.encoder, threshold)
+            engine = build_engine(config, encoder, encoder.params, sae.encoder, threshold)
         store = ShardStore(folder, engine.n_concepts, engine.grid)
         timer = PhaseTimer()
         with inputs.naming_arm(arm.section):
@@ -135,7 +136,7 @@ def silence_note(name: str, counts: dict[str, Any], threshold: float | np.ndarra
 
 def build_engine(
     config: ml_collections.ConfigDict,
-    model: DinoV2,
+    encoder: Encoder,
     params: Any,
     sae_encoder: Any,
     threshold: float | np.ndarray,
@@ -143,9 +144,9 @@ def build_engine(
     """Places the parameters on the mesh and jits the step."""
     mesh = make_mesh(config.mesh.data, config.mesh.model)
     crop = config.encoder.crop
-    grid = token_grid(model.config, crop, crop)
+    grid = encoder.grid(crop, crop)
     n_concepts = sae_encoder["kernel"].shape[1]
-    step = jit_measure(model, grid, mesh)
+    step = jit_measure(encoder, grid, mesh)
     return Engine(
         step=functools.partial(step, precision=matmul_precision(config.encoder.dtype)),
         params=put(params, replicated(mesh)),
@@ -154,14 +155,15 @@ def build_engine(
         mesh=mesh,
         grid=grid,
         n_concepts=n_concepts,
+        interpolation=encoder.preprocessing.interpolation,
         batch_size=inputs.batch_size(config, mesh),
     )
 
 
-def jit_measure(model: DinoV2, grid: Grid, mesh: Mesh) -> Callable[..., Any]:
+def jit_measure(encoder: Encoder | Backbone, grid: Grid, mesh: Mesh) -> Callable[..., Any]:
     """The step that measuring runs and `plan` compiles."""
     return jax.jit(
-        functools.partial(measure_step, model=model, grid=grid),
+        functools.partial(measure_step, encode=encoder.apply, grid=grid),
         static_argnames=("n_kept", "precision"),
         out_shardings=replicated(mesh),
     )
@@ -173,7 +175,7 @@ def matmul_precision(dtype: str) -> str:
 
 
 def measure_step(
-    params, sae, threshold, top, images, mask, rows, *, model, grid, n_kept, precision
+    params, sae, threshold, top, images, mask, rows, *, encode, grid, n_kept, precision
 ):
     """One batch: uint8 images [B, H, W, 3] to statistics, compact codes and new top images.
 
@@ -181,7 +183,7 @@ def measure_step(
     computed in float32.
     """
     with jax.default_matmul_precision(precision):
-        tokens = model.apply({"params": params}, normalise_images(images))  # [B, T, D]
+        tokens = encode(params, images)  # [B, T, D]
     batch, n_tokens, width = tokens.shape
     with jax.default_matmul_precision("highest"):
         pre = pre_codes(sae, tokens.reshape(batch * n_tokens, width))  # [N, K]
@@ -214,6 +216,7 @@ def measure_arm(
         batch_size=engine.batch_size,
         start=state.next_row,
         workers=workers.n_workers(source.workers, engine.batch_size * config.encoder.crop**2 * 3),
+        interpolation=engine.interpolation,
     )
     top = put(streaming.TopImages(*state.top), replicated(engine.mesh))
     n_kept = min(FIRST_KEPT, engine.n_concepts)
