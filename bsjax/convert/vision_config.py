@@ -4,11 +4,11 @@ Absent keys mean what they mean to transformers' CLIPVisionConfig and SiglipVisi
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import NoneType
 from typing import Any
 
-from bsjax.convert.config_keys import ANY_TRANSFORMER, Key, check_keys, read_object
+from bsjax.convert.config_keys import ANY_TRANSFORMER, Key, check_keys, read_object, shown
 from bsjax.convert.encoder_files import CONFIG
 from bsjax.core.errors import UserError
 from bsjax.models.vision_transformer import ACTIVATIONS, VisionConfig
@@ -23,6 +23,7 @@ HARMLESS = frozenset((
 # Of the repository of a tower with its text: all of these are about the text or how both meet.
 BOTH_HARMLESS = HARMLESS | {"text_config", "text_config_dict", "logit_scale_init_value"}
 NESTED = {"clip": "clip_vision_model", "siglip": "siglip_vision_model"}
+MODEL_TYPES = (*NESTED, *NESTED.values())
 
 
 def _size(default: int, most: int = LARGEST) -> Key:
@@ -55,12 +56,15 @@ def tower_keys(model_type: str) -> dict[str, Key]:
     return keys
 
 
-def read_tower(folder: pathlib.Path, flag: str) -> VisionConfig | None:
+def read_tower(
+    folder: pathlib.Path, flag: str, model_types: Collection[str] = MODEL_TYPES
+) -> VisionConfig | None:
     """The sizes that a repository's config.json has; None: there is no such file.
 
     Args:
       folder: of the repository: of the image tower alone, or of both towers.
       flag: what an error tells the user to set.
+      model_types: those that are taken.
 
     Raises:
       UserError: another model's, keys that are unknown or ask for what is not done here, damaged.
@@ -70,10 +74,10 @@ def read_tower(folder: pathlib.Path, flag: str) -> VisionConfig | None:
     if content is None:
         return None
     model_type = content.get("model_type")
-    if model_type not in (*NESTED, *NESTED.values()):
+    if model_type not in model_types:
         raise UserError(
-            f"{path} is of model_type {model_type!r}, expected {', '.join(NESTED)} or"
-            f" {', '.join(NESTED.values())}; set {flag}"
+            f"{path} is of model_type {shown(model_type)}, expected one of"
+            f" {', '.join(model_types)}; set {flag} or variant to match"
         )
     if model_type in NESTED:
         keys = {

@@ -133,7 +133,7 @@ def _family_of(source: str) -> Any:
             f"{folder} has no {CONFIG} to say which encoder it is; set variant to one"
             f" of {', '.join(registry.variants())}"
         )
-    return registry.class_of_model_type(str(content.get("model_type")), str(path))
+    return registry.class_of_model_type(content.get("model_type"), str(path))
 
 
 def _try_out(backbone: Backbone, name: str) -> None:

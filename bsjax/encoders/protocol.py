@@ -8,6 +8,8 @@ an example. To give it to everyone, add VARIANTS and MODEL_TYPES and a line in `
 import dataclasses
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float, UInt8
 
 from bsjax.convert.encoder_files import RANDOM
@@ -100,8 +102,8 @@ class Encoder:
     notes: tuple[str, ...] = ()
 
     def apply(self, params: Any, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B T D"]:
-        """Images, resized and cropped, to tokens; pure."""
-        return self.backbone.apply(params, images)
+        """Images, resized and cropped, to tokens; pure. Takes host arrays, too."""
+        return self.backbone.apply(jax.tree.map(jnp.asarray, params), jnp.asarray(images))
 
     def grid(self, height: int | None = None, width: int | None = None) -> Grid:
         """How tokens lie; of the crop unless another size is given."""

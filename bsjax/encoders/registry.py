@@ -4,6 +4,7 @@ import importlib
 import inspect
 from typing import Any
 
+from bsjax.convert.config_keys import shown
 from bsjax.core.errors import UserError
 from bsjax.encoders.protocol import ATTRIBUTES, METHODS
 
@@ -48,16 +49,16 @@ def class_of(variant: str) -> Any:
     )
 
 
-def class_of_model_type(model_type: str, where: str) -> Any:
+def class_of_model_type(model_type: Any, where: str) -> Any:
     """The class that takes a repository of that model_type.
 
     Raises:
       UserError: none does.
     """
     known = {name: each for each in families().values() for name in each.MODEL_TYPES}
-    if model_type not in known:
+    if not isinstance(model_type, str) or model_type not in known:
         raise UserError(
-            f"{where} is of model_type {model_type!r}, expected one of {', '.join(known)}; set"
+            f"{where} is of model_type {shown(model_type)}, expected one of {', '.join(known)}; set"
             " weights to one of these, or variant to a class of your own, module:Class"
         )
     return known[model_type]

@@ -59,7 +59,7 @@ class VisionTower:
 
     def _choose_sizes(self, folder, variant: str | None) -> VisionConfig:
         """Those of config.json, which must be the variant's where one is named."""
-        found = None if folder is None else read_tower(folder, FIELD)
+        found = None if folder is None else read_tower(folder, FIELD, self.MODEL_TYPES)
         wanted = self.VARIANTS.get(variant)
         config = found or wanted
         if config is None:

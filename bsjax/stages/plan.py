@@ -229,7 +229,7 @@ def _lower_measure(config, mesh: Mesh) -> Any:
     return step.lower(
         whole(params), whole(sae),
         jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere), whole(top),
-        images, mask, rows, n_kept=FIRST_KEPT, precision=matmul_precision(config.encoder.dtype),
+        images, mask, rows, n_kept=min(FIRST_KEPT, n_concepts), precision=matmul_precision(config.encoder.dtype),
     )  # fmt: skip
 
 

@@ -76,7 +76,7 @@ def test_what_is_not_followed_is_refused(kind, tmp_path):
         assert "(vision_config)" in text
     assert "surprise=1 is unknown" in refusal({"model_type": kind, "surprise": 1})
     assert "vision_config=[]" in refusal({"model_type": kind, "vision_config": []})
-    assert "is of model_type 'siglip2', expected clip" in refusal({"model_type": "siglip2"})
+    assert 'is of model_type "siglip2", expected one of clip' in refusal({"model_type": "siglip2"})
     assert "model_type=" in refusal({"model_type": kind, "vision_config": {"model_type": "dinov2"}})
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UserError, match="expected a JSON object"):

@@ -84,7 +84,8 @@ def test_bfloat16_is_near(kind, tmp_path):
     assert 1e-4 < error < 0.05
 
 
-@pytest.mark.parametrize(("width", "height"), [(61, 47), (40, 90), (32, 33)])
+# Not more than twice as tall as wide: Pillow 13 then begins with the rows (see `resize_crop`).
+@pytest.mark.parametrize(("width", "height"), [(61, 47), (40, 78), (32, 33)])
 @pytest.mark.parametrize(
     ("kind", "changes"), [("clip", {}), ("siglip", {}), ("siglip", {"resample": 2})]
 )
@@ -213,7 +214,7 @@ def test_weights_of_another_size_than_the_variant_are_named(tmp_path):
     with pytest.raises(UserError, match="width 32, .*expected clip_vitb32 with width 768") as error:
         load_encoder(str(tmp_path), variant="clip_vitb32")
     assert "\n" not in str(error.value)
-    with pytest.raises(UserError, match="model_type 'clip_vision_model', expected siglip"):
+    with pytest.raises(UserError, match='model_type "clip_vision_model", expected one of siglip'):
         load_encoder(str(tmp_path), variant="siglip_base16_224")
     # A file alone has no config.json.
     with pytest.raises(UserError, match="set variant to one of clip_vitb32"):
