@@ -78,12 +78,13 @@ def main(argv: list[str]) -> None:
     config = FLAGS.config
     config.overwrite = config.overwrite or FLAGS.overwrite
     apply_short_flags(config)
+    from bsjax.core.logs import log_header, quiet_libraries, watch_silence
+
+    quiet_libraries()  # sets what libraries read as they are imported
     validate(config, needs_images=stage_name not in ("plan", "convert"))
 
     from bsjax.core import distributed, ending, lock, rng
-    from bsjax.core.logs import log_header, quiet_libraries, watch_silence
 
-    quiet_libraries()
     signal.signal(signal.SIGTERM, ending.on_sigterm)
     rng.require_plain_settings()
     distributed.initialize()

@@ -29,11 +29,11 @@ from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folde
 from bsjax.data.image_shards import Prompt, list_generated
 from bsjax.data.sources import list_source
 from bsjax.data.text import FIRST, Fields
-from bsjax.encoders import loading as encoders
-from bsjax.encoders.protocol import Backbone, Encoder
-from bsjax.encoders.registry import is_plug_in
+from bsjax.encoders.loading import load_encoder as load
+from bsjax.encoders.protocol import Encoder
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
+from bsjax.stages.encoder import naming_encoder
 
 PUBLISHED_THRESHOLD = 0.829
 
@@ -273,8 +273,9 @@ def images_a_step(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
 def load_encoder(config: ml_collections.ConfigDict) -> Encoder:
     """The encoder of the config with its parameters, with a loud line if it is untrained."""
     encoder = config.encoder
-    with step(f"loading the encoder {encoder.variant} from {encoder.weights}"):
-        loaded = encoders.load_encoder(
+    told = f"loading the encoder {encoder.variant} from {encoder.weights}"
+    with step(told), naming_encoder():
+        loaded = load(
             encoder.weights,
             variant=encoder.variant or None,
             dtype=encoder.dtype,
@@ -284,30 +285,6 @@ def load_encoder(config: ml_collections.ConfigDict) -> Encoder:
     for note in encoder_notes(loaded):
         logging.warning("%s", note)
     return loaded
-
-
-def open_encoder(config: ml_collections.ConfigDict) -> Backbone:
-    """The encoder of the config by headers and configs of its weights; none is read.
-
-    Raises:
-      UserError: no such weights, damaged, of another model; a plug-in that is no encoder; a crop
-        that it does not take.
-    """
-    encoder = config.encoder
-    opened = encoders.open_backbone(encoder.weights, encoder.variant or None, encoder.dtype)
-    encoders.choose_preprocessing(opened, encoder.resize, encoder.crop)
-    return opened
-
-
-def encoder_to_plan(config: ml_collections.ConfigDict) -> Backbone:
-    """The encoder of the config by its variant's sizes; no weights are looked for.
-
-    Raises:
-      UserError: no variant is named; a plug-in that is no encoder.
-    """
-    encoder = config.encoder
-    source = encoder.weights if is_plug_in(encoder.variant) else ""
-    return encoders.open_backbone(source, encoder.variant or None, encoder.dtype)
 
 
 def parents_of(encoder: Encoder, arms: Sequence[Arm]) -> dict[str, str]:

@@ -29,6 +29,7 @@ from bsjax.generators.loading import abstract_params as abstract_generator
 from bsjax.generators.protocol import Generator
 from bsjax.sae.train_step import CANDIDATES, TOKENS, shardings
 from bsjax.stages import inputs
+from bsjax.stages.encoder import encoder_to_plan
 from bsjax.stages.generate import jit_sample
 from bsjax.stages.measure import FIRST_KEPT, jit_measure, matmul_precision
 from bsjax.stages.recipe import check_mesh, fresh_state, jit_step, make_recipe
@@ -172,7 +173,7 @@ def _lowering(config, mesh: Mesh) -> dict[str, Callable[[], Any]]:
 
 def _lower_train(config, mesh: Mesh, made, objective) -> Any:
     train = config.train
-    width = inputs.encoder_to_plan(config).width
+    width = encoder_to_plan(config).width
 
     def shape(dims, spec):
         return jax.ShapeDtypeStruct(dims, jnp.float32, sharding=NamedSharding(mesh, spec))
@@ -208,7 +209,7 @@ def _lower_text(generator: Generator, mesh: Mesh) -> Any:
 
 
 def _lower_measure(config, mesh: Mesh) -> Any:
-    encoder = inputs.encoder_to_plan(config)
+    encoder = encoder_to_plan(config)
     crop, n_concepts = config.encoder.crop, config.train.n_concepts
     grid = encoder.grid(crop, crop)
     n_images = inputs.batch_size(config, mesh)
@@ -229,7 +230,8 @@ def _lower_measure(config, mesh: Mesh) -> Any:
     return step.lower(
         whole(params), whole(sae),
         jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere), whole(top),
-        images, mask, rows, n_kept=min(FIRST_KEPT, n_concepts), precision=matmul_precision(config.encoder.dtype),
+        images, mask, rows, n_kept=min(FIRST_KEPT, n_concepts),
+        precision=matmul_precision(config.encoder.dtype),
     )  # fmt: skip
 
 

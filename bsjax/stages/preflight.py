@@ -27,6 +27,7 @@ from bsjax.data.captions import pair_keys
 from bsjax.data.token_store import storage_bill
 from bsjax.encoders.protocol import Backbone
 from bsjax.stages import inputs
+from bsjax.stages.encoder import open_encoder
 from bsjax.stages.recipe import check_mesh, fresh_state, make_recipe
 
 SHOWN = 5  # keys that a message names
@@ -113,7 +114,7 @@ def check_encoder(config: ml_collections.ConfigDict) -> Backbone:
     Raises:
       UserError: none there, damaged, or of another model; a plug-in that is no encoder.
     """
-    return inputs.open_encoder(config)
+    return open_encoder(config)
 
 
 def check_sae(config: ml_collections.ConfigDict, encoder: Backbone | None = None) -> None:
@@ -129,7 +130,7 @@ def check_sae(config: ml_collections.ConfigDict, encoder: Backbone | None = None
     n_concepts, weights = config.train.n_concepts, config.sae.weights
     if weights:
         width, n_concepts = look_at_rasae(weights)
-        encoder = encoder or inputs.open_encoder(config)
+        encoder = encoder or open_encoder(config)
         name = getattr(encoder, "variant", config.encoder.variant)
         inputs.check_width(weights, width, encoder.width, name)
     check_ranked(config, n_concepts)

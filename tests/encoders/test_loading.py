@@ -16,6 +16,7 @@ from bsjax.core.errors import UserError
 from bsjax.encoders import load_encoder
 from bsjax.models.dinov2 import VARIANTS, normalise_images
 from bsjax.stages import inputs
+from bsjax.stages.encoder import encoder_to_plan, open_encoder
 from tests.convert.hub_server import Answer, serve
 from tests.encoders.towers import make, processor, rewrite
 
@@ -121,9 +122,16 @@ def test_an_experiment_may_leave_the_variant_to_the_weights(tmp_path):
     cfg.encoder = presets.clip("", str(tmp_path), 32)
     encoder = inputs.load_encoder(cfg)
     assert encoder.variant == "clip of width 32, depth 2, patches 8"
-    assert inputs.open_encoder(cfg).width == 32
+    assert open_encoder(cfg).width == 32
+    cfg.encoder.variant = "clip_vitb32"  # a command line hears of its flags, a library of fields
+    with pytest.raises(
+        UserError, match=r"^encoder\.weights=.* set --config\.encoder\.variant or --c"
+    ):
+        inputs.load_encoder(cfg)
+    with pytest.raises(UserError, match="^weights=.* set variant or weights$"):
+        load_encoder(str(tmp_path), variant="clip_vitb32")
     cfg.encoder = presets.siglip("siglip_base32_256", "random:0", 256)
-    assert inputs.encoder_to_plan(cfg).grid(256, 256).n_tokens == 64
+    assert encoder_to_plan(cfg).grid(256, 256).n_tokens == 64
     cfg.encoder.crop = 257
-    with pytest.raises(UserError, match="crop=257"):
-        inputs.open_encoder(cfg)
+    with pytest.raises(UserError, match=r"^encoder\.crop=257: expected sides that are multiples"):
+        open_encoder(cfg)

@@ -14,7 +14,8 @@ from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.data import images
 from bsjax.encoders import load_encoder, registry
-from bsjax.stages import inputs, plan, preflight, run
+from bsjax.stages import plan, preflight, run
+from bsjax.stages.encoder import encoder_to_plan
 from bsjax.stages.measure import measure
 from bsjax.stages.train_sae import train_sae
 from tests.encoders.patch_colours import PatchColours
@@ -151,7 +152,7 @@ def test_the_library_takes_a_class_by_its_name():
 
 
 def test_plan_and_preflight_ask_the_protocol(config, tmp_path):
-    assert inputs.encoder_to_plan(config).width == 32
+    assert encoder_to_plan(config).width == 32
     opened = preflight.check_encoder(config)
     (bill,) = preflight.bills_of_measures(config, tmp_path, {"real": 8}, opened)
     assert bill.most == 8 * 16 * config.train.n_active * 8 * 10
