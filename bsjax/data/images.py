@@ -69,7 +69,7 @@ def resize_crop(
       ValueError: `crop` is larger than `resize`.
     """
     kind = FILTERS[interpolation]
-    if resize == WHOLE:
+    if resize == WHOLE:  # in two passes, too
         rows = image.resize((crop, image.height), kind)
         return np.asarray(rows.resize((crop, crop), kind))
     if not 1 <= crop <= resize:

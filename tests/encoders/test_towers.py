@@ -84,8 +84,9 @@ def test_bfloat16_is_near(kind, tmp_path):
     assert 1e-4 < error < 0.05
 
 
-# Not more than twice as tall as wide: Pillow 13 then begins with the rows (see `resize_crop`).
-@pytest.mark.parametrize(("width", "height"), [(61, 47), (40, 78), (32, 33)])
+# Wide or hardly tall: of tall images Pillow 13 begins with the rows, which moves a few levels; all
+# versions before it, and `resize_crop` under any, begin with the columns.
+@pytest.mark.parametrize(("width", "height"), [(61, 47), (90, 40), (32, 33)])
 @pytest.mark.parametrize(
     ("kind", "changes"), [("clip", {}), ("siglip", {}), ("siglip", {"resample": 2})]
 )
@@ -219,6 +220,18 @@ def test_weights_of_another_size_than_the_variant_are_named(tmp_path):
     # A file alone has no config.json.
     with pytest.raises(UserError, match="set variant to one of clip_vitb32"):
         ClipEncoder(str(tmp_path / "model.safetensors"), None, "float32")
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_file_alone_is_of_the_variant_that_is_named(kind, tmp_path, monkeypatch):
+    make(kind, tmp_path)
+    found = load_encoder(str(tmp_path))
+    family = type(found.backbone)
+    monkeypatch.setitem(family.VARIANTS, "tiny", found.model.config)
+    alone = load_encoder(str(tmp_path / "model.safetensors"), variant="tiny")
+    assert (alone.variant, alone.digest) == ("tiny", found.digest)
+    assert alone.preprocessing == found.preprocessing
+    jax.tree.map(np.testing.assert_array_equal, alone.params, found.params)
 
 
 def test_the_digest_counts_what_decides_the_tokens(tmp_path):
