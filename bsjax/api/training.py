@@ -75,18 +75,19 @@ def train_sae(
             parents = {"tokens": hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest()[:16]}
             notes = []
         else:
-            config.encoder = presets.dinov2(encoder.variant, encoder.source)
+            config.encoder.variant, config.encoder.weights = encoder.variant, encoder.source
             config.encoder.resize, config.encoder.crop = encoder.resize, encoder.crop
             config.encoder.dtype = encoder.dtype
             listed = list_images(data)
             parents = {"encoder": encoder.digest, "images": listed.digest}
             notes = encoder.notes
-        validate(config, needs_images=False)
+        # Of the encoder everything is known: it is loaded.
+        validate(config, needs_images=False, sections=("train", "mesh"))
         mesh = make_mesh()
         check_mesh(config, mesh)
         if encoder is not None:
             records = listed.images.records
-            tokens = supplies.collect_tokens(config, records, encoder.loaded)
+            tokens = supplies.collect_tokens(config, records, encoder)
         supply = supplies.supply_of_array(config, tokens, mesh)
         if workdir is not None:
             root = pathlib.Path(workdir).expanduser()
