@@ -115,7 +115,7 @@ def batch_size(batch_per_device: int, mesh: jax.sharding.Mesh) -> int:
         batch_per_device = 1 if mesh.devices.flat[0].platform == "cpu" else 32
     if batch_per_device < 1:
         raise UserError(
-            f"{{batch_per_device}}={batch_per_device}: expected 1 or more, or -1",
+            f"{{batch_per_device}}={batch_per_device}: expected 1 or more, or -1; set it so",
             "batch_per_device",
         )
     return batch_per_device * mesh.shape["data"]

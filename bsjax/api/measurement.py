@@ -89,7 +89,7 @@ def measure(
     if encoder.width != sae.width:
         raise UserError(
             f"the SAE {sae.source} is for features of width {sae.width}, {encoder.variant} of"
-            f" {encoder.source} gives {encoder.width}; load the {{sae}} of this {{encoder}}",
+            f" {encoder.source} gives {encoder.width}; give the {{sae}} of this {{encoder}}",
             "sae",
             "encoder",
         )

@@ -116,7 +116,7 @@ def _as_tokens(data: Any) -> np.ndarray:
     if tokens.ndim not in (2, 3) or not tokens.size:
         raise UserError(
             f"{{data}} has the shape {list(tokens.shape)}; expected tokens [N, D] or [n, T, D], or"
-            " images together with {encoder}",
+            " images together with {encoder}; give one of these",
             "data",
             "encoder",
         )
@@ -124,6 +124,8 @@ def _as_tokens(data: Any) -> np.ndarray:
     n_bad = int((~np.isfinite(tokens)).any(axis=1).sum())
     if n_bad:
         raise UserError(
-            f"{{data}} has values that are not finite in {n_bad} of {len(tokens)} tokens", "data"
+            f"{{data}} has values that are not finite in {n_bad} of {len(tokens)} tokens; remove"
+            " these",
+            "data",
         )
     return tokens

@@ -86,10 +86,14 @@ def open_results(workdir: str | os.PathLike) -> Results:
     """
     root = pathlib.Path(workdir).expanduser()
     if not root.is_dir():
-        raise UserError(f"{{workdir}}={root} is no folder", "workdir")
+        raise UserError(f"{{workdir}}={root} is no folder; set {{workdir}} to one", "workdir")
     measured, compared = (_finished(root / part) for part in ("measures", "comparisons"))
     if not measured and not compared:
-        raise UserError(f"{{workdir}}={root} holds no finished measures or comparisons", "workdir")
+        raise UserError(
+            f"{{workdir}}={root} holds no finished measures or comparisons; set {{workdir}} to that"
+            " of a run",
+            "workdir",
+        )
     return Results(str(root), measured, compared)
 
 
@@ -109,7 +113,7 @@ def run(config: Any, workdir: str | os.PathLike) -> Results:
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
             f"{{config}} is a {type(config).__name__}; expected a ConfigDict of bsjax.presets, or"
-            " NAME[:ARG] or FILE.py[:ARG] of one",
+            " NAME[:ARG] or FILE.py[:ARG] of one; give one of these",
             "config",
         )
     validate(config)

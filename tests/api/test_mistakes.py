@@ -28,8 +28,8 @@ def one_line(error) -> str:
 @pytest.mark.parametrize(
     ("images", "more", "expected"),
     [
-        ([], {}, "images is empty; expected at least one image"),
-        (PICTURE, {}, "images is one image; expected a list of them"),
+        ([], {}, "images is empty, expected at least one image"),
+        (PICTURE, {}, "images is one image, expected a list of them"),
         (Image.fromarray(PICTURE), {}, "images is a PngImageFile|images is a Image|images is one"),
         (5, {}, "images is a int; expected a folder, or a list"),
         ({"a": PICTURE}, {}, "images is a dict; expected a folder, or a list"),
@@ -132,7 +132,10 @@ def test_encoders(arguments, expected):
 
 def test_saes(sae, tmp_path):
     for source, expected in (
-        ("nowhere.pth", "source=nowhere.pth does not exist; expected a .pth, a folder or a hub id"),
+        (
+            "nowhere.pth",
+            "source=nowhere.pth does not exist; set it to a .pth, a folder or a hub",
+        ),
         (str(tmp_path), "holds no sae.safetensors; set source to the sae folder"),
     ):
         with pytest.raises(UserError, match=expected) as error:
@@ -219,8 +222,8 @@ def test_generators(tmp_path):
     assert (model.settings.height, model.settings.width, model.settings.steps) == (64, 64, 50)
     for captions, more, expected in (
         ([], {}, "captions is empty"),
-        ("a red cross", {}, "captions is a str; expected a list of texts"),
-        (["a", " "], {}, r"captions\[1\] is empty; there is nothing to draw"),
+        ("a red cross", {}, "captions is a str, expected a list of texts"),
+        (["a", " "], {}, r"captions\[1\] is empty: there is nothing to draw"),
         (["a"], {"keys": []}, "keys has 0 entries, expected one for each of 1 captions"),
         (["a"], {"seed": -1}, "seed=-1: expected a whole number from 0"),
     ):
