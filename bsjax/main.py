@@ -49,6 +49,9 @@ def main(argv: list[str]) -> None:
     if stage is pipeline.EXPLORE:
         stage.load()(pathlib.Path(FLAGS.workdir).expanduser(), FLAGS.port, FLAGS.host)
         return
+    from bsjax.core.logs import log_header, quiet_libraries, watch_silence
+
+    quiet_libraries()  # sets what libraries read as they are imported
     configs = experiments(arguments, stage.name)
     for config in configs:
         config.overwrite = config.overwrite or FLAGS.overwrite
@@ -56,9 +59,7 @@ def main(argv: list[str]) -> None:
         validate(config, stage.needs_images, stage.sections)
 
     from bsjax.core import distributed, ending, lock, rng
-    from bsjax.core.logs import log_header, quiet_libraries, watch_silence
 
-    quiet_libraries()
     signal.signal(signal.SIGTERM, ending.on_sigterm)
     rng.require_plain_settings()
     distributed.initialize()

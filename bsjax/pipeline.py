@@ -131,7 +131,7 @@ FLOW = " -> ".join(
     (
         "captions",
         "images",
-        "DINOv2 tokens",
+        "encoder tokens",
         "SAE codes",
         "concept statistics",
         "divergences",

@@ -198,7 +198,13 @@ def stable_diffusion(name: str, variant: str, weights: str) -> ml_collections.Co
 
 
 def dinov2(variant: str, weights: str) -> ml_collections.ConfigDict:
-    """A DINOv2 encoder with the paper's preprocessing."""
+    """A DINOv2 encoder with the paper's preprocessing.
+
+    The variant is a name out of the table of encoders (bsjax/encoders/registry.py): vits14, vitb14,
+    vitl14 or vitg14, with _reg for registers; clip_vitb32, clip_vitb16, clip_vitl14 ...;
+    siglip_base16_224 ...; or a class of your own, module:Class; or "": what config.json of the
+    weights says.
+    """
     encoder = ml_collections.ConfigDict()
     encoder.variant = variant
     encoder.weights = weights
@@ -206,6 +212,23 @@ def dinov2(variant: str, weights: str) -> ml_collections.ConfigDict:
     encoder.crop = 224
     encoder.dtype = "float32"
     encoder.batch_per_device = -1
+    return encoder
+
+
+def clip(variant: str, weights: str, pixels: int = 224) -> ml_collections.ConfigDict:
+    """A CLIP image tower (openai/clip-vit-base-patch32 ...) with its own preprocessing."""
+    encoder = dinov2(variant, weights)
+    encoder.resize = encoder.crop = pixels
+    return encoder
+
+
+def siglip(variant: str, weights: str, pixels: int = 224) -> ml_collections.ConfigDict:
+    """A SigLIP or SigLIP 2 image tower (google/siglip2-base-patch16-224 ...), shown whole images.
+
+    No SAE is published for it: train one (`bsjax train_sae`).
+    """
+    encoder = dinov2(variant, weights)
+    encoder.resize, encoder.crop = -1, pixels
     return encoder
 
 

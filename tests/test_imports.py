@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 import bsjax
+from bsjax.encoders.registry import FAMILIES
 
 ROOT = pathlib.Path(bsjax.__file__).parent
 MAY_IMPORT = {
@@ -18,10 +19,16 @@ MAY_IMPORT = {
     "results": {"data", "stats", "core"},
     "report": {"results", "stats", "core"},
     "generators": {"convert", "models", "core"},
-    "analysis": {"results", "data", "models", "sae", "stats", "core"},
+    "encoders": {"convert", "models", "core"},
+    "analysis": {"results", "data", "encoders", "sae", "stats", "core"},
 }
 # The RA-SAE as a module stands on the formulas of sae; training makes its parameters by it.
-ALSO = {"models/rasae.py": {"sae"}, "sae/train_step.py": {"models"}}
+# The config asks the table of encoders which variants there are, in the functions that check it.
+ALSO = {
+    "models/rasae.py": {"sae"},
+    "sae/train_step.py": {"models"},
+    "core/config.py": {"encoders"},
+}
 KNOW_CONFIG_DICT = {
     "api/workdir.py",  # which runs one
     "core/config.py",
@@ -74,6 +81,17 @@ def test_what_the_module_of_the_sae_stands_on_does_not_need_it():
                     left.append(name)
     assert "sae/encoder.py" in seen
     assert not seen & {"models/rasae.py", "sae/train_step.py"}
+
+
+def test_what_works_with_encoders_knows_none_by_name():
+    """What they need of one, they ask of the protocol."""
+    known = {"dinov2", "clip", "siglip", "vision", "vision_transformer", "vision_config"}
+    assert {f"encoders/{family}.py" for family in FAMILIES} <= set(FILES)
+    assert set(FAMILIES) <= known
+    for name in FILES:
+        if name.startswith(("stages/", "analysis/", "report/", "api/")):
+            parts = {part for module in imported(name) for part in module.split(".")}
+            assert not parts & known, name
 
 
 def test_only_stages_know_config_dicts_and_nothing_imports_torch():

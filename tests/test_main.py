@@ -7,12 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import types
 import warnings
 
 import pytest
 from absl import flags
 
-from bsjax import __version__, main, pipeline
+from bsjax import __version__, main, pipeline, presets
 from bsjax.core import ending, errors
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
@@ -74,6 +75,25 @@ def told(monkeypatch, *arguments, stage="run"):
 def test_an_unknown_stage_is_wrong_usage(arguments, expected):
     with pytest.raises(errors.UsageError, match=re.escape(expected)):
         main.main(["bsjax", *arguments])
+
+
+def test_libraries_are_quieted_before_anything_imports_them(monkeypatch):
+    """They read their settings once; checking a config imports the encoders."""
+    order = []
+
+    def validate(*_, **__):
+        order.append("validate")
+        raise errors.UserError("enough")
+
+    monkeypatch.setattr("bsjax.core.logs.quiet_libraries", lambda: order.append("quiet"))
+    for name in ("parse_flags", "apply_short_flags"):
+        monkeypatch.setattr(main, name, lambda *_: None)
+    given = types.SimpleNamespace(config=presets.experiment(), overwrite=False)
+    monkeypatch.setattr(main, "FLAGS", given)
+    monkeypatch.setattr(main, "validate", validate)
+    with pytest.raises(errors.UserError, match="enough"):
+        main.main(["bsjax", "measure"])
+    assert order == ["quiet", "validate"]
 
 
 DEMO = "--config=configs/folders.py:demo"

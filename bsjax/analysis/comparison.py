@@ -72,7 +72,8 @@ def make_method(rules: Mapping[str, Any]) -> Method:
     form = chosen.get("form", comparison.Rules().form)
     if form not in divergences.FORMS:
         raise UserError(
-            f"{{form}}={form!r}: expected one of {', '.join(divergences.FORMS)}", "form"
+            f"{{form}}={form!r}: expected one of {', '.join(divergences.FORMS)}; set it to one",
+            "form",
         )
     chosen.setdefault("temperature", divergences.REFERENCE_TEMPERATURE[form])
     bootstrap, seed = chosen.pop("bootstrap", 0), chosen.pop("seed", 0)
@@ -80,7 +81,7 @@ def make_method(rules: Mapping[str, Any]) -> Method:
     if not made.suppressed < made.exaggerated:
         raise UserError(
             f"{{suppressed}}={made.suppressed}: expected less than"
-            f" {{exaggerated}}={made.exaggerated}",
+            f" {{exaggerated}}={made.exaggerated}; set one of them",
             "suppressed",
             "exaggerated",
         )
@@ -179,7 +180,7 @@ def compare_codes(
     n_units = averaged[0].shape[0]
     if n_units < LEAST_PAIRS:
         what = "pair" if clusters is None else "cluster of pairs"
-        raise UserError(f"{n_units} {what}: expected at least {LEAST_PAIRS}")
+        raise UserError(f"{n_units} {what}: expected at least {LEAST_PAIRS}; add some")
     columns = _statistics(averaged, method)
     nothing = pa.nulls(n_concepts, pa.int64())
     columns |= {"fires_real": nothing, "fires_generated": nothing, "words": [""] * n_concepts}

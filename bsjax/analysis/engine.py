@@ -22,7 +22,7 @@ from bsjax.core.logs import PhaseTimer, progress
 from bsjax.core.mesh import over_data, put, replicated
 from bsjax.data.captions import BadImage, ImageSet, check_bad
 from bsjax.data.images import Batch, iterate_batches
-from bsjax.models.dinov2 import DinoV2, normalise_images, token_grid
+from bsjax.encoders.protocol import Backbone, Encoder
 from bsjax.results.shards import ShardStore
 from bsjax.sae.encoder import pre_codes, threshold_codes
 from bsjax.stats import sparse_codes, streaming
@@ -42,12 +42,13 @@ class Engine(NamedTuple):
     grid: Grid
     n_concepts: int
     batch_size: int
+    interpolation: str  # how images are resized
 
 
 class Reading(NamedTuple):
     """How images are read, and how often what was found is written."""
 
-    resize: int  # pixels of the short side
+    resize: int  # pixels of the short side; -1: all of an image becomes crop x crop
     crop: int  # pixels of the centre crop
     max_bad: float = 0.01  # largest share of unusable images before the work stops
     workers: int = 0  # processes that decode; 0: threads alone
@@ -56,7 +57,7 @@ class Reading(NamedTuple):
 
 
 def make_engine(
-    model: DinoV2,
+    encoder: Encoder,
     params: Any,
     sae_encoder: Mapping[str, Any],
     threshold: float | np.ndarray,
@@ -69,7 +70,7 @@ def make_engine(
     """Places the parameters on the mesh and jits the step.
 
     Args:
-      model: the encoder.
+      encoder: from images to tokens.
       params: its parameters.
       sae_encoder: as `bsjax.sae.encoder.EncoderParams`.
       threshold: of the codes, one for all concepts or one for each.
@@ -78,24 +79,31 @@ def make_engine(
       mesh: over whose data axis images are divided.
       batch_size: images a step.
     """
-    step = jit_measure(model, token_grid(model.config, crop, crop), mesh)
+    grid = encoder.grid(crop, crop)
+    step = jit_measure(encoder, grid, mesh)
     return Engine(
         step=functools.partial(step, precision=matmul_precision(dtype)),
         params=put(params, replicated(mesh)),
         sae=put(sae_encoder, replicated(mesh)),
         threshold=put(np.float32(threshold), replicated(mesh)),
         mesh=mesh,
-        grid=token_grid(model.config, crop, crop),
+        grid=grid,
         n_concepts=sae_encoder["kernel"].shape[1],
         batch_size=batch_size,
+        interpolation=encoder.preprocessing.interpolation,
     )
 
 
+def jit_measure(encoder: Encoder | Backbone, grid: Grid, mesh: Mesh) -> Callable[..., Any]:
+    """The step that measuring runs and `plan` compiles; the same one for the same encoder."""
+    # By the backbone, for parameters are no part of it: they are not held.
+    return _jit_measure(getattr(encoder, "backbone", encoder).apply, grid, mesh)
+
+
 @functools.lru_cache(maxsize=8)
-def jit_measure(model: DinoV2, grid: Grid, mesh: Mesh) -> Callable[..., Any]:
-    """The step that measuring runs and `plan` compiles."""
+def _jit_measure(encode: Callable[..., Any], grid: Grid, mesh: Mesh) -> Callable[..., Any]:
     return jax.jit(
-        functools.partial(measure_step, model=model, grid=grid),
+        functools.partial(measure_step, encode=encode, grid=grid),
         static_argnames=("n_kept", "precision"),
         out_shardings=replicated(mesh),
     )
@@ -107,7 +115,7 @@ def matmul_precision(dtype: str) -> str:
 
 
 def measure_step(
-    params, sae, threshold, top, images, mask, rows, *, model, grid, n_kept, precision
+    params, sae, threshold, top, images, mask, rows, *, encode, grid, n_kept, precision
 ):
     """One batch: uint8 images [B, H, W, 3] to statistics, compact codes and new top images.
 
@@ -115,7 +123,7 @@ def measure_step(
     computed in float32.
     """
     with jax.default_matmul_precision(precision):
-        tokens = model.apply({"params": params}, normalise_images(images))  # [B, T, D]
+        tokens = encode(params, images)  # [B, T, D]
     batch, n_tokens, width = tokens.shape
     with jax.default_matmul_precision("highest"):
         pre = pre_codes(sae, tokens.reshape(batch * n_tokens, width))  # [N, K]
@@ -162,6 +170,7 @@ def measure_images(
         batch_size=engine.batch_size,
         start=state.next_row,
         workers=reading.workers,
+        interpolation=engine.interpolation,
     )
     top = put(streaming.TopImages(*state.top), replicated(engine.mesh))
     n_kept = min(n_kept, engine.n_concepts)

@@ -96,10 +96,16 @@ class Comparison(Compared):
         """
         if kind not in figures.DRAWINGS:
             raise UserError(
-                f"{{kind}}={kind!r}: expected one of {', '.join(figures.DRAWINGS)}", "kind"
+                f"{{kind}}={kind!r}: expected one of {', '.join(figures.DRAWINGS)}; set {{kind}} to"
+                " one",
+                "kind",
             )
         if kind == "rarity" and self.real is None:
-            raise UserError("{kind}='rarity' needs fires, which image codes do not tell", "kind")
+            raise UserError(
+                "{kind}='rarity' needs fires, which image codes do not tell; measure images, or"
+                " choose another",
+                "kind",
+            )
         return figures.draw_on(axes, as_shown(self), kind)
 
     def save(self, folder: str | os.PathLike, *, overwrite: bool = False) -> str:
@@ -188,7 +194,9 @@ def compare(
             )
     bounds = RANGES["real.max_unpaired"]
     if not bounds.holds(max_unpaired):
-        raise UserError(f"{{max_unpaired}}={max_unpaired!r}: expected {bounds}", "max_unpaired")
+        raise UserError(
+            f"{{max_unpaired}}={max_unpaired!r}: expected {bounds}; set it so", "max_unpaired"
+        )
     if not name or name in (REAL, ".", "..") or "/" in name:
         raise UserError(f"{{name}}={name!r}: expected a folder's name other than real", "name")
     _require_same_making(real.manifest, generated.manifest)
@@ -244,7 +252,7 @@ def compare_codes(
     if shapes[0] != shapes[1]:
         raise UserError(
             f"{{real}} is {list(shapes[0])}, {{generated}} {list(shapes[1])}; expected the same"
-            " [n, K]: a row a pair, a column a concept",
+            " [n, K]: a row a pair, a column a concept; leave out rows without a partner",
             "real",
             "generated",
         )

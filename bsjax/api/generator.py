@@ -88,11 +88,14 @@ class TextToImage:
         """
         prompts = _prompts(captions, keys)
         if not whole(0, LARGEST_SEED).holds(seed):
-            raise UserError(f"{{seed}}={seed!r}: expected {whole(0, LARGEST_SEED)}", "seed")
+            raise UserError(
+                f"{{seed}}={seed!r}: expected {whole(0, LARGEST_SEED)}; set {{seed}} so", "seed"
+            )
         bounds = RANGES["generator.batch_per_device"]
         if not bounds.holds(batch_per_device):
             raise UserError(
-                f"{{batch_per_device}}={batch_per_device!r}: expected {bounds}", "batch_per_device"
+                f"{{batch_per_device}}={batch_per_device!r}: expected {bounds}; set it so",
+                "batch_per_device",
             )
         config = presets.experiment()
         config.seed, config.generator.batch_per_device = seed, batch_per_device
@@ -169,7 +172,10 @@ def load_generator(
     """
     source = str(source)
     if dtype not in DTYPES:
-        raise UserError(f"{{dtype}}={dtype!r}: expected one of {', '.join(DTYPES)}", "dtype")
+        raise UserError(
+            f"{{dtype}}={dtype!r}: expected one of {', '.join(DTYPES)}; set it to one",
+            "dtype",
+        )
     for name, value in (("steps", steps), ("guidance", guidance), ("height", height),
                         ("width", width), ("prior_steps", prior_steps),
                         ("prior_guidance", prior_guidance)):  # fmt: skip
@@ -240,14 +246,17 @@ def _native_pixels(configs: Any) -> int:
 def _prompts(captions: Sequence[str], keys: Sequence[str] | None) -> list[Prompt]:
     if isinstance(captions, str) or not hasattr(captions, "__len__"):
         raise UserError(
-            f"{{captions}} is a {type(captions).__name__}; expected a list of texts", "captions"
+            f"{{captions}} is a {type(captions).__name__}, expected a list of texts; give one",
+            "captions",
         )
     texts = [str(caption).strip() for caption in captions]
     if not texts:
-        raise UserError("{captions} is empty; expected at least one text", "captions")
+        raise UserError("{captions} is empty, expected at least one text; add some", "captions")
     empty = [row for row, text in enumerate(texts) if not text]
     if empty:
-        raise UserError(f"{{captions}}[{empty[0]}] is empty; there is nothing to draw", "captions")
+        raise UserError(
+            f"{{captions}}[{empty[0]}] is empty: there is nothing to draw; leave it out", "captions"
+        )
     if keys is None:
         keys = [f"{row:06d}" for row in range(len(texts))]
     if len(keys) != len(texts):

@@ -107,14 +107,14 @@ def list_images(
     if isinstance(images, Mapping) or not hasattr(images, "__len__"):
         raise UserError(
             f"{{images}} is a {type(images).__name__}; expected a folder, or a list of paths, of"
-            " arrays, of PIL images or of records",
+            " arrays, of PIL images or of records; give one of these",
             "images",
         )
     if isinstance(images, Image.Image) or (hasattr(images, "shape") and _is_one(images)):
-        raise UserError("{images} is one image; expected a list of them", "images")
+        raise UserError("{images} is one image, expected a list of them; put it into one", "images")
     images = list(itertools.islice(images, limit if limit >= 0 else None))
     if not images:
-        raise UserError("{images} is empty; expected at least one image", "images")
+        raise UserError("{images} is empty, expected at least one image; add some", "images")
     for name, values in (("captions", captions), ("keys", keys)):
         if values is not None and not isinstance(values, Mapping) and len(values) != len(images):
             raise UserError(
@@ -194,7 +194,7 @@ def _as_pil(image: Any, row: int) -> Image.Image:
 def _no_image(row: int, got: str) -> UserError:
     return UserError(
         f"{{images}}[{row}]: expected a path, a PIL image or an array of uint8 [H, W, 3] with"
-        f" values from 0 to 255, got {got}",
+        f" values from 0 to 255, got {got}; change it to one",
         "images",
     )
 

@@ -84,12 +84,12 @@ def measure(
       UserError: no usable image, more unusable ones than `max_bad`, an SAE for features of another
         width, values that are not finite, a full disk.
     """
-    _require(encoder, "encoder", ("model", "params", "crop"), "bsjax.load_encoder")
+    _require(encoder, "encoder", ("apply", "params", "crop"), "bsjax.load_encoder")
     _require(sae, "sae", ("loaded", "threshold"), "bsjax.load_sae")
     if encoder.width != sae.width:
         raise UserError(
             f"the SAE {sae.source} is for features of width {sae.width}, {encoder.variant} of"
-            f" {encoder.source} gives {encoder.width}; load the {{sae}} of this {{encoder}}",
+            f" {encoder.source} gives {encoder.width}; give the {{sae}} of this {{encoder}}",
             "sae",
             "encoder",
         )
@@ -129,7 +129,7 @@ def measure(
         )
         if done is None:
             engine = make_engine(
-                encoder.model,
+                encoder,
                 encoder.params,
                 sae.loaded.encoder,
                 sae.threshold,

@@ -146,7 +146,7 @@ def load_sae(source: str, *, threshold: float | None = None) -> SAE:
         to run code.
     """
     if threshold is not None and not 0 <= threshold < np.inf:
-        raise UserError(f"{{threshold}}={threshold}: expected 0 or more", "threshold")
+        raise UserError(f"{{threshold}}={threshold}: expected 0 or more; set it so", "threshold")
     source = str(source)
     with naming_arguments(NAMES):
         loaded = load_rasae(source)

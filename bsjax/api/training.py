@@ -75,18 +75,19 @@ def train_sae(
             parents = {"tokens": hashlib.sha256(np.ascontiguousarray(tokens)).hexdigest()[:16]}
             notes = []
         else:
-            config.encoder = presets.dinov2(encoder.variant, encoder.source)
+            config.encoder.variant, config.encoder.weights = encoder.variant, encoder.source
             config.encoder.resize, config.encoder.crop = encoder.resize, encoder.crop
             config.encoder.dtype = encoder.dtype
             listed = list_images(data)
             parents = {"encoder": encoder.digest, "images": listed.digest}
             notes = encoder.notes
-        validate(config, needs_images=False)
+        # Of the encoder everything is known: it is loaded.
+        validate(config, needs_images=False, sections=("train", "mesh"))
         mesh = make_mesh()
         check_mesh(config, mesh)
         if encoder is not None:
             records = listed.images.records
-            tokens = supplies.collect_tokens(config, records, encoder.loaded)
+            tokens = supplies.collect_tokens(config, records, encoder)
         supply = supplies.supply_of_array(config, tokens, mesh)
         if workdir is not None:
             root = pathlib.Path(workdir).expanduser()
@@ -115,7 +116,7 @@ def _as_tokens(data: Any) -> np.ndarray:
     if tokens.ndim not in (2, 3) or not tokens.size:
         raise UserError(
             f"{{data}} has the shape {list(tokens.shape)}; expected tokens [N, D] or [n, T, D], or"
-            " images together with {encoder}",
+            " images together with {encoder}; give one of these",
             "data",
             "encoder",
         )
@@ -123,6 +124,8 @@ def _as_tokens(data: Any) -> np.ndarray:
     n_bad = int((~np.isfinite(tokens)).any(axis=1).sum())
     if n_bad:
         raise UserError(
-            f"{{data}} has values that are not finite in {n_bad} of {len(tokens)} tokens", "data"
+            f"{{data}} has values that are not finite in {n_bad} of {len(tokens)} tokens; remove"
+            " these",
+            "data",
         )
     return tokens

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import pathlib
-import runpy
 import tempfile
 from typing import Any
 
@@ -13,6 +12,7 @@ from etils import epath
 from bsjax import presets
 from bsjax.api.arguments import naming_arguments
 from bsjax.api.comparison import FIELDS, Comparison
+from bsjax.cli.arguments import read_config
 from bsjax.core import lock, rng
 from bsjax.core.artifacts import MANIFEST, REAL
 from bsjax.core.config import validate
@@ -86,10 +86,14 @@ def open_results(workdir: str | os.PathLike) -> Results:
     """
     root = pathlib.Path(workdir).expanduser()
     if not root.is_dir():
-        raise UserError(f"{{workdir}}={root} is no folder", "workdir")
+        raise UserError(f"{{workdir}}={root} is no folder; set {{workdir}} to one", "workdir")
     measured, compared = (_finished(root / part) for part in ("measures", "comparisons"))
     if not measured and not compared:
-        raise UserError(f"{{workdir}}={root} holds no finished measures or comparisons", "workdir")
+        raise UserError(
+            f"{{workdir}}={root} holds no finished measures or comparisons; set {{workdir}} to that"
+            " of a run",
+            "workdir",
+        )
     return Results(str(root), measured, compared)
 
 
@@ -97,7 +101,8 @@ def run(config: Any, workdir: str | os.PathLike) -> Results:
     """Runs an experiment, every stage of it: `bsjax run`. What is finished is not repeated.
 
     Args:
-      config: of `bsjax.presets`, or FILE[:ARG] of one as in configs/: "configs/scenes.py:tiny".
+      config: of `bsjax.presets`, or NAME[:ARG] of one that comes with bsjax ("scenes:tiny";
+        `bsjax configs` lists them), or FILE.py[:ARG] of one of your own.
       workdir: folder that holds every artifact.
 
     Raises:
@@ -108,7 +113,7 @@ def run(config: Any, workdir: str | os.PathLike) -> Results:
     if not isinstance(config, ml_collections.ConfigDict):
         raise UserError(
             f"{{config}} is a {type(config).__name__}; expected a ConfigDict of bsjax.presets, or"
-            " FILE[:ARG]",
+            " NAME[:ARG] or FILE.py[:ARG] of one; give one of these",
             "config",
         )
     validate(config)
@@ -142,11 +147,9 @@ def _finished(folder: pathlib.Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in found if (path / MANIFEST).is_file()))
 
 
-def _read_config(name: str) -> Any:
-    path, _, argument = name.partition(":")
-    if not pathlib.Path(path).is_file():
-        raise UserError(f"{{config}}={name}: no such file", "config")
-    get_config = runpy.run_path(path).get("get_config")
-    if get_config is None:
-        raise UserError(f'{path} defines no get_config(arg="")', "config")
-    return get_config(argument)
+def _read_config(name: str) -> ml_collections.ConfigDict:
+    try:
+        with naming_arguments({"--config=": "config="}):
+            return read_config(name)
+    except UserError as error:
+        raise UserError(error, "config") from error

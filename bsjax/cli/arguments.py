@@ -128,7 +128,7 @@ def tidy(arguments: Sequence[str]) -> list[str]:
     try:
         left = FLAGS.read_flags_from_files(list(arguments), force_gnu=False)
     except flags.Error as error:
-        raise UsageError(f"the file of flags cannot be read: {error}") from error
+        raise UsageError(f"the file of flags cannot be read: {error}; mend --flagfile") from error
     found: list[str] = []
     while left:
         argument = left.pop(0)
@@ -147,7 +147,7 @@ def tidy(arguments: Sequence[str]) -> list[str]:
             argument = CONFIG + configs.resolve(argument.removeprefix(CONFIG))
         found.append(argument)
     if sum(each.startswith(CONFIG) for each in found) > 1:
-        raise UsageError("--config is given twice; expected one experiment")
+        raise UsageError("--config is given twice, expected one experiment; leave one out")
     return sorted(found, key=_rank)
 
 

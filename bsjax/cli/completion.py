@@ -8,7 +8,7 @@ from bsjax import pipeline, presets
 from bsjax.cli import configs
 from bsjax.cli.arguments import TABLE
 from bsjax.cli.help import COMMANDS
-from bsjax.core.config import flatten
+from bsjax.core.config import encoder_variants, flatten
 from bsjax.core.ranges import BOOLS, CHOICES
 
 SHELLS = ("bash", "zsh")
@@ -58,7 +58,7 @@ def script(shell: str) -> str:
     switches |= {f"config.{key}" for key in BOOLS}
     choices = [
         f'    --config.{key}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$word")); return ;;'
-        for key, words in CHOICES.items()
+        for key, words in (CHOICES | {"encoder.variant": tuple(encoder_variants())}).items()
     ]
     stages = []
     for stage in pipeline.BY_NAME.values():

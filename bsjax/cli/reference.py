@@ -10,7 +10,7 @@ import ml_collections
 
 from bsjax import presets
 from bsjax.cli import configs
-from bsjax.core.config import flatten
+from bsjax.core.config import encoder_variants, flatten
 from bsjax.core.ranges import KEYS, SECTIONS, expected_of
 
 ORDER = list(KEYS)
@@ -58,6 +58,9 @@ def page() -> str:
         for key, shown in rows.items():
             cells = f"`{key}`", f"`{shown}`", expected_of(key), KEYS[key].meaning
             lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+        if section == "encoder":
+            names = ", ".join(f"`{name}`" for name in encoder_variants())
+            lines += ["", f"The table of encoders has {names}."]
     return "\n".join(lines) + "\n"
 
 

@@ -8,33 +8,29 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bsjax.convert import encoder_files
 from bsjax.convert.dinov2_config import check_encoder_config
-from bsjax.convert.hub import download_snapshot, list_repository
-from bsjax.convert.tables import Rule, convert, transpose
-from bsjax.convert.tensors import (
-    TensorSource,
-    choose_files,
-    open_files,
-    open_folder,
-    refuse_folder,
-    refuse_kind,
-    shards_of,
+from bsjax.convert.encoder_files import (
+    CONFIG,
+    HUB_FILES,
+    RANDOM,
+    abstract_params,
+    describe_random,
+    random_params,
 )
+from bsjax.convert.hub import download_snapshot, list_repository
+from bsjax.convert.tables import Rule, check, convert, transpose
+from bsjax.convert.tensors import TensorSource
 from bsjax.core.errors import UserError
-from bsjax.core.rng import seed_key
 from bsjax.models.dinov2 import VARIANTS, DinoV2, DinoV2Config
 
+__all__ = ["HUB_FILES", "LoadedEncoder", "abstract_params", "check_dinov2", "load_dinov2"]
+
 FLAG = "--config.encoder.weights"
-RANDOM = "random:"
 WAY_OUT = f"set {FLAG} to weights of this model, or --config.encoder.variant to theirs"
-CONFIG = "config.json"
-STEMS = ("model", "pytorch_model")
-# Asked for where the hub does not tell what it has.
-HUB_FILES = ("*.json", "model*.safetensors", "pytorch_model*.bin")
 # interpolate_offset of dinov2_vits14 and its like in the original release's hub/backbones.py.
 ORIGINAL_OFFSET = 0.1
 
@@ -50,6 +46,21 @@ class LoadedEncoder(NamedTuple):
     digest: str  # sha256 of the weight files, or the random seed
     # How position embeddings are fitted to another size, where sources differ in that.
     interpolation: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks for log, manifest and report."""
+        return notes_on(self.variant, self.source, self.interpolation)
+
+
+def notes_on(variant: str, weights: str, interpolation: str) -> tuple[str, ...]:
+    """Remarks about DINOv2 weights."""
+    if interpolation:
+        return (
+            f"Position embeddings of the {variant} encoder are fitted to the size of images"
+            f" by {interpolation}; the same weights in the other layout give other tokens.",
+        )
+    return (describe_random(variant, weights),) if weights.startswith(RANDOM) else ()
 
 
 def patch_kernel(tensor: np.ndarray) -> np.ndarray:
@@ -111,6 +122,34 @@ HUB_RULES = (
 )
 
 
+class OpenedEncoder(NamedTuple):
+    """Weights whose names and shapes are those of a module; none is read yet."""
+
+    model: DinoV2
+    variant: str
+    source: TensorSource
+    rules: tuple[Rule, ...]
+    interpolation: str  # as `LoadedEncoder` has it
+
+    def check(self, weights: str) -> None:
+        """Raises the UserError for a tensor too many, too few, misshapen or of another kind."""
+        check(self.source, self.rules, abstract_params(self.model), weights, WAY_OUT)
+
+    def read(self, weights: str) -> LoadedEncoder:
+        """Reads all tensors.
+
+        Raises:
+          UserError: as `check`; numbers that are not finite.
+        """
+        expected = abstract_params(self.model)
+        source = self.source
+        params = convert(source.shapes, source.read, self.rules, expected, weights, WAY_OUT)
+        digest = source.digest()
+        return LoadedEncoder(
+            self.model, params, self.variant, weights, False, digest, self.interpolation
+        )
+
+
 def load_dinov2(
     variant: str, weights: str, compute_dtype: jnp.dtype = jnp.float32
 ) -> LoadedEncoder:
@@ -124,37 +163,11 @@ def load_dinov2(
     Raises:
       UserError: unknown variant, no such weights, damaged file, weights of another model.
     """
-    if variant not in VARIANTS:
-        raise UserError(
-            f"encoder.variant={variant!r}: expected one of {', '.join(VARIANTS)}; set"
-            " --config.encoder.variant"
-        )
-    model = DinoV2(VARIANTS[variant], compute_dtype)
-    if weights.startswith(RANDOM):
-        params = _random_params(model, weights)
-        return LoadedEncoder(model, params, variant, weights, True, weights)
-    return load_config(model, weights, variant)
-
-
-def variant_of(weights: str) -> str:
-    """The variant whose sizes weights have, by the files' headers alone.
-
-    Args:
-      weights: as `load_dinov2` takes them, random ones aside.
-
-    Raises:
-      UserError: no such weights, or of no variant that is known.
-    """
-    guess = _guess(_open(weights).shapes)
-    if guess is not None:
-        for name, config in VARIANTS.items():
-            if _signature(config) == guess:
-                return name
-    what = "no DINOv2" if guess is None else _name(guess)
-    raise UserError(
-        f"{weights} holds {what}; expected one of {', '.join(VARIANTS)}: set {FLAG} to the weights"
-        " of one"
-    )
+    if not weights.startswith(RANDOM):
+        return open_dinov2(variant, weights, compute_dtype).read(weights)
+    model = DinoV2(_sizes(variant), compute_dtype)
+    params = random_params(model, weights, FLAG)
+    return LoadedEncoder(model, params, variant, weights, True, weights)
 
 
 def check_dinov2(variant: str, weights: str) -> None:
@@ -163,31 +176,63 @@ def check_dinov2(variant: str, weights: str) -> None:
     Raises:
       UserError: as `load_dinov2`, damage within the numbers aside.
     """
-    if weights.startswith(RANDOM):
-        return
-    model = DinoV2(VARIANTS[variant])
-    source, rules = _open_checked(model, weights, variant)
-    # Bools that take no memory stand for the numbers.
-    shapes = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), abstract_params(model)
-    )
-
-    def read(name):
-        return np.broadcast_to(np.False_, source.shapes[name])
-
-    convert(source.shapes, read, rules, shapes, weights, WAY_OUT)
-    for name, kind in source.unreadable.items():
-        refuse_kind(source.files[0].parent, name, kind)
+    if not weights.startswith(RANDOM):
+        open_dinov2(variant, weights).check(weights)
 
 
 def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
-    """`load_dinov2` for a module of any size.
+    """`load_dinov2` for a module of any size."""
+    return _open_model(model, weights, variant, _open(weights)).read(weights)
 
-    Position embeddings are interpolated as the code does that the weights are a release of.
+
+def open_dinov2(
+    variant: str | None, weights: str, compute_dtype: jnp.dtype = jnp.float32
+) -> OpenedEncoder:
+    """Finds weights that are of a variant as far as sizes and config.json tell; reads none.
+
+    Args:
+      variant: a key of `VARIANTS`; None: the one that the tensors are of.
+      weights: as `load_dinov2`, but not random.
+      compute_dtype: of the matmuls.
+
+    Raises:
+      UserError: unknown variant, no such weights, those of another model.
     """
-    source, rules = _open_checked(model, weights, variant)
-    is_original = rules is ORIGINAL_RULES
-    params = convert(source.shapes, source.read, rules, abstract_params(model), weights, WAY_OUT)
+    if variant is not None:
+        _sizes(variant)
+    source = _open(weights)
+    if variant is None:
+        guess = _guess(source.shapes)
+        variant = "no DINOv2" if guess is None else _name(guess)
+        if variant not in VARIANTS:
+            raise UserError(
+                f"{weights} holds {variant}; expected one of {', '.join(VARIANTS)}: set {FLAG} to"
+                " the weights of one"
+            )
+    return _open_model(DinoV2(VARIANTS[variant], compute_dtype), weights, variant, source)
+
+
+def _sizes(variant: str) -> DinoV2Config:
+    if variant not in VARIANTS:
+        raise UserError(
+            f"encoder.variant={variant!r}: expected one of {', '.join(VARIANTS)}; set"
+            " --config.encoder.variant"
+        )
+    return VARIANTS[variant]
+
+
+def _open_model(model: DinoV2, weights: str, variant: str, source: TensorSource) -> OpenedEncoder:
+    """Position embeddings are interpolated as the code does that the weights are a release of."""
+    guess = _guess(source.shapes)
+    mine = _signature(model.config)
+    if guess is not None and guess != mine:
+        raise UserError(
+            f"{weights} holds {_name(guess)}, expected {variant} ({_describe(mine)}); set"
+            f" --config.encoder.variant or {FLAG}"
+        )
+    if not encoder_files.is_file(weights):
+        check_encoder_config(source.files[0].parent, model.config, FLAG)
+    is_original = "cls_token" in source.shapes
     interpolation = ""
     if not model.config.n_registers:
         offset = ORIGINAL_OFFSET if is_original else 0.0
@@ -197,85 +242,17 @@ def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
             if is_original
             else "bicubic interpolation without offset, as transformers has it"
         )
-    return LoadedEncoder(model, params, variant, weights, False, source.digest(), interpolation)
-
-
-def _open_checked(
-    model: DinoV2, weights: str, variant: str
-) -> tuple[TensorSource, tuple[Rule, ...]]:
-    """The tensors of weights that are of this model as far as sizes tell, and the rules for them.
-
-    Raises:
-      UserError: no such weights, or those of another model.
-    """
-    source = _open(weights)
-    guess = _guess(source.shapes)
-    mine = _signature(model.config)
-    if guess is not None and guess != mine:
-        raise UserError(
-            f"{weights} holds {_name(guess)}, expected {variant} ({_describe(mine)}); set"
-            f" --config.encoder.variant or {FLAG}"
-        )
-    if not _is_file(weights):
-        check_encoder_config(source.files[0].parent, model.config, FLAG)
-    return source, ORIGINAL_RULES if "cls_token" in source.shapes else HUB_RULES
-
-
-def abstract_params(model: DinoV2) -> dict[str, Any]:
-    """Shapes and dtypes of the parameters; nothing is computed."""
-    size = model.config.patch_size
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    return jax.eval_shape(model.init, seed_key(0), image)["params"]
-
-
-def _random_params(model: DinoV2, weights: str) -> dict[str, Any]:
-    """Parameters drawn from a seed, scaled so that tokens differ between images."""
-    try:
-        seed = int(weights.removeprefix(RANDOM))
-    except ValueError as error:
-        raise UserError(
-            f"{FLAG}={weights}: expected random:SEED with a whole number; set it so"
-        ) from error
-    size = model.config.patch_size
-    init = jax.jit(model.init)
-    params = init(seed_key(seed), jnp.zeros((1, size, size, 3), jnp.float32))["params"]
-    return jax.tree.map(np.asarray, params)
-
-
-def _is_file(weights: str) -> bool:
-    path = pathlib.Path(weights).expanduser()
-    return not path.is_dir() and path.suffix in (".safetensors", ".pth", ".pt", ".bin")
+    rules = ORIGINAL_RULES if is_original else HUB_RULES
+    return OpenedEncoder(model, variant, source, rules, interpolation)
 
 
 def _open(weights: str) -> TensorSource:
-    path = pathlib.Path(weights).expanduser()
-    if path.is_dir():
-        return open_folder(path, STEMS, FLAG)
-    if _is_file(weights):
-        if not path.is_file():
-            raise UserError(f"{weights} does not exist; set {FLAG} to a file, folder or hub id")
-        return open_files((path,))
-    if path.is_absolute() or weights.count("/") != 1:
-        raise UserError(
-            f"{FLAG}={weights}: expected a hub id (owner/name), a folder with config.json and"
-            " model.safetensors, a .safetensors or .pth file, or random:SEED; set it to one"
-        )
-    return open_folder(_download(weights), STEMS, FLAG)
+    return encoder_files.open_weights(weights, FLAG, _download).source
 
 
 def _download(repo: str) -> pathlib.Path:
     """A repository's config and those of its weights that are read."""
-    listed = list_repository(repo, FLAG)
-    if listed is None:
-        return download_snapshot(repo, FLAG, HUB_FILES)
-    names = [name for name in listed if "/" not in name]
-    chosen = choose_files(names, STEMS)
-    if chosen is None:
-        refuse_folder(repo, names, STEMS, FLAG)
-    folder = download_snapshot(repo, FLAG, (CONFIG, *chosen))
-    if chosen[0].endswith(".json"):
-        download_snapshot(repo, FLAG, shards_of(folder / chosen[0]))
-    return folder
+    return encoder_files.download(repo, FLAG, (CONFIG,), list_repository, download_snapshot)
 
 
 def _signature(config: DinoV2Config) -> tuple[int, int, int, str]:

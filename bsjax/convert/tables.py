@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from flax import traverse_util
 
-from bsjax.convert.tensors import TensorSource
+from bsjax.convert.tensors import TensorSource, refuse_kind
 from bsjax.core.errors import UserError
 
 Transform = Callable[[np.ndarray], np.ndarray]
@@ -94,6 +95,33 @@ def convert(
         params[path] = np.asarray(array, wanted[path].dtype)
     _raise_faults(faults, source, way_out)
     return traverse_util.unflatten_dict(params, sep="/")
+
+
+def check(
+    source: TensorSource,
+    rules: Sequence[Rule],
+    expected: Mapping[str, Any],
+    what: str,
+    way_out: str = WAY_OUT,
+) -> None:
+    """Holds tensors to the parameter tree `expected` by the files' headers alone.
+
+    Raises:
+      UserError: as `convert`, and tensors of a kind that is not read; damage within the numbers
+        aside.
+    """
+    # Bools that take no memory stand for the numbers.
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), dict(expected))
+    used = []
+
+    def read(name):
+        used.append(name)
+        return np.broadcast_to(np.False_, source.shapes[name])
+
+    convert(source.shapes, read, rules, shapes, what, way_out)
+    for name in used:
+        if name in source.unreadable:
+            refuse_kind(source.files[0].parent, name, source.unreadable[name])
 
 
 def convert_by_name(

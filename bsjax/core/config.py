@@ -6,10 +6,10 @@ from typing import Any
 import ml_collections
 
 from bsjax.core.errors import UserError
+from bsjax.core.preprocessing import WHOLE
 from bsjax.core.ranges import (
     ACTIVATIONS,  # noqa: F401  Choices are known from here, too.
     CHOICES,
-    ENCODER_VARIANTS,  # noqa: F401
     FORMS,  # noqa: F401
     KEYS,
     LOSSES,  # noqa: F401
@@ -125,7 +125,9 @@ def validate(
         return
     if "real" in sections and not config.real.path and not config.generator.prompts:
         raise UserError("real.path is empty; set --config.real.path")
-    if "encoder" in sections and not config.encoder.weights:
+    # A class may need no weights.
+    is_plug_in = ":" in config.encoder.variant
+    if "encoder" in sections and not config.encoder.weights and not is_plug_in:
         raise UserError("encoder.weights is empty; set --config.encoder.weights")
     if "train" in sections and config.train.supply == "store" and not config.train.token_store:
         raise UserError("train.supply=store needs a folder; set --config.train.token_store")
@@ -154,14 +156,6 @@ def _validate_train(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def _validate_encoder(config: ml_collections.ConfigDict) -> None:
-    check_seed_of_weights("encoder.weights", config.encoder.weights)
-    crop, resize = config.encoder.crop, config.encoder.resize
-    patch = patch_size(config.encoder.variant)
-    _require(config, "encoder.crop", crop % patch == 0, f"a multiple of {patch}")
-    _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
-
-
 def _validate_compare(config: ml_collections.ConfigDict) -> None:
     compare = config.compare
     _require(
@@ -173,8 +167,34 @@ def _validate_compare(config: ml_collections.ConfigDict) -> None:
 
 
 def patch_size(variant: str) -> int:
-    """Pixels of a patch's side, as the variant's name says: vitb14_reg."""
-    return int("".join(filter(str.isdigit, variant)))
+    """Pixels of a patch's side of a variant that the table of encoders has."""
+    return encoder_variants()[variant].patch_size
+
+
+def encoder_variants() -> dict[str, Any]:
+    """Names and sizes of the encoders; imported here, for it takes jax."""
+    from bsjax.encoders import registry
+
+    return registry.variants()
+
+
+def _validate_encoder(config: ml_collections.ConfigDict) -> None:
+    """The variant is there, and patches divide its crop; a plug-in's or unnamed one's come later.
+
+    `encoder.variant` may be module:Class, or empty: what the weights' config.json says.
+    """
+    check_seed_of_weights("encoder.weights", config.encoder.weights)
+    crop, resize, variant = (config.encoder[key] for key in ("crop", "resize", "variant"))
+    if variant and ":" not in variant:
+        known = encoder_variants()
+        _require_choice(config, "encoder.variant", (*known, "module:Class"))
+        patch = known[variant].patch_size
+        try:
+            known[variant].grid(crop, crop)
+        except ValueError:
+            _require(config, "encoder.crop", False, f"a multiple of {patch}")
+    if resize != WHOLE:
+        _require(config, "encoder.crop", crop <= resize, f"at most encoder.resize={resize}")
 
 
 def _validate_generator(config: ml_collections.ConfigDict) -> None:

@@ -7,7 +7,7 @@ letter    meaning
 ``H W``   image height and width in pixels
 ``h w``   height and width of the patch grid (or latent grid)
 ``a b``   height and width of latents, where images of another size meet them
-``T``     tokens per image: 1 class token, R registers, P patches; of a text its tokens
+``T``     tokens per image: class token (if any), R registers, P patches; of a text its tokens
 ``P``     patch tokens per image, ``h * w``
 ``N``     tokens in a batch, ``B * T``
 ``D``     features per token (width of the encoder)
@@ -33,10 +33,12 @@ class Grid(NamedTuple):
     n_registers: int
     h: int
     w: int
+    n_class: int = 1  # 0: an encoder without a class token
 
     @property
     def n_special(self) -> int:
-        return 1 + self.n_registers
+        """Tokens in front of the patches."""
+        return self.n_class + self.n_registers
 
     @property
     def n_patches(self) -> int:

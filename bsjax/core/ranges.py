@@ -58,11 +58,6 @@ def whole(low: int, high: int = INT32, also: int | None = None) -> Range:
 COUNT, SHARE, AUTO = whole(1), Range(0, 1), whole(1, also=-1)
 POSITIVE, NOT_NEGATIVE = Range(0, FLOAT32, is_low_open=True), Range(0, FLOAT32)
 
-SCENES_VARIANT = "vitxs8_reg"
-ENCODER_VARIANTS = (
-    *(f"vit{size}14{registers}" for size in "sblg" for registers in ("", "_reg")),
-    SCENES_VARIANT,
-)
 FORMS = ("relative", "difference")
 SOURCES = ("folder", "arrayrecord", "parquet", "tfds", "scenes")
 CAPTIONS = ("first", "all")
@@ -128,9 +123,9 @@ BY_SECTION = {
         "samples": Key(COUNT, "images a line of that file"),
     },
     "encoder": {
-        "variant": Key(ENCODER_VARIANTS, "size, patch and registers of the DINOv2"),
+        "variant": Key(str, 'of the table of encoders | module:Class | "": as the weights say'),
         "weights": Key(str, "hub id | folder | .safetensors | .pth | random:SEED"),
-        "resize": Key(COUNT, "pixels of the short side"),
+        "resize": Key(AUTO, "pixels of the short side; -1: all of an image becomes crop x crop"),
         "crop": Key(COUNT, "pixels of the centre crop, a multiple of the patch"),
         "dtype": Key(DTYPES, "of products; parameters and statistics stay float32"),
         "batch_per_device": Key(AUTO, "images; -1: 1 on a CPU (fits its caches), else 32"),
@@ -200,7 +195,7 @@ SECTIONS = {
     "real": "real images with captions",
     "generated": "images made elsewhere from the captions of the real ones",
     "generator": "the text-to-image model that draws",
-    "encoder": "the DINOv2 that makes tokens of images",
+    "encoder": "the vision encoder that makes tokens of images",
     "sae": "the sparse autoencoder that makes concepts of tokens",
     "train": "training of an RA-SAE, where none is given",
     "plan": "what `bsjax plan` compiles",

@@ -16,6 +16,7 @@ from absl import flags
 from jaxtyping import Bool, Int32, UInt8
 from PIL import Image
 
+from bsjax.core.preprocessing import WHOLE
 from bsjax.data.captions import ImageRecord
 from bsjax.data.decode import decode_rgb
 from bsjax.data.sources import read_image
@@ -23,7 +24,8 @@ from bsjax.data.sources import read_image
 READ_THREADS = 4
 # Batches held ready beyond those being made; with none the threads wait for the consumer.
 SPARE_BATCHES = 2
-# Source pixels that the bicubic filter reaches to each side, times the scale when it shrinks.
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+# Source pixels that the widest filter reaches to each side, times the scale when it shrinks.
 BICUBIC_SUPPORT = 2
 WIDEST = 64  # times its height: an image to be resized whole
 
@@ -42,8 +44,10 @@ class Batch(NamedTuple):
         return int((self.rows >= 0).sum())
 
 
-def resize_crop(image: Image.Image, resize: int, crop: int) -> UInt8[np.ndarray, "H W 3"]:
-    """Resizes the short side (bicubic, antialiased) and crops the centre: uint8 [crop, crop, 3].
+def resize_crop(
+    image: Image.Image, resize: int, crop: int, interpolation: str = "bicubic"
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Resizes the short side (antialiased) and crops the centre: uint8 [crop, crop, 3].
 
     The short side becomes `resize`, the long side int(resize * long / short); the centre
     crop starts at int(round((side - crop) / 2)), torchvision's rule (rounding half to even).
@@ -54,9 +58,20 @@ def resize_crop(image: Image.Image, resize: int, crop: int) -> UInt8[np.ndarray,
     starts with the rows where an image is more than twice as tall as wide, which moves single
     pixels by several levels; all versions before it, and so the published numbers, do not.
 
+    Args:
+      image: RGB.
+      resize: pixels of the short side; WHOLE (-1): the whole image becomes crop x crop, whatever
+        its proportions.
+      crop: pixels of a side.
+      interpolation: "bicubic" or "bilinear".
+
     Raises:
       ValueError: `crop` is larger than `resize`.
     """
+    kind = FILTERS[interpolation]
+    if resize == WHOLE:  # in two passes, too
+        rows = image.resize((crop, image.height), kind)
+        return np.asarray(rows.resize((crop, crop), kind))
     if not 1 <= crop <= resize:
         raise ValueError(f"crop={crop}: expected 1 to resize={resize}")
     width, height = image.size
@@ -72,7 +87,7 @@ def resize_crop(image: Image.Image, resize: int, crop: int) -> UInt8[np.ndarray,
     start, stop = max(math.floor(first - reach), 0), min(math.ceil(last + reach), height)
     image = image.crop((0, start, width, stop))
     if new_width <= WIDEST * resize:
-        image = image.resize((new_width, stop - start), Image.Resampling.BICUBIC)
+        image = image.resize((new_width, stop - start), kind)
         image = image.crop((left, 0, left + crop, stop - start))
     else:
         # As below for the rows; PIL holds the bounds in single precision, which moves a level.
@@ -82,10 +97,10 @@ def resize_crop(image: Image.Image, resize: int, crop: int) -> UInt8[np.ndarray,
         cut = max(math.floor(first_column - reach), 0)
         image = image.crop((cut, 0, min(math.ceil(last_column + reach), width), image.height))
         box = (first_column - cut, 0, min(last_column - cut, image.width), image.height)
-        image = image.resize((crop, image.height), Image.Resampling.BICUBIC, box=box)
+        image = image.resize((crop, image.height), kind, box=box)
     # PIL refuses a box that ends beyond the image by a rounding error.
     box = (0, first - start, crop, min(last - start, stop - start))
-    return np.asarray(image.resize((crop, crop), Image.Resampling.BICUBIC, box=box))
+    return np.asarray(image.resize((crop, crop), kind, box=box))
 
 
 def thumbnail(path: str, resize: int, crop: int) -> Image.Image:
@@ -106,6 +121,7 @@ def iterate_batches(
     start: int = 0,
     stop: int | None = None,
     workers: int = 0,
+    interpolation: str = "bicubic",
 ) -> Iterator[Batch]:
     """Batches of the records `start` to `stop`, in order, the last one padded.
 
@@ -113,17 +129,18 @@ def iterate_batches(
 
     Args:
       records: the set.
-      resize: pixels of the short side.
+      resize: pixels of the short side, or WHOLE, as `resize_crop`.
       crop: pixels of the centre crop.
       batch_size: images a batch.
       start: first row.
       stop: row behind the last; None for the end of the set.
       workers: processes that decode; 0 decodes in threads of this process.
+      interpolation: "bicubic" or "bilinear".
     """
     stop = len(records) if stop is None else min(stop, len(records))
     if start >= stop:
         return
-    load = _LoadBatch(records, start, stop, resize, crop, batch_size)
+    load = _LoadBatch(records, start, stop, resize, crop, batch_size, interpolation)
     dataset = grain.MapDataset.range(0, stop - start, batch_size).map(load)
     workers = min(workers, len(dataset), multiprocessing.cpu_count())
     n_threads = 1 if workers > 0 else READ_THREADS
@@ -161,6 +178,7 @@ class _LoadBatch:
         resize: int,
         crop: int,
         size: int,
+        interpolation: str,
     ):
         self.records = records
         self.first = first
@@ -168,19 +186,26 @@ class _LoadBatch:
         self.resize = resize
         self.crop = crop
         self.size = size
+        self.interpolation = interpolation
 
     def __call__(self, begin: int) -> Batch:
         first = self.first + begin
         n_records = min(self.size, self.stop - first)
         records = [self.records[first + i] for i in range(n_records)]
-        images, mask, bad = load_images(records, self.size, self.resize, self.crop)
+        images, mask, bad = load_images(
+            records, self.size, self.resize, self.crop, self.interpolation
+        )
         rows = np.full(self.size, -1, np.int32)
         rows[:n_records] = first + np.arange(n_records)
         return Batch(images, mask, rows, tuple((first + i, reason) for i, reason in bad))
 
 
 def load_images(
-    records: Sequence[ImageRecord], size: int, resize: int, crop: int
+    records: Sequence[ImageRecord],
+    size: int,
+    resize: int,
+    crop: int,
+    interpolation: str = "bicubic",
 ) -> tuple[UInt8[np.ndarray, "B H W 3"], Bool[np.ndarray, "B"], list[tuple[int, str]]]:
     """Images of up to `size` records, which of the rows are good, (row, reason) of the bad.
 
@@ -191,8 +216,8 @@ def load_images(
     bad = []
     paths = [record.path for record in records]
     for i, record in enumerate(records):
-        if not i or paths[i] != paths[i - 1]:
-            pixels, reason = _load_image(record, resize, crop)
+        if not i or not paths[i] or paths[i] != paths[i - 1]:  # "": an image in memory
+            pixels, reason = _load_image(record, resize, crop, interpolation)
         if pixels is None:
             bad.append((i, reason))
         else:
@@ -201,7 +226,7 @@ def load_images(
 
 
 def _load_image(
-    record: ImageRecord, resize: int, crop: int
+    record: ImageRecord, resize: int, crop: int, interpolation: str
 ) -> tuple[UInt8[np.ndarray, "H W 3"] | None, str]:
     """What the encoder sees of a record, or why there is nothing."""
     try:
@@ -210,4 +235,4 @@ def _load_image(
         return None, "no such file"
     except (OSError, ValueError) as error:
         return None, str(error)
-    return resize_crop(image, resize, crop), ""
+    return resize_crop(image, resize, crop, interpolation), ""

@@ -47,6 +47,14 @@ class DinoV2Config:
         """Variants with registers shrink position embeddings with antialiasing, others without."""
         return self.n_registers > 0
 
+    def grid(self, height: int, width: int) -> Grid:
+        """How the tokens of a height x width image lie: class token, registers, patches.
+
+        Raises:
+          ValueError: a side is not a multiple of the patch size.
+        """
+        return Grid(self.n_registers, *count_patches(self.patch_size, height, width))
+
 
 _SIZES = {
     "vits14": DinoV2Config(width=384, depth=12, n_heads=6),
@@ -64,16 +72,19 @@ VARIANTS["vitxs8_reg"] = DinoV2Config(
 
 
 def token_grid(config: DinoV2Config, height: int, width: int) -> Grid:
-    """How the tokens of a height x width image lie.
+    """`DinoV2Config.grid`."""
+    return config.grid(height, width)
+
+
+def count_patches(size: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of patches of `size` pixels in an image.
 
     Raises:
       ValueError: a side is not a multiple of the patch size.
     """
-    if height % config.patch_size or width % config.patch_size:
-        raise ValueError(
-            f"expected sides that are multiples of {config.patch_size}, got {height}x{width}"
-        )
-    return Grid(config.n_registers, height // config.patch_size, width // config.patch_size)
+    if height % size or width % size:
+        raise ValueError(f"expected sides that are multiples of {size}, got {height}x{width}")
+    return height // size, width // size
 
 
 def normalise_images(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
@@ -94,7 +105,7 @@ class DinoV2(nn.Module):
         cfg = self.config
         batch, height, width, _ = images.shape
         grid = token_grid(cfg, height, width)
-        patches = _to_patches(images, cfg.patch_size)  # [B, P, size * size * 3]
+        patches = to_patches(images, cfg.patch_size)  # [B, P, size * size * 3]
         x = nn.Dense(cfg.width, dtype=self.compute_dtype, name="patch_embed")(patches)  # [B, P, D]
 
         normal = nn.initializers.normal(0.02, jnp.float32)
@@ -135,19 +146,9 @@ class Block(nn.Module):
 
     def _attend(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         cfg = self.config
-        batch, n_tokens, width = x.shape
-        head = width // cfg.n_heads
+        width = x.shape[-1]
         qkv = nn.Dense(3 * width, dtype=self.compute_dtype, name="qkv")(x)
-        qkv = qkv.reshape(batch, n_tokens, 3, cfg.n_heads, head)
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, heads, T, head]
-        q = q * np.asarray(head**-0.5, q.dtype)
-        scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
-        # Softmax, divided by its sum behind the product: [T, head] numbers instead of [T, T].
-        weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
-        total = jnp.sum(weights, axis=-1, keepdims=True)
-        y = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(self.compute_dtype), v)
-        y = (y / total).astype(self.compute_dtype).transpose(0, 2, 1, 3)
-        y = y.reshape(batch, n_tokens, width)
+        y = attend(qkv, cfg.n_heads, self.compute_dtype)
         return nn.Dense(width, dtype=self.compute_dtype, name="proj")(y)
 
     def _mlp(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -166,11 +167,35 @@ class Block(nn.Module):
         return gamma.astype(self.compute_dtype)[None, None]
 
 
+def attend(
+    qkv: Float[Array, "B T E"], n_heads: int, compute_dtype: DTypeLike
+) -> Float[Array, "B T D"]:
+    """Every token asks all tokens, head by head; scores and softmax in float32.
+
+    Args:
+      qkv: queries, keys and values of each token side by side, each by heads; E = 3 D.
+      n_heads: of D features together.
+      compute_dtype: of the products with the values and of the result.
+    """
+    batch, n_tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    head = width // n_heads
+    qkv = qkv.reshape(batch, n_tokens, 3, n_heads, head)
+    q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, heads, T, head]
+    q = q * np.asarray(head**-0.5, q.dtype)
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
+    # Softmax, divided by its sum behind the product: [T, head] numbers instead of [T, T].
+    weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    y = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(compute_dtype), v)
+    y = (y / total).astype(compute_dtype).transpose(0, 2, 1, 3)
+    return y.reshape(batch, n_tokens, width)
+
+
 def _layer_norm(config: DinoV2Config, name: str) -> nn.LayerNorm:
     return nn.LayerNorm(config.norm_eps, dtype=jnp.float32, name=name)
 
 
-def _to_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B P C"]:
+def to_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B P C"]:
     """Cuts images into patches by rows; a patch's values are ordered row, column, channel."""
     batch, height, width, channels = images.shape
     h, w = height // size, width // size
@@ -179,22 +204,28 @@ def _to_patches(images: Float[Array, "B H W 3"], size: int) -> Float[Array, "B P
 
 
 def interpolate_positions(
-    position: Float[Array, "1 M D"], h: int, w: int, antialias: bool, offset: float = 0.0
+    position: Float[Array, "1 M D"],
+    h: int,
+    w: int,
+    antialias: bool,
+    offset: float = 0.0,
+    n_class: int = 1,
 ) -> Float[Array, "1 T D"]:
-    """Resizes learned position embeddings [1, 1 + g * g, D] to an h x w grid, class token first.
+    """Resizes learned position embeddings [1, n_class + g * g, D] to an h x w grid of patches.
 
     Bicubic with half-pixel centres as in torch: a = -0.75, or with antialiasing a = -0.5. With an
-    offset the grid is sampled as if it had h + offset rows and w + offset columns.
+    offset the grid is sampled as if it had h + offset rows and w + offset columns. The first
+    `n_class` embeddings, of class tokens, stay as they are.
     """
-    side = int(round((position.shape[1] - 1) ** 0.5))
+    side = int(round((position.shape[1] - n_class) ** 0.5))
     if (h, w) == (side, side):
         return position
-    grid = position[0, 1:].reshape(side, side, -1)
+    grid = position[0, n_class:].reshape(side, side, -1)
     rows = jnp.asarray(_cubic_weights(side, h, antialias, offset), position.dtype)  # [h, side]
     columns = jnp.asarray(_cubic_weights(side, w, antialias, offset), position.dtype)
     with jax.default_matmul_precision("highest"):
         grid = jnp.einsum("hi,wj,ijd->hwd", rows, columns, grid)
-    return jnp.concatenate([position[:, :1], grid.reshape(1, h * w, -1)], axis=1)
+    return jnp.concatenate([position[:, :n_class], grid.reshape(1, h * w, -1)], axis=1)
 
 
 def _cubic_weights(n_in: int, n_out: int, antialias: bool, offset: float = 0.0) -> np.ndarray:

@@ -5,7 +5,6 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
@@ -13,7 +12,6 @@ from etils import epath
 from jax.sharding import Mesh
 
 from bsjax.analysis.measurement import digest_files
-from bsjax.convert.dinov2 import LoadedEncoder, load_dinov2
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae, look_at_rasae
 from bsjax.core.artifacts import (
     REAL,
@@ -22,7 +20,7 @@ from bsjax.core.artifacts import (
     read_manifest,
     require_manifest,
 )
-from bsjax.core.errors import UserError
+from bsjax.core.errors import UserError, naming
 from bsjax.core.foreign import printable
 from bsjax.core.logs import step
 from bsjax.core.text import read_text, split_lines
@@ -30,9 +28,12 @@ from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folde
 from bsjax.data.image_shards import Prompt, list_generated
 from bsjax.data.sources import list_source
 from bsjax.data.text import FIRST, Fields
+from bsjax.encoders.loading import load_encoder as load
+from bsjax.encoders.protocol import Encoder
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
 from bsjax.results.measures import refuse_duplicates as refuse_duplicates
+from bsjax.stages import encoder as encoders
 
 PUBLISHED_THRESHOLD = 0.829
 
@@ -247,39 +248,35 @@ def images_a_step(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
     return per_device * mesh.shape["data"]
 
 
-def load_encoder(config: ml_collections.ConfigDict) -> LoadedEncoder:
-    """The DINOv2 of the config, with a loud line if it is untrained."""
+def load_encoder(config: ml_collections.ConfigDict) -> Encoder:
+    """The encoder of the config with its parameters, with a loud line if it is untrained."""
     encoder = config.encoder
-    with step(f"loading the encoder {encoder.variant} from {encoder.weights}"):
-        loaded = load_dinov2(encoder.variant, encoder.weights, jnp.dtype(encoder.dtype))
+    told = f"loading the encoder {encoder.variant} from {encoder.weights}"
+    with step(told), naming(encoders.FLAGS):
+        loaded = load(
+            encoder.weights,
+            variant=encoder.variant or None,
+            dtype=encoder.dtype,
+            resize=encoder.resize,
+            crop=encoder.crop,
+        )
     for note in encoder_notes(loaded):
         logging.warning("%s", note)
     return loaded
 
 
-def parents_of(encoder: LoadedEncoder, arms: Sequence[Arm]) -> dict[str, str]:
+def parents_of(encoder: Encoder, arms: Sequence[Arm]) -> dict[str, str]:
     """Hashes of what tokens are made from, for a manifest."""
     return {"encoder": encoder.digest} | {f"images/{arm.name}": arm.digest for arm in arms}
 
 
-def encoder_notes(encoder: LoadedEncoder) -> list[str]:
+def encoder_notes(encoder: Encoder) -> list[str]:
     """Remarks about the encoder that go into log, manifest and report."""
-    if encoder.interpolation:
-        return [
-            f"Position embeddings of the {encoder.variant} encoder are fitted to the size of images"
-            f" by {encoder.interpolation}; the same weights in the other layout give other tokens."
-        ]
-    if not encoder.is_random:
-        return []
-    return [
-        f"UNTRAINED FEATURES: the {encoder.variant} encoder has random weights ({encoder.source})."
-        " Concepts are shapes and colours at most; the numbers show how bsjax works, not what a"
-        " model draws."
-    ]
+    return list(encoder.notes)
 
 
 def load_sae(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, encoder: LoadedEncoder
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, encoder: Encoder
 ) -> tuple[LoadedSAE, float | np.ndarray]:
     """The SAE of the config (or the one trained in the workdir) and the threshold to use.
 
@@ -298,7 +295,7 @@ def load_sae(
             check_files(workdir / "sae", manifest, [TRAINED])
         weights = str(workdir / "sae")
     # By the header, before W of a published file is fused.
-    check_width(weights, look_at_rasae(weights)[0], encoder.model.config.width, encoder.variant)
+    check_width(weights, look_at_rasae(weights)[0], encoder.width, encoder.variant)
     with step(f"loading the SAE {weights}"):
         sae = load_rasae(weights)
     return sae, threshold_of(sae, config.sae.threshold, weights)

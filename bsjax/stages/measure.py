@@ -1,4 +1,4 @@
-"""measure: images -> DINOv2 tokens -> SAE codes -> concept statistics of every image set.
+"""measure: images -> tokens of an encoder -> SAE codes -> concept statistics of every image set.
 
 Reads the images of both arms, the encoder and the SAE; writes measures/<set>/.
 """
@@ -29,7 +29,7 @@ from bsjax.core.errors import naming
 from bsjax.core.logs import PhaseTimer
 from bsjax.core.mesh import make_mesh
 from bsjax.data.captions import BadImage
-from bsjax.models.dinov2 import DinoV2
+from bsjax.encoders.protocol import Encoder
 from bsjax.results.shards import ShardStore
 from bsjax.stages import inputs, preflight, workers
 from bsjax.stages.rank import rank
@@ -59,7 +59,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
     sae, threshold = inputs.load_sae(config, workdir, encoder)
     preflight.check_ranked(config, sae.n_concepts)
     n_images = {arm.name: len(arm.images.records) for arm in arms}
-    bills = preflight.bills_of_measures(config, workdir, n_images, encoder.model.config)
+    bills = preflight.bills_of_measures(config, workdir, n_images, encoder)
     preflight.check_disk(bills)
     notes = inputs.encoder_notes(encoder)
     engine = None
@@ -76,7 +76,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
         if done is not None:
             continue
         if engine is None:
-            engine = build_engine(config, encoder.model, encoder.params, sae.encoder, threshold)
+            engine = build_engine(config, encoder, encoder.params, sae.encoder, threshold)
         with inputs.naming_arm(arm.section), naming(FLAGS | _arm_flags(arm)):
             write_measures(
                 folder,
@@ -96,7 +96,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> li
 
 def build_engine(
     config: ml_collections.ConfigDict,
-    model: DinoV2,
+    encoder: Encoder,
     params: Any,
     sae_encoder: Any,
     threshold: float | np.ndarray,
@@ -104,7 +104,7 @@ def build_engine(
     """Places the parameters on the mesh and jits the step."""
     mesh = make_mesh(config.mesh.data, config.mesh.model)
     return make_engine(
-        model,
+        encoder,
         params,
         sae_encoder,
         threshold,

@@ -20,18 +20,17 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from bsjax.analysis.engine import FIRST_KEPT, jit_measure, matmul_precision
-from bsjax.convert.dinov2 import abstract_params
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
 from bsjax.core.rng import seed_key
 from bsjax.generators.loading import abstract_params as abstract_generator
 from bsjax.generators.protocol import Generator
-from bsjax.models.dinov2 import VARIANTS, DinoV2, token_grid
 from bsjax.roofline.chips import Chip, devices_of, roofline, share_of_chip
 from bsjax.roofline.compiled import cost_of
 from bsjax.sae.train_step import CANDIDATES, TOKENS, shardings
 from bsjax.stages import inputs
+from bsjax.stages.encoder import encoder_to_plan
 from bsjax.stages.generate import jit_sample
 from bsjax.stages.recipe import check_mesh, fresh_state, jit_step, make_recipe
 from bsjax.stages.text_phase import BATCH as TEXT_BATCH
@@ -174,7 +173,7 @@ def _lowering(config, mesh: Mesh) -> dict[str, Callable[[], Any]]:
 
 def _lower_train(config, mesh: Mesh, made, objective) -> Any:
     train = config.train
-    width = VARIANTS[config.encoder.variant].width
+    width = encoder_to_plan(config).width
 
     def shape(dims, spec):
         return jax.ShapeDtypeStruct(dims, jnp.float32, sharding=NamedSharding(mesh, spec))
@@ -210,9 +209,9 @@ def _lower_text(generator: Generator, mesh: Mesh) -> Any:
 
 
 def _lower_measure(config, mesh: Mesh) -> Any:
-    model = DinoV2(VARIANTS[config.encoder.variant], jnp.dtype(config.encoder.dtype))
+    encoder = encoder_to_plan(config)
     crop, n_concepts = config.encoder.crop, config.train.n_concepts
-    grid = token_grid(model.config, crop, crop)
+    grid = encoder.grid(crop, crop)
     n_images = inputs.batch_size(config, mesh)
     everywhere, divided = replicated(mesh), over_data(mesh)
 
@@ -222,16 +221,17 @@ def _lower_measure(config, mesh: Mesh) -> Any:
     images = jax.ShapeDtypeStruct((n_images, crop, crop, 3), jnp.uint8, sharding=divided)
     rows = jax.ShapeDtypeStruct((n_images,), jnp.int32, sharding=divided)
     mask = jax.ShapeDtypeStruct((n_images,), bool, sharding=divided)
-    params = abstract_params(model)
+    params = encoder.abstract_params()
     vector = jax.ShapeDtypeStruct((n_concepts,), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((model.config.width, n_concepts), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((encoder.width, n_concepts), jnp.float32)
     sae = {"kernel": kernel, "bias": vector, "scale": vector, "shift": vector}
     top = jax.eval_shape(lambda: streaming.init_top_images(n_concepts, config.measure.top_images))
-    step = jit_measure(model, grid, mesh)
+    step = jit_measure(encoder, grid, mesh)
     return step.lower(
         whole(params), whole(sae),
         jax.ShapeDtypeStruct((), jnp.float32, sharding=everywhere), whole(top),
-        images, mask, rows, n_kept=FIRST_KEPT, precision=matmul_precision(config.encoder.dtype),
+        images, mask, rows, n_kept=min(FIRST_KEPT, n_concepts),
+        precision=matmul_precision(config.encoder.dtype),
     )  # fmt: skip
 
 

@@ -11,23 +11,24 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 from absl import logging
 
-from bsjax.convert.dinov2 import check_dinov2
 from bsjax.convert.rasae import TRAINED, digest_of_header, look_at_parameters, look_at_rasae
 from bsjax.core.artifacts import MANIFEST, REAL, is_remote
+from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh
 from bsjax.data.captions import pair_keys
 from bsjax.data.token_store import storage_bill
-from bsjax.models.dinov2 import VARIANTS, DinoV2Config, token_grid
+from bsjax.encoders.protocol import Backbone
 from bsjax.report.names import look_at_names
 from bsjax.stages import inputs
+from bsjax.stages.encoder import open_encoder
 from bsjax.stages.recipe import check_mesh, fresh_state, make_recipe
 from bsjax.stages.report import read_imported
 
@@ -39,6 +40,15 @@ CODE_BYTES = 8  # a code on disk: a float32 and the number of its concept
 PNG, CHECKPOINT = (0.1, 1.05), (0.8, 1.0)
 # Codes a token, against those that an SAE was trained for; the most with all pairs of concepts.
 CODES = (0.5, 10.0)
+
+
+class Sizes(Protocol):
+    """What an encoder, opened or loaded, says of its tokens."""
+
+    width: int
+
+    def grid(self, height: int, width: int) -> Grid:
+        """As `Backbone.grid`."""
 
 
 class Bill(NamedTuple):
@@ -58,8 +68,8 @@ def check_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     """
     has_generator = config.generator.name != "none"
     check_workdir(workdir)
-    check_encoder(config)
-    n_concepts = check_sae(config)
+    encoder = check_encoder(config)
+    n_concepts = check_sae(config, encoder)
     check_report(config, workdir, n_concepts)
     real = inputs.load_set(config, "real") if config.real.path else None
     n_images = {REAL: 0 if real is None else len(real.images.records)}
@@ -71,7 +81,6 @@ def check_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
         n_images[name] = len(generated.images.records)
         keys = ([record.key for record in arm.images.records] for arm in (real, generated))
         check_pairing(config, *keys)
-    encoder = VARIANTS[config.encoder.variant]
     check_training(config, workdir, sum(n_images.values()), encoder)
     if has_generator:
         inputs.open_generator(config, workdir)
@@ -102,17 +111,21 @@ def check_workdir(workdir: str | os.PathLike, flag: str = "--workdir") -> None:
         ) from error
 
 
-def check_encoder(config: ml_collections.ConfigDict) -> None:
+def check_encoder(config: ml_collections.ConfigDict) -> Backbone:
     """Holds the encoder's weights to its variant by their headers.
 
     Raises:
-      UserError: none there, damaged, or of another model.
+      UserError: none there, damaged, or of another model; a plug-in that is no encoder.
     """
-    check_dinov2(config.encoder.variant, config.encoder.weights)
+    return open_encoder(config)
 
 
-def check_sae(config: ml_collections.ConfigDict) -> int:
+def check_sae(config: ml_collections.ConfigDict, encoder: Backbone | None = None) -> int:
     """Holds the SAE of the config to the encoder, and the concept to be ranked to the SAE.
+
+    Args:
+      config: the experiment.
+      encoder: of the config; None: it is opened.
 
     Returns:
       How many concepts it has, or will have.
@@ -123,9 +136,9 @@ def check_sae(config: ml_collections.ConfigDict) -> int:
     n_concepts, weights = config.train.n_concepts, config.sae.weights
     if weights:
         width, n_concepts = look_at_rasae(weights)
-        inputs.check_width(
-            weights, width, VARIANTS[config.encoder.variant].width, config.encoder.variant
-        )
+        encoder = encoder or open_encoder(config)
+        name = getattr(encoder, "variant", config.encoder.variant)
+        inputs.check_width(weights, width, encoder.width, name)
     check_ranked(config, n_concepts)
     return n_concepts
 
@@ -211,7 +224,7 @@ def check_training(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     n_images: int,
-    encoder: DinoV2Config,
+    encoder: Sizes,
 ) -> None:
     """What a training would find only once it has encoded its images, or at its end.
 
@@ -219,7 +232,7 @@ def check_training(
       config: the experiment.
       workdir: where sae/ may be finished.
       n_images: of both arms.
-      encoder: its sizes.
+      encoder: its width and grid.
 
     Raises:
       UserError: a mesh that does not divide, too few tokens, SAEs that do not fit.
@@ -272,7 +285,7 @@ def bills_of_training(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     n_images: int,
-    encoder: DinoV2Config,
+    encoder: Sizes,
 ) -> list[Bill]:
     """What `train_sae` writes: checkpoints of parameters and two moments each, and a store."""
     if not _is_to_train(config, workdir):
@@ -299,7 +312,7 @@ def bills_of_measures(
     config: ml_collections.ConfigDict,
     workdir: pathlib.Path,
     n_images: Mapping[str, int],
-    encoder: DinoV2Config,
+    encoder: Sizes,
 ) -> list[Bill]:
     """What `measure` writes: the codes of all tokens, while it works, and of all images."""
     bills = []
@@ -364,7 +377,7 @@ def _is_to_train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bo
     return not config.sae.weights and not is_finished
 
 
-def _n_tokens(config: ml_collections.ConfigDict, encoder: DinoV2Config) -> int:
+def _n_tokens(config: ml_collections.ConfigDict, encoder: Sizes) -> int:
     """Tokens of an image."""
     crop = config.encoder.crop
-    return token_grid(encoder, crop, crop).n_tokens
+    return encoder.grid(crop, crop).n_tokens

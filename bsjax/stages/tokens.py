@@ -21,7 +21,6 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
 from bsjax.analysis.engine import matmul_precision
-from bsjax.convert.dinov2 import LoadedEncoder
 from bsjax.core import distributed, lock
 from bsjax.core.artifacts import begin_stage, identity_of, write_manifest
 from bsjax.core.config import select
@@ -33,7 +32,7 @@ from bsjax.core.rng import item_key, stage_key
 from bsjax.data import token_store
 from bsjax.data.images import READ_THREADS, iterate_batches, load_images
 from bsjax.data.token_store import EpochOrder, StepReader, TokenArray, TokenStore
-from bsjax.models.dinov2 import normalise_images, token_grid
+from bsjax.encoders.protocol import Encoder
 from bsjax.sae.train_step import TOKENS
 from bsjax.stages import inputs, workers
 
@@ -60,7 +59,7 @@ class Supply:
 def open_supply(
     config: ml_collections.ConfigDict,
     arms: Sequence[inputs.Arm],
-    encoder: LoadedEncoder,
+    encoder: Encoder,
     mesh: Mesh,
 ) -> Supply:
     """The supply that `train.supply` names; makes what it needs first.
@@ -97,21 +96,21 @@ class Joined(Sequence):
 
 
 def encode_tokens(
-    config: ml_collections.ConfigDict, encoder: LoadedEncoder
+    config: ml_collections.ConfigDict, encoder: Encoder
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """(params, images uint8 [B, H, W, 3]) -> tokens [B, T, D], to be jitted."""
     precision = matmul_precision(config.encoder.dtype)
 
     def encode(params, images):
         with jax.default_matmul_precision(precision):
-            return encoder.model.apply({"params": params}, normalise_images(images))
+            return encoder.apply(params, images)
 
     return encode
 
 
 def _n_tokens_per_image(config, encoder) -> int:
     crop = config.encoder.crop
-    return token_grid(encoder.model.config, crop, crop).n_tokens
+    return encoder.grid(crop, crop).n_tokens
 
 
 def supply_of_array(config: ml_collections.ConfigDict, tokens: np.ndarray, mesh: Mesh) -> Supply:
@@ -124,7 +123,7 @@ def supply_of_array(config: ml_collections.ConfigDict, tokens: np.ndarray, mesh:
 
 
 def collect_tokens(
-    config: ml_collections.ConfigDict, records: Sequence[Any], encoder: LoadedEncoder
+    config: ml_collections.ConfigDict, records: Sequence[Any], encoder: Encoder
 ) -> np.ndarray:
     """Tokens [N, D] of all images, the same number of each, float32; the same on every host.
 
@@ -148,7 +147,7 @@ def collect_tokens(
 
     parts = []
     with progress("tokens", len(records)) as bar:
-        for batch in _image_batches(config, records, inputs.batch_size(config, mesh)):
+        for batch in _image_batches(config, encoder, records, inputs.batch_size(config, mesh)):
             rows = np.maximum(batch.rows, 0)
             tokens = encode_some(params, *put((batch.images, rows), over_data(mesh)))
             parts.append(np.asarray(tokens)[batch.mask].reshape(-1, tokens.shape[-1]))
@@ -162,13 +161,14 @@ def collect_tokens(
     return tokens
 
 
-def _image_batches(config, records, batch_size):
+def _image_batches(config, encoder, records, batch_size):
     return iterate_batches(
         records,
         resize=config.encoder.resize,
         crop=config.encoder.crop,
         batch_size=batch_size,
         workers=workers.n_workers(config.real.workers, batch_size * config.encoder.crop**2 * 3),
+        interpolation=encoder.preprocessing.interpolation,
     )
 
 
@@ -176,7 +176,7 @@ def open_store(
     config: ml_collections.ConfigDict,
     arms: Sequence[inputs.Arm],
     records: Sequence[Any],
-    encoder: LoadedEncoder,
+    encoder: Encoder,
 ) -> TokenStore:
     """The store of the config, extracted first if it is not finished.
 
@@ -202,7 +202,7 @@ def open_store(
 
 def _extract(config, folder, records, encoder, settings, parents) -> None:
     """Writes the shards that are not there yet, those of this host, and then the manifest."""
-    per_image, width = _n_tokens_per_image(config, encoder), encoder.model.config.width
+    per_image, width = _n_tokens_per_image(config, encoder), encoder.width
     images_per_shard = config.train.shard_images
     if images_per_shard < 1:
         images_per_shard = max(SHARD_BYTES // (per_image * width * 2), 1)
@@ -236,7 +236,7 @@ def _extract(config, folder, records, encoder, settings, parents) -> None:
             rows = order[i * images_per_shard : (i + 1) * images_per_shard]
             chosen = [records[int(row)] for row in rows]
             parts = []
-            for batch in _image_batches(config, chosen, inputs.batch_size(config, mesh)):
+            for batch in _image_batches(config, encoder, chosen, inputs.batch_size(config, mesh)):
                 tokens = np.asarray(encode(params, put(batch.images, over_data(mesh))))[batch.mask]
                 token_store.require_finite(tokens.reshape(-1, width), "the encoder's output")
                 parts.append(tokens.astype(token_store.DTYPE).reshape(-1, width))
@@ -279,11 +279,11 @@ def _supply_of_tokens(config, source: TokenArray | TokenStore, mesh: Mesh) -> Su
     return Supply(source.n_tokens, sample, steps)
 
 
-def _supply_of_images(config, records, encoder: LoadedEncoder, mesh: Mesh) -> Supply:
+def _supply_of_images(config, records, encoder: Encoder, mesh: Mesh) -> Supply:
     """Encodes the images of each step within the training job; nothing is stored."""
     train, n_data = config.train, mesh.shape["data"]
     per_image = _n_tokens_per_image(config, encoder)
-    width = encoder.model.config.width
+    width = encoder.width
     n_images = math.ceil(train.tokens_per_step / per_image)
     padded = math.ceil(n_images / n_data) * n_data
     params = put(encoder.params, replicated(mesh))
@@ -292,7 +292,7 @@ def _supply_of_images(config, records, encoder: LoadedEncoder, mesh: Mesh) -> Su
     sharding = over_data(mesh)
     shape = (padded, config.encoder.crop, config.encoder.crop, 3)
     parts = _local_parts(sharding, shape, dim=0)
-    load = _LoadImages(records, config.seed, n_images, padded, parts, config.encoder)
+    load = _LoadImages(records, config.seed, n_images, padded, parts, encoder.preprocessing)
 
     def tokens_of(params, images, mask, step, n_tokens):
         tokens = encode(params, images).reshape(-1, width)
@@ -328,16 +328,17 @@ def _supply_of_images(config, records, encoder: LoadedEncoder, mesh: Mesh) -> Su
 class _LoadImages:
     """Step -> this host's images of it, and which of all hosts' images are good."""
 
-    def __init__(self, records, seed, n_images, padded, parts, encoder):
+    def __init__(self, records, seed, n_images, padded, parts, preprocessing):
         self.records, self.n_images, self.padded = records, n_images, padded
         self.order = EpochOrder(seed, len(records))
-        self.parts, self.resize, self.crop = parts, encoder.resize, encoder.crop
+        self.parts, self.preprocessing = parts, preprocessing
 
     def __call__(self, step):
         rows = self.order.stretch(step, self.n_images)
         chosen = [self.records[int(row)] for row in rows]
         # All of the step's, not this host's alone: which are good is known when they are decoded.
-        images, mask, _ = load_images(chosen, self.padded, self.resize, self.crop)
+        own = self.preprocessing
+        images, mask, _ = load_images(chosen, self.padded, own.resize, own.crop, own.interpolation)
         return np.concatenate([images[start:stop] for start, stop in self.parts]), mask
 
 

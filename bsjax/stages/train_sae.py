@@ -1,4 +1,4 @@
-"""train_sae: images -> DINOv2 tokens -> RA-SAE, over the mesh of all devices of all hosts.
+"""train_sae: images -> tokens of an encoder -> RA-SAE, over the mesh of all devices of all hosts.
 
 Reads the images of both arms (so that neither arm's concepts are missing) and the encoder; writes
 sae/: the weights, the candidate points, checkpoints, curves, quality.json. Killed at any moment,
@@ -79,10 +79,8 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
     mesh = make_mesh(config.mesh.data, config.mesh.model)
     check_mesh(config, mesh)
     n_images = sum(len(arm.images.records) for arm in arms)
-    preflight.check_training(config, workdir, n_images, encoder.model.config)
-    preflight.check_disk(
-        preflight.bills_of_training(config, workdir, n_images, encoder.model.config)
-    )
+    preflight.check_training(config, workdir, n_images, encoder)
+    preflight.check_disk(preflight.bills_of_training(config, workdir, n_images, encoder))
     supply = open_supply(config, arms, encoder, mesh)
     notes = inputs.encoder_notes(encoder)
     train_on(config, folder, supply, mesh, settings, parents, notes)

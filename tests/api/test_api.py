@@ -205,9 +205,9 @@ def test_measures_are_kept_and_found_again(encoder, sae, real, tmp_path):
 
 def test_arrays_go_through_encoder_and_sae(encoder, sae, real):
     tokens = encoder.encode([str(path) for path in files()[:9]])
-    assert tokens.shape == (9, encoder.grid.n_tokens, encoder.width)
+    assert tokens.shape == (9, encoder.grid().n_tokens, encoder.width)
     codes = sae.encode(tokens)
-    assert codes.shape == (9, encoder.grid.n_tokens, sae.n_concepts)
+    assert codes.shape == (9, encoder.grid().n_tokens, sae.n_concepts)
     np.testing.assert_allclose(codes.sum(axis=1), real.codes[:9].toarray(), rtol=1e-5, atol=1e-5)
     assert codes[codes > 0].min() >= sae.threshold
     sparse = sae.encode(tokens, sparse=True)
@@ -216,7 +216,7 @@ def test_arrays_go_through_encoder_and_sae(encoder, sae, real):
     np.testing.assert_allclose(x_hat, codes @ sae.dictionary, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(sae.decode(sparse), x_hat.reshape(-1, sae.width), atol=1e-4)
     assert sae.encode(tokens[0, 0]).shape == (sae.n_concepts,)
-    assert sae.encode(tokens[:0]).shape == (0, encoder.grid.n_tokens, sae.n_concepts)
+    assert sae.encode(tokens[:0]).shape == (0, encoder.grid().n_tokens, sae.n_concepts)
 
 
 def test_pandas_is_asked_for_where_it_is_missing(real, monkeypatch):

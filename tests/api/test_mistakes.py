@@ -28,8 +28,8 @@ def one_line(error) -> str:
 @pytest.mark.parametrize(
     ("images", "more", "expected"),
     [
-        ([], {}, "images is empty; expected at least one image"),
-        (PICTURE, {}, "images is one image; expected a list of them"),
+        ([], {}, "images is empty, expected at least one image"),
+        (PICTURE, {}, "images is one image, expected a list of them"),
         (Image.fromarray(PICTURE), {}, "images is a PngImageFile|images is a Image|images is one"),
         (5, {}, "images is a int; expected a folder, or a list"),
         ({"a": PICTURE}, {}, "images is a dict; expected a folder, or a list"),
@@ -83,7 +83,7 @@ def test_damaged_images_are_counted_or_stop(encoder, sae, tmp_path):
 
 def test_an_encoder_that_gives_no_numbers(encoder, sae):
     params = jax.tree.map(lambda leaf: leaf * np.nan, encoder.params)
-    broken = dataclasses.replace(encoder, loaded=encoder.loaded._replace(params=params))
+    broken = dataclasses.replace(encoder, params=params)
     with pytest.raises(
         UserError, match="not finite on images 0 to 7; check the encoder's we"
     ) as error:
@@ -107,7 +107,7 @@ def test_an_encoder_of_another_width(sae):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("random:0",), r"random:0 tells no sizes; set variant to one of vits14"),
+        (("random:0",), r"source=random:0 tells no sizes; set variant to one of vits14"),
         (("random:x", {"variant": "vits14"}), "source=random:x: expected random:SEED"),
         (("no/such/folder",), "source=no/such/folder: expected a hub id"),
         (("random:0", {"variant": "vit"}), "variant='vit': expected one of"),
@@ -115,7 +115,7 @@ def test_an_encoder_of_another_width(sae):
             ("random:0", {"variant": "vits14", "dtype": "f16"}),
             "dtype='f16': expected one of float32",
         ),
-        (("random:0", {"variant": "vits14", "crop": 100}), "crop=100: expected a multiple of 14"),
+        (("random:0", {"variant": "vits14", "crop": 100}), "crop=100: expected .*multiples of 14"),
         (
             ("random:0", {"variant": "vits14", "resize": 56}),
             "resize=56: expected at least crop=224",
@@ -132,7 +132,10 @@ def test_encoders(arguments, expected):
 
 def test_saes(sae, tmp_path):
     for source, expected in (
-        ("nowhere.pth", "source=nowhere.pth does not exist; expected a .pth, a folder or a hub id"),
+        (
+            "nowhere.pth",
+            "source=nowhere.pth does not exist; set it to a .pth, a folder or a hub",
+        ),
         (str(tmp_path), "holds no sae.safetensors; set source to the sae folder"),
     ):
         with pytest.raises(UserError, match=expected) as error:
@@ -190,7 +193,7 @@ def test_workdirs_and_configs(tmp_path):
     for call, expected in (
         (lambda: bsjax.open_results(tmp_path / "none"), "workdir=.*none is no folder"),
         (lambda: bsjax.open_results(tmp_path), "holds no finished measures or comparisons"),
-        (lambda: bsjax.run("nowhere.py:tiny", tmp_path), "config=nowhere.py:tiny: no such file"),
+        (lambda: bsjax.run("nowhere.py:tiny", tmp_path), "config=nowhere.py: no such file"),
         (lambda: bsjax.run({}, tmp_path), "config is a dict; expected a ConfigDict"),
     ):
         with pytest.raises(UserError, match=expected) as error:
@@ -219,8 +222,8 @@ def test_generators(tmp_path):
     assert (model.settings.height, model.settings.width, model.settings.steps) == (64, 64, 50)
     for captions, more, expected in (
         ([], {}, "captions is empty"),
-        ("a red cross", {}, "captions is a str; expected a list of texts"),
-        (["a", " "], {}, r"captions\[1\] is empty; there is nothing to draw"),
+        ("a red cross", {}, "captions is a str, expected a list of texts"),
+        (["a", " "], {}, r"captions\[1\] is empty: there is nothing to draw"),
         (["a"], {"keys": []}, "keys has 0 entries, expected one for each of 1 captions"),
         (["a"], {"seed": -1}, "seed=-1: expected a whole number from 0"),
     ):

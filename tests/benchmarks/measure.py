@@ -24,11 +24,10 @@ import transformers
 from PIL import Image
 
 from bsjax import presets
-from bsjax.convert.dinov2 import load_dinov2
 from bsjax.core.logs import PhaseTimer
 from bsjax.data.captions import list_folder
 from bsjax.data.images import decode_rgb, resize_crop
-from bsjax.models.dinov2 import normalise_images
+from bsjax.encoders import load_encoder
 from bsjax.sae.encoder import init_encoder, pre_codes, threshold_codes
 from bsjax.stages import inputs
 from bsjax.stages.measure import build_engine, measure_arm
@@ -52,7 +51,7 @@ def ours(folder, n_images, loaded, sae, batch, workdir):
     """Seconds an image of the whole loop and of its phases as the host sees them."""
     config = presets.experiment()
     config.encoder.batch_per_device = batch
-    engine = build_engine(config, loaded.model, loaded.params, sae, THRESHOLD)
+    engine = build_engine(config, loaded, loaded.params, sae, THRESHOLD)
 
     def run(name, limit):
         arm = inputs.Arm(name, "real", list_folder(str(folder), limit), "")
@@ -84,7 +83,7 @@ def device_phases(files, loaded, sae, batch):
 
     decode = median(lambda: [resize_crop(decode_rgb(f.read_bytes()), 256, 224) for f in files])
     images = np.stack([resize_crop(decode_rgb(f.read_bytes()), 256, 224) for f in files[:batch]])
-    encode = jax.jit(lambda p, x: loaded.model.apply({"params": p}, normalise_images(x)))
+    encode = jax.jit(loaded.apply)
     tokens = encode(loaded.params, images)
     flat = tokens.reshape(-1, tokens.shape[-1])
     code = jax.jit(lambda s, x: jnp.max(threshold_codes(pre_codes(s, x), THRESHOLD)))
@@ -143,7 +142,7 @@ def main():
     args = parser.parse_args()
     if args.images % REFERENCE_BATCH:
         parser.error(f"--images={args.images}: expected a multiple of {REFERENCE_BATCH}")
-    loaded = load_dinov2(VARIANT, "random:0")
+    loaded = load_encoder("random:0", variant=VARIANT)
     sae = jax.tree.map(np.asarray, init_encoder(jax.random.key(0), 768, args.concepts))
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)

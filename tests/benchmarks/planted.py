@@ -35,7 +35,6 @@ from bsjax.core.artifacts import write_json
 from bsjax.core.logs import quiet_libraries
 from bsjax.data import scenes
 from bsjax.data.image_shards import list_generated
-from bsjax.models.dinov2 import normalise_images
 from bsjax.planted.generator import Planted
 from bsjax.stages import inputs
 from bsjax.stages.generate import generate
@@ -220,9 +219,7 @@ def pixels(workdir: pathlib.Path, n: int) -> np.ndarray:
 def probe(config, images: np.ndarray, factors: np.ndarray) -> dict:
     """Linear probes, trained on rendered scenes, tell what other images show."""
     encoder = inputs.load_encoder(config)
-    step = jax.jit(
-        lambda part: encoder.model.apply({"params": encoder.params}, normalise_images(part))
-    )
+    step = jax.jit(lambda part: encoder.apply(encoder.params, part))
 
     def features(images):
         parts = [np.asarray(step(images[i : i + 50])) for i in range(0, len(images), 50)]

@@ -5,7 +5,7 @@ import pytest
 from bsjax import presets
 from bsjax.core import config, ranges
 from bsjax.core.errors import UserError
-from bsjax.models.dinov2 import VARIANTS
+from bsjax.encoders import registry
 from bsjax.sae.gradient import ACTIVATIONS, LOSSES
 from bsjax.stats import divergences
 
@@ -13,9 +13,9 @@ NAN, INF = float("nan"), float("inf")
 
 
 def test_choices_are_those_of_the_modules():
-    assert set(config.ENCODER_VARIANTS) == set(VARIANTS)
-    for name, variant in VARIANTS.items():
+    for name, variant in registry.variants().items():
         assert config.patch_size(name) == variant.patch_size
+        config.validate(change(**{"encoder.variant": name, "encoder.crop": 2 * variant.patch_size}))
     assert set(config.LOSSES) == set(LOSSES)
     assert set(config.ACTIVATIONS) == set(ACTIVATIONS)
     assert set(config.FORMS) == set(divergences.FORMS)
@@ -78,6 +78,19 @@ def test_validate_names_the_flag_to_change(key, value):
         config.validate(change(**{key: value}))
 
 
+def test_encoders_that_are_named_otherwise_than_by_a_variant():
+    """A plug-in or an encoder that its weights name is looked at when it is opened."""
+    config.validate(change(**{"encoder.variant": "my.module:Encoder", "encoder.weights": ""}))
+    config.validate(change(**{"encoder.variant": "", "encoder.crop": 100}))
+    with pytest.raises(UserError, match=r"^encoder\.weights is empty"):
+        config.validate(change(**{"encoder.weights": ""}))
+    # All of an image as a square, which may be larger than any short side.
+    whole = {"encoder.variant": "siglip_so400m14_384", "encoder.resize": -1}
+    config.validate(change(**whole, **{"encoder.crop": 384}))  # its own size, no multiple of 14
+    with pytest.raises(UserError, match=r"^encoder\.crop=385: expected a multiple of 14"):
+        config.validate(change(**whole, **{"encoder.crop": 385}))
+
+
 def test_every_key_of_an_experiment_has_its_range_or_type():
     flat = config.flatten(presets.experiment())
     known = [set(ranges.RANGES), set(ranges.BOOLS), set(ranges.TEXTS)]
@@ -106,7 +119,7 @@ def test_every_key_of_an_experiment_has_its_range_or_type():
         ("generator.batch_per_device", (0, -2), (-1, 1)),
         ("generator.height", (0,), (1,)),
         ("encoder.crop", (0, -14), (14,)),
-        ("encoder.resize", (0,), (1,)),
+        ("encoder.resize", (0, -2), (-1, 1)),
         ("sae.threshold", (-0.1, NAN, INF), (None, 0.0, 1.0)),
         ("train.n_active", (0,), (1,)),
         ("train.candidate_iterations", (-1,), (0,)),

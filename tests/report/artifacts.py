@@ -26,7 +26,7 @@ def finish(folder, stage, config, counts=COUNTS, notes=()):
     write_manifest(folder, stage=stage, config=config, parents={}, counts=counts, notes=notes)
 
 
-def write_arm(workdir, name, n_concepts):
+def write_arm(workdir, name, n_concepts, n_special=5, resize=28):
     """Measures of four images, of which the last file is gone."""
     folder = workdir / "measures" / name
     folder.mkdir(parents=True)
@@ -43,12 +43,12 @@ def write_arm(workdir, name, n_concepts):
         folder / "top_images.npz",
         images=np.tile(np.array([0, 3, -1], np.int32), (n_concepts, 1)),
         maps=np.ones((n_concepts, 3, 2, 2), np.float16),
-        special=np.ones((n_concepts, 3, 5), np.float16),
+        special=np.ones((n_concepts, 3, n_special), np.float16),
     )
     codes = np.arange(4 * n_concepts, dtype=np.float32).reshape(4, n_concepts) % 3
     sp.save_npz(folder / "image_codes.npz", sp.csr_array(codes))
     sp.save_npz(folder / "cooccurrence.npz", sp.csr_array(codes.T @ codes))
-    finish(folder, "measure", {"encoder.resize": 28, "encoder.crop": 28})
+    finish(folder, "measure", {"encoder.resize": resize, "encoder.crop": 28})
 
 
 def write_comparison(workdir, name, kinds, notes=()):

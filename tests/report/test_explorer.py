@@ -105,6 +105,23 @@ def open_page(browser, folder):
         page.close()
 
 
+def test_an_encoder_of_patches_alone_has_no_bars(browser, folder, open_page, tmp_path):
+    """Neither class token nor registers; and images that the encoder saw whole."""
+    assert open_page("#concept=0").locator("figure .bars").first.is_visible()
+    for name in ("real", "one"):
+        write_arm(tmp_path, name, 4, n_special=0, resize=-1)
+    write_comparison(tmp_path, "one", KINDS[:4])
+    comparisons = read_comparisons(tmp_path, ["one"])
+    places, names = np.eye(4, 2, dtype=np.float32), list("abcd")
+    write_site(tmp_path / "report", comparisons, places, names, [{}], [], thumbnail)
+    watched = Watched(browser, tmp_path / "report", "#concept=0")
+    try:
+        watched.page.locator("figure.pair canvas.heat").first.wait_for()
+        assert watched.page.locator("figure .bars").count() == 0
+    finally:
+        watched.close()
+
+
 def click_point(page, concept):
     """Clicks where the map shows a concept."""
     place = page.evaluate(

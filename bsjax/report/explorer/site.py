@@ -12,6 +12,7 @@ report's stamp, and a page that is given one of another asks to be loaded again.
 """
 
 import base64
+import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -237,7 +238,9 @@ def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
     together, strength = (part[:, :N_TOGETHER] for part in arm.together)
     for chunk, part in _chunks(len(arm.top_rows), CONCEPTS_PER_CHUNK):
         codes = [np.asarray(values[part], np.float32) for values in (arm.maps, arm.special)]
-        peak = np.maximum(*(np.abs(c).reshape(*c.shape[:2], -1).max(axis=2) for c in codes))
+        # Special tokens may be none.
+        flat = [np.abs(c).reshape(*c.shape[:2], math.prod(c.shape[2:])) for c in codes]
+        peak = np.maximum(*(c.max(axis=2, initial=0) for c in flat))
         scale = np.where(peak > 0, peak, 1)[:, :, None]
         maps = np.rint(codes[0].reshape(*peak.shape, -1) / scale * 255)
         special = np.rint(codes[1] / scale * 255)

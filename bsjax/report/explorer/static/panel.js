@@ -181,8 +181,9 @@ function heatCanvas(codes, h, w) {
   return canvas;
 }
 
-/** Codes of the class token and the registers, by the image's strongest. */
+/** Codes of the class token and the registers, by the image's strongest; null where there are none. */
 function tokenBars(codes) {
+  if (!codes.length) return null;
   const names = [...codes].map((_, i) => (i ? `register ${i}` : "class"));
   const bars = [...codes].map((code, i) => el("span", { title: `${names[i]}: ${Math.round(code / 2.55)} % of the strongest` },
     el("i", { css: { height: `${code / 2.55}%` } })));
