@@ -400,3 +400,49 @@ def test_lists_a_sample_through_a_link(tmp_path, shared_data, name):
     assert len(images.records) == images.n_listed > 100
     assert not images.bad and not images.n_unlisted and not images.n_without_caption
     assert set(images.records[0].extra) == {"category", "subcategory"}
+
+
+def test_one_table_counts_the_one_beside_the_images_folder_first(tmp_path):
+    touch(tmp_path, "images/a.png", "images/b.png")
+    for folder, text in ((tmp_path, "beside"), (tmp_path / "images", "in")):
+        (folder / "metadata.csv").write_text(f"file_name,caption\nb.png,metadata {text}\n")
+    assert captions(tmp_path) == ["metadata beside"]
+    write_csv(tmp_path, "image,caption\na.png,captions.csv\n")
+    assert captions(tmp_path) == ["captions.csv"]
+
+
+def test_images_that_no_row_names_are_counted(tmp_path):
+    touch(tmp_path, "a.png", "b.png", "c.png")
+    write_csv(tmp_path, "image,caption\na.png,one\ngone.png,two\n,three\n")
+    assert list_folder(str(tmp_path)).n_unlisted == 2
+
+
+def test_rows_whose_caption_is_no_text_are_bad_with_their_line(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    rows = [{"file_name": "a.png", "text": "a dog"}, {"file_name": "b.png", "text": False}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (bad,) = list_folder(str(tmp_path)).bad
+    assert bad.key == "b" and bad.reason.startswith("metadata.jsonl, line 2: its caption is a bool")
+
+
+def test_json_sidecars_come_before_texts(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    for key in "ab":
+        (tmp_path / f"{key}.txt").write_text("text")
+    (tmp_path / "a.json").write_text('{"caption": "json"}')
+    (tmp_path / "b.json").write_text('{"url": "x"}')
+    assert captions(tmp_path) == ["json", "text"]
+
+
+def test_a_field_that_no_sidecar_has_is_refused_also_where_there_is_none(tmp_path):
+    touch(tmp_path, "a.png")
+    with pytest.raises(UserError, match="no field 'alt' for captions, only none"):
+        list_folder(str(tmp_path), fields=Fields(caption="alt"))
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    touch(pathlib.Path(os.fsdecode(folder)), "a.png")
+    with pytest.raises(UserError, match="the name is no UTF-8; rename it"):
+        list_folder(os.fsdecode(folder))
