@@ -135,3 +135,25 @@ def test_what_is_killed_while_it_is_removed_counts_as_unfinished(tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         begin(tmp_path, {"a": 2}, overwrite=True)
     assert artifacts.read_manifest(tmp_path) is None
+
+
+def test_a_changed_start_is_damaged_and_no_start_from_before_there_were_checksums(tmp_path):
+    assert begin(tmp_path, {"a": 1}) is None
+    content = artifacts.read_json(tmp_path / "config.json")
+    artifacts.write_json(tmp_path / "config.json", content | {"config": {"a": 2}})
+    assert begin(tmp_path, {"a": 1}) is None
+    assert artifacts.read_json(tmp_path / "config.json") == content
+
+
+def test_keys_that_either_side_lacks_differ():
+    assert artifacts.differing_keys({"a": 1, "b": 2}, {"b": 2, "c": 3}) == ["a", "c"]
+    assert artifacts.differing_keys({"a": None}, {}) == ["a"]
+
+
+def test_json_is_readable_and_a_bottomless_one_is_one_line(tmp_path):
+    path = tmp_path / "x.json"
+    artifacts.write_json(path, {"ä": "žluťoučký"})
+    assert "žluťoučký" in path.read_text(encoding="utf-8")
+    path.write_text("[" * 200_000)
+    with pytest.raises(UserError, match="is not valid JSON"):
+        artifacts.read_json(path)

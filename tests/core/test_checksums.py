@@ -1,5 +1,6 @@
 """A file that is not what was written is told from the one that was."""
 
+import hashlib
 import json
 import os
 
@@ -148,3 +149,33 @@ def test_seals():
     again["a"][0] = 2
     assert not checksums.is_sealed(again, "x")
     assert not checksums.is_sealed([]) and not checksums.is_sealed({"sha256": 1})
+
+
+@pytest.mark.parametrize("change", ["size", "file"])
+def test_a_file_of_the_same_time_is_hashed_anew(tmp_path, change):
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    os.utime(path, (1, 1))
+    first = checksums.prove(path)
+    if change == "size":
+        path.write_bytes(b"longer")
+    else:
+        (tmp_path / "b").write_bytes(b"two")
+        os.replace(tmp_path / "b", path)
+    os.utime(path, (1, 1))
+    assert checksums.prove(path).sha256 != first.sha256
+
+
+def test_all_of_a_long_file_counts(tmp_path):
+    content = bytes(range(256)) * (checksums.BLOCK // 256 * 2) + b"end"
+    (tmp_path / "a").write_bytes(content)
+    expected = hashlib.sha256(content).hexdigest()
+    assert checksums.prove(tmp_path / "a") == (len(content), expected)
+
+
+def test_files_are_listed_in_order_without_hidden_ones(tmp_path):
+    names = ["z", "b/y", "b/a", "a/.x", ".hidden/x", "c"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [*checksums.list_files(tmp_path, but=("c",))] == ["z", "b/a", "b/y"]

@@ -446,3 +446,55 @@ def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
     touch(pathlib.Path(os.fsdecode(folder)), "a.png")
     with pytest.raises(UserError, match="the name is no UTF-8; rename it"):
         list_folder(os.fsdecode(folder))
+
+
+def test_columns_of_a_table_that_has_more(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    write_csv(tmp_path, "file_name,image,caption\nb.png,a.png,a dog\n")
+    assert keys(tmp_path) == ["a"]
+    (tmp_path / "captions.csv").unlink()
+    row = {"file_name": "a.png", "text": "a dog", "none": None, "boxes": [1, "x"]}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    assert list_folder(str(tmp_path)).records[0].extra == {"boxes": '[1, "x"]'}
+
+
+def test_lines_of_tables_are_counted_from_one(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    for text, said in (("\n{", "line 2: is no JSON"), ("[" * 200_000, "line 1: is no JSON")):
+        (tmp_path / "metadata.jsonl").write_text(text)
+        refused(tmp_path, f"metadata.jsonl, {said}")
+    (tmp_path / "metadata.jsonl").unlink()
+    table = pa.table({"file_name": ["a.png", "b.png"], "text": [[b"a"], [b"\xff"]]})
+    pq.write_table(table, tmp_path / "metadata.parquet")
+    (bad,) = list_folder(str(tmp_path)).bad
+    assert bad.reason.startswith("metadata.parquet, line 2: its caption is no UTF-8")
+
+
+def test_a_folder_whose_name_begins_the_same_is_another(tmp_path):
+    touch(tmp_path, "own/a.png", "own2/a.txt", "own2/b.png")
+    (tmp_path / "own" / "a.txt").symlink_to(tmp_path / "own2" / "a.txt")
+    (tmp_path / "own" / "b.png").symlink_to(tmp_path / "own2" / "b.png")
+    touch(tmp_path, "own/c.png")
+    images = list_folder(str(tmp_path / "own"), follow_links=False)
+    assert {bad.key for bad in images.bad} == {"a", "b"}
+    assert [record.key for record in images.records] == ["c"]
+
+
+def test_names_that_look_the_same_are_bad(tmp_path):
+    touch(tmp_path, "caf\u00e9.png", "cafe\u0301.png", "b.png")
+    images = list_folder(str(tmp_path))
+    assert [(bad.key, "NFC and NFD" in bad.reason) for bad in images.bad] == [("caf\u00e9", True)]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "closed/b.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if pathlib.Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("bsjax.data.image_files.os.scandir", refuse)
+    images = list_folder(str(tmp_path))
+    assert [r.key for r in images.records] == ["a"] and images.not_understood == ("closed/",)
