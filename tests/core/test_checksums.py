@@ -179,3 +179,39 @@ def test_files_are_listed_in_order_without_hidden_ones(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [*checksums.list_files(tmp_path, but=("c",))] == ["z", "b/a", "b/y"]
+
+
+def test_a_folder_in_place_of_a_file_is_one_line(finished):
+    manifest = artifacts.require_manifest(finished, "measure")
+    (finished / "a.parquet").unlink()
+    (finished / "a.parquet").mkdir()
+    with pytest.raises(UserError, match="a.parquet cannot be read .Is a directory.; run"):
+        artifacts.check_files(finished, manifest)
+
+
+def test_sums_do_not_depend_on_the_order_of_keys():
+    assert checksums.sum_of({"a": 1, "b": 2}) == checksums.sum_of({"b": 2, "a": 1})
+    assert checksums.sum_of({"a": 1}, "\ud83d") != checksums.sum_of({"a": 1}, "x")
+    sealed = checksums.seal({10: "ten", 9: "nine"})  # JSON has names alone, in another order
+    assert checksums.is_sealed(json.loads(json.dumps(sealed)))
+    assert checksums.seal(checksums.seal({"a": 1})) == checksums.seal({"a": 1})
+
+
+def test_the_order_of_bytes_counts_that_of_names_does_not():
+    one = np.array([1, 2], "<i4")
+    other = one.view(">i4")
+    assert checksums.sum_of_arrays({"a": one}) != checksums.sum_of_arrays({"a": other})
+    named = {"a": one, "b": one + 1}
+    turned = dict(reversed(named.items()))
+    assert checksums.sum_of_arrays(named) == checksums.sum_of_arrays(turned)
+
+
+def test_nothing_in_checked_arrays_is_unpickled(tmp_path):
+    class Shout:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "was run"),))
+
+    np.savez(tmp_path / "x.npz", a=np.array([Shout()], object), sha256=np.array("x"))
+    with pytest.raises(ValueError, match="damaged"):
+        checksums.load_arrays(tmp_path / "x.npz")
+    assert not (tmp_path / "was run").exists()
