@@ -1,5 +1,6 @@
 """Artifacts appear whole or not at all, and manifests guard what was made."""
 
+import errno
 import json
 import os
 
@@ -91,3 +92,68 @@ def test_a_start_from_before_there_were_checksums_still_says_its_config(tmp_path
         tmp_path, config={"seed": 99}, parents={}, overwrite=False, stage="measure"
     )
     assert artifacts.identity_of(tmp_path)
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022, 0o002])
+def test_files_are_as_readable_as_the_user_wants(tmp_path, umask):
+    before = os.umask(umask)
+    try:
+        artifacts.write_json(tmp_path / "x.json", {})
+        assert os.umask(umask) == umask  # and it stays what it was
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_and_a_full_quota_are_one_line(tmp_path, number):
+    with pytest.raises(UserError, match="no space left"), artifacts.explain_full_disk(tmp_path):
+        raise OSError(number, os.strerror(number))
+
+
+def test_the_hash_of_a_manifest_is_of_config_and_parents(tmp_path):
+    def write(config, parents):
+        return artifacts.write_manifest(
+            tmp_path, stage="s", config=config, parents=parents, counts={}
+        )
+
+    first = write({"a": 1}, {"p": "1"})
+    assert len(first["config_hash"]) == 16
+    again = write({"a": 1}, {"p": "1"})
+    assert again == first and again["files"] == {}  # the one that is there does not list itself
+    assert write({"a": 1}, {"p": "2"})["config_hash"] != first["config_hash"]
+    assert write({"a": 2}, {"p": "1"})["config_hash"] != first["config_hash"]
+
+
+def test_what_is_killed_while_it_is_removed_counts_as_unfinished(tmp_path, monkeypatch):
+    artifacts.write_manifest(tmp_path, stage="s", config={"a": 1}, parents={"p": "1"}, counts={})
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(artifacts.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        begin(tmp_path, {"a": 2}, overwrite=True)
+    assert artifacts.read_manifest(tmp_path) is None
+
+
+def test_a_changed_start_is_damaged_and_no_start_from_before_there_were_checksums(tmp_path):
+    assert begin(tmp_path, {"a": 1}) is None
+    content = artifacts.read_json(tmp_path / "config.json")
+    artifacts.write_json(tmp_path / "config.json", content | {"config": {"a": 2}})
+    assert begin(tmp_path, {"a": 1}) is None
+    assert artifacts.read_json(tmp_path / "config.json") == content
+
+
+def test_keys_that_either_side_lacks_differ():
+    assert artifacts.differing_keys({"a": 1, "b": 2}, {"b": 2, "c": 3}) == ["a", "c"]
+    assert artifacts.differing_keys({"a": None}, {}) == ["a"]
+
+
+def test_json_is_readable_and_a_bottomless_one_is_one_line(tmp_path):
+    path = tmp_path / "x.json"
+    artifacts.write_json(path, {"ä": "žluťoučký"})
+    assert "žluťoučký" in path.read_text(encoding="utf-8")
+    path.write_text("[" * 200_000)
+    with pytest.raises(UserError, match="is not valid JSON"):
+        artifacts.read_json(path)

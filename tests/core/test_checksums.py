@@ -1,5 +1,6 @@
 """A file that is not what was written is told from the one that was."""
 
+import hashlib
 import json
 import os
 
@@ -148,3 +149,69 @@ def test_seals():
     again["a"][0] = 2
     assert not checksums.is_sealed(again, "x")
     assert not checksums.is_sealed([]) and not checksums.is_sealed({"sha256": 1})
+
+
+@pytest.mark.parametrize("change", ["size", "file"])
+def test_a_file_of_the_same_time_is_hashed_anew(tmp_path, change):
+    path = tmp_path / "a"
+    path.write_bytes(b"one")
+    os.utime(path, (1, 1))
+    first = checksums.prove(path)
+    if change == "size":
+        path.write_bytes(b"longer")
+    else:
+        (tmp_path / "b").write_bytes(b"two")
+        os.replace(tmp_path / "b", path)
+    os.utime(path, (1, 1))
+    assert checksums.prove(path).sha256 != first.sha256
+
+
+def test_all_of_a_long_file_counts(tmp_path):
+    content = bytes(range(256)) * (checksums.BLOCK // 256 * 2) + b"end"
+    (tmp_path / "a").write_bytes(content)
+    expected = hashlib.sha256(content).hexdigest()
+    assert checksums.prove(tmp_path / "a") == (len(content), expected)
+
+
+def test_files_are_listed_in_order_without_hidden_ones(tmp_path):
+    names = ["z", "b/y", "b/a", "a/.x", ".hidden/x", "c"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [*checksums.list_files(tmp_path, but=("c",))] == ["z", "b/a", "b/y"]
+
+
+def test_a_folder_in_place_of_a_file_is_one_line(finished):
+    manifest = artifacts.require_manifest(finished, "measure")
+    (finished / "a.parquet").unlink()
+    (finished / "a.parquet").mkdir()
+    with pytest.raises(UserError, match="a.parquet cannot be read .Is a directory.; run"):
+        artifacts.check_files(finished, manifest)
+
+
+def test_sums_do_not_depend_on_the_order_of_keys():
+    assert checksums.sum_of({"a": 1, "b": 2}) == checksums.sum_of({"b": 2, "a": 1})
+    assert checksums.sum_of({"a": 1}, "\ud83d") != checksums.sum_of({"a": 1}, "x")
+    sealed = checksums.seal({10: "ten", 9: "nine"})  # JSON has names alone, in another order
+    assert checksums.is_sealed(json.loads(json.dumps(sealed)))
+    assert checksums.seal(checksums.seal({"a": 1})) == checksums.seal({"a": 1})
+
+
+def test_the_order_of_bytes_counts_that_of_names_does_not():
+    one = np.array([1, 2], "<i4")
+    other = one.view(">i4")
+    assert checksums.sum_of_arrays({"a": one}) != checksums.sum_of_arrays({"a": other})
+    named = {"a": one, "b": one + 1}
+    turned = dict(reversed(named.items()))
+    assert checksums.sum_of_arrays(named) == checksums.sum_of_arrays(turned)
+
+
+def test_nothing_in_checked_arrays_is_unpickled(tmp_path):
+    class Shout:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "was run"),))
+
+    np.savez(tmp_path / "x.npz", a=np.array([Shout()], object), sha256=np.array("x"))
+    with pytest.raises(ValueError, match="damaged"):
+        checksums.load_arrays(tmp_path / "x.npz")
+    assert not (tmp_path / "was run").exists()

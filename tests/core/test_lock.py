@@ -107,3 +107,80 @@ def test_unfinished_shards_of_a_finished_set_are_swept(tmp_path):
     assert lock.sweep(tmp_path) == 2
     assert not (tmp_path / "measures" / "done" / ".partial").exists()
     assert (tmp_path / "measures" / "going_on" / ".partial").exists()
+
+
+def test_a_lock_outlives_many_missed_heartbeats():
+    assert 10 * lock.HEARTBEAT_SECONDS <= lock.LIMIT_SECONDS <= 600
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="there is no /proc")
+def test_a_process_is_told_by_its_start_and_a_dead_one_that_nobody_buried_is_gone():
+    mine = lock._start_of(os.getpid())
+    assert int(mine) > 0  # ticks since the machine started
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        assert int(lock._start_of(child.pid)) > int(mine)
+        child.kill()
+        deadline = time.monotonic() + 10
+        while lock._start_of(child.pid):  # a zombie until it is waited for
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    finally:
+        child.kill()
+        child.wait()
+
+
+@pytest.mark.parametrize("stage", ["explore", "plan", "pipeline"])
+def test_who_only_reads_takes_no_lock(tmp_path, stage):
+    with lock.hold(tmp_path, "measure"), lock.hold(tmp_path, stage):
+        pass
+    with lock.hold(tmp_path / "new", stage):
+        assert not (tmp_path / "new").exists()
+
+
+def test_the_lock_of_another_is_neither_removed_nor_kept_alive(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
+    path = tmp_path / lock.FILE
+    with lock.hold(tmp_path, "measure"):
+        path.write_text("another's")
+        os.utime(path, (1, 1))
+        time.sleep(0.3)
+        assert path.stat().st_mtime == 1
+    assert path.read_text() == "another's"
+
+
+def test_a_lock_that_was_just_released_is_none(tmp_path):
+    lock._refuse_or_take_over(tmp_path, tmp_path / lock.FILE)
+
+
+def test_one_that_was_faster_is_asked_whether_it_lives(tmp_path, monkeypatch):
+    with lock.hold(tmp_path, "measure"):
+        owner = json.loads((tmp_path / lock.FILE).read_text())
+    link = os.link
+    for started, is_dead in (("1", True), (owner["started"], False)):
+
+        def faster(source, target, started=started):
+            monkeypatch.setattr(lock.os, "link", link)
+            target.write_text(json.dumps(owner | {"started": started}))
+            raise FileExistsError(17, "File exists")
+
+        monkeypatch.setattr(lock.os, "link", faster)
+        if is_dead:
+            with lock.hold(tmp_path, "measure"):
+                pass
+        else:
+            told = "another bsjax works here"
+            with pytest.raises(UserError, match=told), lock.hold(tmp_path, "measure"):
+                pass
+    assert [path.name for path in tmp_path.iterdir()] == [lock.FILE]
+
+
+def test_every_artifact_is_swept(tmp_path):
+    places = ("images", "measures", "comparisons", "sae", "report", "weights")
+    for place in places:
+        inner = tmp_path / place / "x" / f"{TEMPORARY}folder" / f"{TEMPORARY}file"
+        inner.parent.mkdir(parents=True)
+        inner.write_text("half")
+    (tmp_path / "mine" / f"{TEMPORARY}x").mkdir(parents=True)  # no artifact: a person's own
+    assert lock.sweep(tmp_path) == len(places)  # a folder with all in it counts once
+    assert [*tmp_path.rglob(f"{TEMPORARY}*")] == [tmp_path / "mine" / f"{TEMPORARY}x"]

@@ -400,3 +400,101 @@ def test_lists_a_sample_through_a_link(tmp_path, shared_data, name):
     assert len(images.records) == images.n_listed > 100
     assert not images.bad and not images.n_unlisted and not images.n_without_caption
     assert set(images.records[0].extra) == {"category", "subcategory"}
+
+
+def test_one_table_counts_the_one_beside_the_images_folder_first(tmp_path):
+    touch(tmp_path, "images/a.png", "images/b.png")
+    for folder, text in ((tmp_path, "beside"), (tmp_path / "images", "in")):
+        (folder / "metadata.csv").write_text(f"file_name,caption\nb.png,metadata {text}\n")
+    assert captions(tmp_path) == ["metadata beside"]
+    write_csv(tmp_path, "image,caption\na.png,captions.csv\n")
+    assert captions(tmp_path) == ["captions.csv"]
+
+
+def test_images_that_no_row_names_are_counted(tmp_path):
+    touch(tmp_path, "a.png", "b.png", "c.png")
+    write_csv(tmp_path, "image,caption\na.png,one\ngone.png,two\n,three\n")
+    assert list_folder(str(tmp_path)).n_unlisted == 2
+
+
+def test_rows_whose_caption_is_no_text_are_bad_with_their_line(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    rows = [{"file_name": "a.png", "text": "a dog"}, {"file_name": "b.png", "text": False}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (bad,) = list_folder(str(tmp_path)).bad
+    assert bad.key == "b" and bad.reason.startswith("metadata.jsonl, line 2: its caption is a bool")
+
+
+def test_json_sidecars_come_before_texts(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    for key in "ab":
+        (tmp_path / f"{key}.txt").write_text("text")
+    (tmp_path / "a.json").write_text('{"caption": "json"}')
+    (tmp_path / "b.json").write_text('{"url": "x"}')
+    assert captions(tmp_path) == ["json", "text"]
+
+
+def test_a_field_that_no_sidecar_has_is_refused_also_where_there_is_none(tmp_path):
+    touch(tmp_path, "a.png")
+    with pytest.raises(UserError, match="no field 'alt' for captions, only none"):
+        list_folder(str(tmp_path), fields=Fields(caption="alt"))
+
+
+def test_a_folder_whose_name_is_no_utf8_is_refused(tmp_path):
+    folder = os.path.join(os.fsencode(tmp_path), b"caf\xe9")
+    os.mkdir(folder)
+    touch(pathlib.Path(os.fsdecode(folder)), "a.png")
+    with pytest.raises(UserError, match="the name is no UTF-8; rename it"):
+        list_folder(os.fsdecode(folder))
+
+
+def test_columns_of_a_table_that_has_more(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    write_csv(tmp_path, "file_name,image,caption\nb.png,a.png,a dog\n")
+    assert keys(tmp_path) == ["a"]
+    (tmp_path / "captions.csv").unlink()
+    row = {"file_name": "a.png", "text": "a dog", "none": None, "boxes": [1, "x"]}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+    assert list_folder(str(tmp_path)).records[0].extra == {"boxes": '[1, "x"]'}
+
+
+def test_lines_of_tables_are_counted_from_one(tmp_path):
+    touch(tmp_path, "a.png", "b.png")
+    for text, said in (("\n{", "line 2: is no JSON"), ("[" * 200_000, "line 1: is no JSON")):
+        (tmp_path / "metadata.jsonl").write_text(text)
+        refused(tmp_path, f"metadata.jsonl, {said}")
+    (tmp_path / "metadata.jsonl").unlink()
+    table = pa.table({"file_name": ["a.png", "b.png"], "text": [[b"a"], [b"\xff"]]})
+    pq.write_table(table, tmp_path / "metadata.parquet")
+    (bad,) = list_folder(str(tmp_path)).bad
+    assert bad.reason.startswith("metadata.parquet, line 2: its caption is no UTF-8")
+
+
+def test_a_folder_whose_name_begins_the_same_is_another(tmp_path):
+    touch(tmp_path, "own/a.png", "own2/a.txt", "own2/b.png")
+    (tmp_path / "own" / "a.txt").symlink_to(tmp_path / "own2" / "a.txt")
+    (tmp_path / "own" / "b.png").symlink_to(tmp_path / "own2" / "b.png")
+    touch(tmp_path, "own/c.png")
+    images = list_folder(str(tmp_path / "own"), follow_links=False)
+    assert {bad.key for bad in images.bad} == {"a", "b"}
+    assert [record.key for record in images.records] == ["c"]
+
+
+def test_names_that_look_the_same_are_bad(tmp_path):
+    touch(tmp_path, "caf\u00e9.png", "cafe\u0301.png", "b.png")
+    images = list_folder(str(tmp_path))
+    assert [(bad.key, "NFC and NFD" in bad.reason) for bad in images.bad] == [("caf\u00e9", True)]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
+    touch(tmp_path, "a.png", "closed/b.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if pathlib.Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("bsjax.data.image_files.os.scandir", refuse)
+    images = list_folder(str(tmp_path))
+    assert [r.key for r in images.records] == ["a"] and images.not_understood == ("closed/",)

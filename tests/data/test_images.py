@@ -401,3 +401,13 @@ def test_thumbnail_shows_what_the_encoder_sees(tmp_path):
     np.testing.assert_array_equal(np.asarray(shown), resize_crop(image, 32, 28))
     with pytest.raises(OSError):
         thumbnail(str(tmp_path / "gone.png"), 32, 28)
+
+
+@pytest.mark.parametrize(("n_bytes", "is_turned"), [(2**16, True), (2**16 + 1, False)])
+def test_texts_of_a_png_are_read_up_to_a_bound(n_bytes, is_turned):
+    image = noise(5, 3)
+    body = b"XML:com.adobe.xmp\0\0\0\0\0" + b'<x:xmpmeta tiff:Orientation="6"/>'
+    text = chunk(b"iTXt", body + b" " * (n_bytes - len(body)))
+    data = encode(image)
+    expected = np.rot90(np.asarray(image), -1) if is_turned else np.asarray(image)
+    np.testing.assert_array_equal(pixels(data[:33] + text + data[33:]), expected)
