@@ -209,14 +209,15 @@ def load_images(
 ) -> tuple[UInt8[np.ndarray, "B H W 3"], Bool[np.ndarray, "B"], list[tuple[int, str]]]:
     """Images of up to `size` records, which of the rows are good, (row, reason) of the bad.
 
-    Records of one image that follow each other, one for each of its captions, share its decoding.
+    Records of one image that follow each other, one for each of its captions, share its decoding;
+    an image without a path stands for itself.
     """
     images = np.zeros((size, crop, crop, 3), np.uint8)
     mask = np.zeros(size, bool)
     bad = []
     paths = [record.path for record in records]
     for i, record in enumerate(records):
-        if not i or paths[i] != paths[i - 1]:
+        if not i or not paths[i] or paths[i] != paths[i - 1]:
             pixels, reason = _load_image(record, resize, crop, interpolation)
         if pixels is None:
             bad.append((i, reason))
