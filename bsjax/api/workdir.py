@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import runpy
 import tempfile
 from typing import Any
 
@@ -12,7 +13,7 @@ from etils import epath
 from bsjax import presets
 from bsjax.api.arguments import naming_arguments
 from bsjax.api.comparison import FIELDS, Comparison
-from bsjax.cli.arguments import read_config
+from bsjax.cli import configs
 from bsjax.core import lock, rng
 from bsjax.core.artifacts import MANIFEST, REAL
 from bsjax.core.config import validate
@@ -147,9 +148,13 @@ def _finished(folder: pathlib.Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in found if (path / MANIFEST).is_file()))
 
 
-def _read_config(name: str) -> ml_collections.ConfigDict:
+def _read_config(name: str) -> Any:
     try:
         with naming_arguments({"--config=": "config="}):
-            return read_config(name)
+            path, _, argument = configs.resolve(name).partition(":")
+            get_config = runpy.run_path(path).get("get_config")
+            if get_config is None:
+                raise UserError(f'{path} defines no get_config(arg=""); add it')
+            return get_config(argument)
     except UserError as error:
         raise UserError(error, "config") from error

@@ -1,5 +1,6 @@
 """What a command line may hold: flags and the stages they belong to, and the config they name."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -223,7 +224,10 @@ def read_config(value: str) -> ml_collections.ConfigDict:
     argv, own = ["bsjax", CONFIG + configs.resolve(value)], flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=own, sys_argv=argv)
     try:
-        own(argv)
+        with warnings.catch_warnings():
+            # Of ml_collections, about how it imports a file; a caller of ours cannot mend it.
+            warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)
+            own(argv)
     except Exception as error:  # A config file is a program: it may raise anything.
         raise mistakes.explain(error, argv, own) from error
     mistakes.check_config(own.config, argv)

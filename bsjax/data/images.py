@@ -209,7 +209,8 @@ def load_images(
 ) -> tuple[UInt8[np.ndarray, "B H W 3"], Bool[np.ndarray, "B"], list[tuple[int, str]]]:
     """Images of up to `size` records, which of the rows are good, (row, reason) of the bad.
 
-    Records of one image that follow each other, one for each of its captions, share its decoding.
+    Records of one image that follow each other, one for each of its captions, share its decoding;
+    an image without a path stands for itself.
     """
     images = np.zeros((size, crop, crop, 3), np.uint8)
     mask = np.zeros(size, bool)
