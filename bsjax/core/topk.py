@@ -100,7 +100,7 @@ def _parts_of(array: Float[Array, "..."]) -> list[Float[Array, "..."]]:
     return [array[start : start + length] for start in range(0, array.shape[0], length)]
 
 
-def nth_largest_of_rows(rows: Float[Array, "N K"], n: int, axes: Axes = ()) -> Float[Array, "N"]:
+def nth_largest_of_rows(rows: Float[Array, "N K"], n: int, axes: Axes = ()) -> Float[Array, " N"]:
     """The `n`-th largest of each row of non-negative numbers; a row lies over `axes`."""
 
     def count(trial):
@@ -130,8 +130,8 @@ def by_blocks(function: Callable[..., Any], *arrays: Float[Array, "N ..."]) -> A
 
 
 def places_of_largest(
-    values: Float[Array, "S"], n: int, smallest: Float[Array, ""]
-) -> Int[Array, "n"]:
+    values: Float[Array, " S"], n: int, smallest: Float[Array, ""]
+) -> Int[Array, " n"]:
     """Places of the numbers that are at least `smallest`, in ascending order, `n` at most.
 
     Of numbers equal to the smallest those that come first are taken, as a stable sort does. Where

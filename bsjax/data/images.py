@@ -34,8 +34,8 @@ class Batch(NamedTuple):
     """Images of consecutive records; the last batch of a set is padded."""
 
     images: UInt8[np.ndarray, "B H W 3"]  # zeros where the mask is False
-    mask: Bool[np.ndarray, "B"]  # False for padding and for bad images
-    rows: Int32[np.ndarray, "B"]  # index of the record, -1 for padding
+    mask: Bool[np.ndarray, " B"]  # False for padding and for bad images
+    rows: Int32[np.ndarray, " B"]  # index of the record, -1 for padding
     bad: tuple[tuple[int, str], ...]  # (row, reason) of images that could not be decoded
 
     @property
@@ -206,7 +206,7 @@ def load_images(
     resize: int,
     crop: int,
     interpolation: str = "bicubic",
-) -> tuple[UInt8[np.ndarray, "B H W 3"], Bool[np.ndarray, "B"], list[tuple[int, str]]]:
+) -> tuple[UInt8[np.ndarray, "B H W 3"], Bool[np.ndarray, " B"], list[tuple[int, str]]]:
     """Images of up to `size` records, which of the rows are good, (row, reason) of the bad.
 
     Records of one image that follow each other, one for each of its captions, share its decoding;

@@ -233,7 +233,7 @@ class EpochOrder:
         self.seed, self.n_items = seed, n_items
         self._known: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
-    def stretch(self, i: int, length: int) -> Int[np.ndarray, "S"]:
+    def stretch(self, i: int, length: int) -> Int[np.ndarray, " S"]:
         """Stretch i, where the sequence is cut into stretches of this length."""
         places = np.arange(i * length, (i + 1) * length)
         items = np.empty_like(places)
@@ -242,7 +242,7 @@ class EpochOrder:
             items[here] = self._permutation(int(epoch))[places[here] % self.n_items]
         return items
 
-    def _permutation(self, epoch: int) -> Int[np.ndarray, "S"]:
+    def _permutation(self, epoch: int) -> Int[np.ndarray, " S"]:
         known, order = self._known
         if known != epoch:
             order = np.random.default_rng([self.seed, epoch]).permutation(self.n_items)
@@ -298,11 +298,11 @@ class StepReader:
         blocks = self.blocks_of(step).reshape(self.n_micro, -1)
         return np.stack([self._read_parts(row) for row in blocks])
 
-    def blocks_of(self, step: int) -> Int[np.ndarray, "S"]:
+    def blocks_of(self, step: int) -> Int[np.ndarray, " S"]:
         """The blocks of a step, over all hosts."""
         return self.order.stretch(step, self.blocks_per_step)
 
-    def _read_parts(self, blocks: Int[np.ndarray, "S"]) -> Float[np.ndarray, "N D"]:
+    def _read_parts(self, blocks: Int[np.ndarray, " S"]) -> Float[np.ndarray, "N D"]:
         found = []
         for start, stop in self.parts:
             first = start // self.block

@@ -243,7 +243,7 @@ class Kandinsky:
         kinds = ("ids", "mask", "empty_ids", "empty_mask")
         return {f"{name}_{kind}": ids for name in ("clip", "text") for kind in kinds}
 
-    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, "B"]) -> Samples:
+    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, " B"]) -> Samples:
         prior_key, step_key, image_key = jax.vmap(lambda key: jax.random.split(key, 3))(keys).T
         width = self.prior_config.embedding_dim
 

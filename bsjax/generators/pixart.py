@@ -184,7 +184,7 @@ class PixArt:
             return PartitionSpec(MODEL)
         return PartitionSpec()
 
-    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, "B"]) -> Samples:
+    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, " B"]) -> Samples:
         latents = self.denoise(params, batch, normal_rows(keys, self.latent_shape))
         return as_samples(self.decode(params, latents))
 

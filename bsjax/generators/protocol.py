@@ -58,7 +58,7 @@ class Samples(NamedTuple):
     """Images and which of them are numbers throughout."""
 
     images: UInt8[Array, "B H W 3"]
-    is_finite: Bool[Array, "B"]
+    is_finite: Bool[Array, " B"]
 
 
 class Generator(Protocol):
@@ -78,7 +78,7 @@ class Generator(Protocol):
     def abstract_prompts(self, n: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of `n` captions' arrays."""
 
-    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, "B"]) -> Samples:
+    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, " B"]) -> Samples:
         """Draws an image a row; pure, and row by row independent of the others."""
 
 
@@ -89,7 +89,7 @@ def as_samples(images: Float[Array, "B H W 3"]) -> Samples:
     return Samples(jnp.round(unit * 255).astype(jnp.uint8), is_finite)
 
 
-def normal_rows(keys: Key[Array, "B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:
+def normal_rows(keys: Key[Array, " B"], shape: tuple[int, ...]) -> Float[Array, "B ..."]:
     """Noise that depends on each row's key alone."""
     return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)
 

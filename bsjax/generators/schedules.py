@@ -31,13 +31,13 @@ N_EARLIER = 3
 class Schedule(NamedTuple):
     """Coefficients of S calls of the model; see the module's formula."""
 
-    timesteps: Int[np.ndarray, "S"]
-    p: Float[np.ndarray, "S"]
-    q: Float[np.ndarray, "S"]
-    a: Float[np.ndarray, "S"]
+    timesteps: Int[np.ndarray, " S"]
+    p: Float[np.ndarray, " S"]
+    q: Float[np.ndarray, " S"]
+    a: Float[np.ndarray, " S"]
     b: Float[np.ndarray, "S 4"]
-    c: Float[np.ndarray, "S"]
-    is_kept: Bool[np.ndarray, "S"]  # whether f becomes one of the earlier ones
+    c: Float[np.ndarray, " S"]
+    is_kept: Bool[np.ndarray, " S"]  # whether f becomes one of the earlier ones
     clip: float  # largest |f|; inf: none
 
 
@@ -152,7 +152,7 @@ def _is_sound(timesteps: np.ndarray, n_steps: int, n_train: int) -> bool:
     )
 
 
-def alphas_cumprod(config: Mapping[str, Any]) -> Float[np.ndarray, "T"]:
+def alphas_cumprod(config: Mapping[str, Any]) -> Float[np.ndarray, " T"]:
     """Cumulative product of 1 - beta over the training timesteps."""
     n_train = config.get("num_train_timesteps", 1000)
     kind = config.get("beta_schedule", "linear")

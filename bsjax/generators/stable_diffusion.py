@@ -137,7 +137,7 @@ class StableDiffusion:
         ids = jax.ShapeDtypeStruct((n, self.length), jnp.int32)
         return {"ids": ids, "empty_ids": ids}
 
-    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, "B"]) -> Samples:
+    def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, " B"]) -> Samples:
         context = self.encode(params, batch)
         latents = self.denoise(params, context, normal_rows(keys, self.latent_shape))
         return as_samples(self.decode(params, latents))

@@ -117,7 +117,7 @@ def _n_parts(n_queries: int, n_scores: int, max_scores: int) -> int:
     return 1 if least <= 1 else n_queries
 
 
-def sinusoid(t: Float[Array, "B"], width: int) -> Float[Array, "B W"]:
+def sinusoid(t: Float[Array, " B"], width: int) -> Float[Array, "B W"]:
     """Timestep features, cosines first (arXiv:1706.03762, as diffusers' `flip_sin_to_cos`)."""
     half = width // 2
     frequencies = jnp.exp(-math.log(10_000) * jnp.arange(half, dtype=jnp.float32) / half)

@@ -93,7 +93,7 @@ class PriorTransformer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B D"],
-        t: Float[Array, "B"],
+        t: Float[Array, " B"],
         text_embedding: Float[Array, "B D"],
         text: Float[Array, "B T D"],
         mask: Bool[Array, "B T"],

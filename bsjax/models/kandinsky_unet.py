@@ -109,7 +109,7 @@ class KandinskyUNet(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B h w c"],
-        t: Float[Array, "B"],
+        t: Float[Array, " B"],
         text: Float[Array, "B T E"],
         text_embedding: Float[Array, "B D"],
         image_embedding: Float[Array, "B D"],

@@ -81,7 +81,7 @@ class SizeEmbedding(nn.Module):
     @nn.compact
     def __call__(
         self,
-        t: Float[Array, "B"],
+        t: Float[Array, " B"],
         resolution: Float[Array, "B 2"],
         aspect_ratio: Float[Array, "B 1"],
     ) -> Float[Array, "B D"]:
@@ -108,7 +108,7 @@ class AdaLayerNormSingle(nn.Module):
     @nn.compact
     def __call__(
         self,
-        t: Float[Array, "B"],
+        t: Float[Array, " B"],
         resolution: Float[Array, "B 2"],
         aspect_ratio: Float[Array, "B 1"],
     ) -> tuple[Float[Array, "B M"], Float[Array, "B D"]]:
@@ -193,7 +193,7 @@ class PixArtTransformer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "B h w c"],
-        t: Float[Array, "B"],
+        t: Float[Array, " B"],
         context: Float[Array, "B T E"],
         mask: Bool[Array, "B T"],
         resolution: Float[Array, "B 2"],

@@ -111,7 +111,7 @@ class SDUNet(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "B h w c"], t: Float[Array, "B"], context: Float[Array, "B T E"]
+        self, x: Float[Array, "B h w c"], t: Float[Array, " B"], context: Float[Array, "B T E"]
     ) -> Float[Array, "B h w c"]:
         config, dtype = self.config, self.dtype
         first = config.block_out_channels[0]

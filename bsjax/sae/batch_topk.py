@@ -32,9 +32,9 @@ GROUP, KEPT_OF_GROUP, LANES = 32, 4, 128
 class ActiveCodes(NamedTuple):
     """Active codes of this device's block; where fewer are active than fit, zeros fill up."""
 
-    values: Float[Array, "A"]
-    tokens: Int[Array, "A"]
-    concepts: Int[Array, "A"]
+    values: Float[Array, " A"]
+    tokens: Int[Array, " A"]
+    concepts: Int[Array, " A"]
 
 
 def batch_threshold(codes: Float[Array, "N K"], n_active: int, axes: Axes = ()) -> Float[Array, ""]:
@@ -71,7 +71,7 @@ def _largest_of_groups(codes: Float[Array, "N K"]) -> list[Float[Array, "N G"]]:
 
 def token_thresholds(
     codes: Float[Array, "N K"], n_active: int, axes: Axes = ()
-) -> Float[Array, "N"]:
+) -> Float[Array, " N"]:
     """The `n_active`-th largest code of each token."""
     return by_blocks(lambda block: nth_largest_of_rows(block, n_active, axes), codes)
 

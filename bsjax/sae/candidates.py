@@ -64,7 +64,7 @@ def fit_candidates(
 
 def assign(
     tokens: Float[Array, "N D"], centroids: Float[Array, "M D"]
-) -> tuple[Int[Array, "N"], Float[Array, "N"]]:
+) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
     """Nearest centroid of each token and the squared distance to it, by blocks of tokens."""
     norms = jnp.sum(jnp.square(centroids), axis=1)  # [M]
 

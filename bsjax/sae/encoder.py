@@ -13,9 +13,9 @@ class EncoderParams(TypedDict):
     """Linear layer (kernel, bias) and the affine part of the LayerNorm (scale, shift)."""
 
     kernel: Float[Array, "D K"]
-    bias: Float[Array, "K"]
-    scale: Float[Array, "K"]
-    shift: Float[Array, "K"]
+    bias: Float[Array, " K"]
+    scale: Float[Array, " K"]
+    shift: Float[Array, " K"]
 
 
 def init_encoder(key: Key[Array, ""], width: int, n_concepts: int) -> EncoderParams:
@@ -65,7 +65,7 @@ def pre_codes(params: EncoderParams, tokens: Float[Array, "N D"]) -> Float[Array
 
 
 def threshold_codes(
-    pre: Float[Array, "N K"], threshold: float | Float[Array, ""] | Float[Array, "K"]
+    pre: Float[Array, "N K"], threshold: float | Float[Array, ""] | Float[Array, " K"]
 ) -> Float[Array, "N K"]:
     """Codes at inference: relu(pre) where it reaches the threshold (of all, or each), else 0."""
     codes = jax.nn.relu(pre)

@@ -86,7 +86,7 @@ class BatchGradient(NamedTuple):
 
     encoder: dict[str, Any]
     D: Float[Array, "K D"]
-    fires: Int[Array, "K"]  # tokens on which a concept is active
+    fires: Int[Array, " K"]  # tokens on which a concept is active
     totals: Totals
 
 
@@ -185,8 +185,8 @@ def _encoder_gradient(
     encoder: EncoderParams,
     x: Float[Array, "N D"],
     centred: Float[Array, "N K"],
-    mean: Float[Array, "N"],
-    inverse: Float[Array, "N"],
+    mean: Float[Array, " N"],
+    inverse: Float[Array, " N"],
     layout: Layout,
     dz: Entries,
     *,
@@ -243,13 +243,13 @@ def _reaches(z, bounds):
     return (z >= bounds[0]) & (z >= bounds[1])
 
 
-def _half_of(by_concept, n_concepts, z, by_token) -> Float[Array, "N"]:
+def _half_of(by_concept, n_concepts, z, by_token) -> Float[Array, " N"]:
     """The (K / 2)-th largest code of each token among those left out."""
     left_out = jnp.where(_reaches(z, (by_token, by_concept)), 0.0, z)
     return nth_largest_of_rows(left_out, n_concepts // 2, (MODEL,))
 
 
-def _jump_gradient(z, d_x_hat, D, encoder, objective) -> Float[Array, "K"]:
+def _jump_gradient(z, d_x_hat, D, encoder, objective) -> Float[Array, " K"]:
     """Of the log threshold: every code near it counts, active or not."""
     dz = matmul(d_x_hat, D.T, objective.compute_dtype)
     if objective.l1_weight:

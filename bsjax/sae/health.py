@@ -21,7 +21,7 @@ def float_names(state: Any) -> list[str]:
     ]
 
 
-def are_finite(state: Any) -> Bool[Array, "L"]:
+def are_finite(state: Any) -> Bool[Array, " L"]:
     """Of each leaf of floats whether all its numbers are finite; one pass over the memory."""
     leaves = (leaf for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating))
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves])

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def jump_relu(
-    codes: Float[Array, "N K"], log_threshold: Float[Array, "K"], bandwidth: float
+    codes: Float[Array, "N K"], log_threshold: Float[Array, " K"], bandwidth: float
 ) -> Float[Array, "N K"]:
     """Codes where they reach their concept's threshold, else 0; the threshold is trained by its
     pseudo-gradient.
@@ -42,10 +42,10 @@ jump_relu.defvjp(_forward, _backward)
 
 def threshold_gradient(
     codes: Float[Array, "N K"],
-    log_threshold: Float[Array, "K"],
+    log_threshold: Float[Array, " K"],
     d_codes: Float[Array, "N K"],
     bandwidth: float,
-) -> Float[Array, "K"]:
+) -> Float[Array, " K"]:
     """Pseudo-gradient of the log threshold (arXiv:2407.14435, eq. 11, with Silverman's kernel).
 
     As the reference has it, the threshold appears twice: by the exponential and in the kernel.

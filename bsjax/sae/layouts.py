@@ -38,11 +38,11 @@ class Masked(NamedTuple):
     values: Float[Array, "N K"]
     dtype: str
 
-    def of_tokens(self, vector: Float[Array, "N"]) -> Entries:
+    def of_tokens(self, vector: Float[Array, " N"]) -> Entries:
         """Each entry's element of a vector over tokens."""
         return vector[:, None]
 
-    def of_concepts(self, vector: Float[Array, "K"]) -> Entries:
+    def of_concepts(self, vector: Float[Array, " K"]) -> Entries:
         """Each entry's element of a vector over concepts."""
         return vector[None]
 
@@ -50,11 +50,11 @@ class Masked(NamedTuple):
         """Each entry's element of a matrix."""
         return matrix
 
-    def sum_by_token(self, entries: Entries) -> Float[Array, "N"]:
+    def sum_by_token(self, entries: Entries) -> Float[Array, " N"]:
         """Sums the entries of each token."""
         return jnp.sum(entries, axis=1)
 
-    def sum_by_concept(self, entries: Entries) -> Float[Array, "K"] | Int[Array, "K"]:
+    def sum_by_concept(self, entries: Entries) -> Float[Array, " K"] | Int[Array, " K"]:
         """Sums the entries of each concept."""
         return jnp.sum(entries, axis=0)
 
@@ -74,25 +74,25 @@ class Masked(NamedTuple):
 class Compact(NamedTuple):
     """The active entries alone; those with value 0 fill the room left."""
 
-    values: Float[Array, "A"]
-    tokens: Int[Array, "A"]
-    concepts: Int[Array, "A"]
+    values: Float[Array, " A"]
+    tokens: Int[Array, " A"]
+    concepts: Int[Array, " A"]
     n_tokens: int
     n_concepts: int
 
-    def of_tokens(self, vector: Float[Array, "N"]) -> Entries:
+    def of_tokens(self, vector: Float[Array, " N"]) -> Entries:
         return vector[self.tokens]
 
-    def of_concepts(self, vector: Float[Array, "K"]) -> Entries:
+    def of_concepts(self, vector: Float[Array, " K"]) -> Entries:
         return vector[self.concepts]
 
     def of_matrix(self, matrix: Float[Array, "N K"]) -> Entries:
         return matrix[self.tokens, self.concepts]
 
-    def sum_by_token(self, entries: Entries) -> Float[Array, "N"]:
+    def sum_by_token(self, entries: Entries) -> Float[Array, " N"]:
         return jnp.zeros(self.n_tokens, entries.dtype).at[self.tokens].add(entries)
 
-    def sum_by_concept(self, entries: Entries) -> Float[Array, "K"] | Int[Array, "K"]:
+    def sum_by_concept(self, entries: Entries) -> Float[Array, " K"] | Int[Array, " K"]:
         return jnp.zeros(self.n_concepts, entries.dtype).at[self.concepts].add(entries)
 
     def times_atoms(self, entries: Entries, D: Float[Array, "K D"]) -> Float[Array, "N D"]:

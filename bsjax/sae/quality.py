@@ -27,7 +27,7 @@ def l0(codes: Float[Array, "N K"]) -> Float[Array, ""]:
     return jnp.mean(jnp.sum(codes != 0, axis=1).astype(jnp.float32))
 
 
-def hoyer(codes: Float[Array, "N K"]) -> Float[Array, "N"]:
+def hoyer(codes: Float[Array, "N K"]) -> Float[Array, " N"]:
     """Hoyer sparsity of each token: 1 with one active concept, 0 with all equally active."""
     root = np.sqrt(codes.shape[1])
     l1 = jnp.sum(jnp.abs(codes), axis=1)
@@ -35,18 +35,18 @@ def hoyer(codes: Float[Array, "N K"]) -> Float[Array, "N"]:
     return (root - l1 / l2) / (root - 1)
 
 
-def dead(codes: Float[Array, "N K"]) -> Float[Array, "K"]:
+def dead(codes: Float[Array, "N K"]) -> Float[Array, " K"]:
     """1 for a concept that fires on no token, else 0."""
     return jnp.all(codes == 0, axis=0).astype(jnp.float32)
 
 
-def energy_of_codes(codes: Float[Array, "N K"], D: Float[Array, "K D"]) -> Float[Array, "K"]:
+def energy_of_codes(codes: Float[Array, "N K"], D: Float[Array, "K D"]) -> Float[Array, " K"]:
     """Length of each concept's mean contribution to the reconstruction."""
     mean = jnp.mean(codes, axis=0)
     return jnp.sqrt(jnp.sum(jnp.square(mean[:, None] * D), axis=1))
 
 
-def relative_errors(x: Float[Array, "N D"], x_hat: Float[Array, "N D"]) -> Float[Array, "N"]:
+def relative_errors(x: Float[Array, "N D"], x_hat: Float[Array, "N D"]) -> Float[Array, " N"]:
     """Length of each token's residual by the length of the token; its mean is the relative L2."""
     error = jnp.linalg.norm(x - x_hat, axis=1)
     return error / (jnp.linalg.norm(x, axis=1) + EPSILON)
@@ -62,15 +62,15 @@ class EnergySpread(NamedTuple):
 class Distributions(NamedTuple):
     """What the means and extremes of quality.json are taken of."""
 
-    relative_error: Float[np.ndarray, "N"]  # of each token
-    n_active: Float[np.ndarray, "N"]
-    hoyer: Float[np.ndarray, "N"]
-    energy: Float[np.ndarray, "K"]  # of each concept
-    ood: Float[np.ndarray, "K"]
-    collinearity: Float[np.ndarray, "K"]
+    relative_error: Float[np.ndarray, " N"]  # of each token
+    n_active: Float[np.ndarray, " N"]
+    hoyer: Float[np.ndarray, " N"]
+    energy: Float[np.ndarray, " K"]  # of each concept
+    ood: Float[np.ndarray, " K"]
+    collinearity: Float[np.ndarray, " K"]
 
 
-def energy_spread(energy: Float[np.ndarray, "K"]) -> EnergySpread:
+def energy_spread(energy: Float[np.ndarray, " K"]) -> EnergySpread:
     """Evenness of non-negative energies; zeros for an SAE that never fires."""
     energy = np.asarray(energy, np.float64)
     total = energy.sum()
@@ -82,12 +82,12 @@ def energy_spread(energy: Float[np.ndarray, "K"]) -> EnergySpread:
     return EnergySpread(float(effective), float(np.sort(energy)[-n_top:].sum() / total))
 
 
-def ood_score(D: Float[Array, "K D"], points: Float[Array, "M D"]) -> Float[Array, "K"]:
+def ood_score(D: Float[Array, "K D"], points: Float[Array, "M D"]) -> Float[Array, " K"]:
     """Distance of each atom to the data: 1 - the cosine to the nearest point (arXiv:2502.12892)."""
     return 1 - _largest_cosine(_unit(D), _unit(points), is_same=False)
 
 
-def collinearity(D: Float[Array, "K D"]) -> Float[Array, "K"]:
+def collinearity(D: Float[Array, "K D"]) -> Float[Array, " K"]:
     """Largest absolute cosine of each atom to another; its maximum is the reference's number."""
     unit = _unit(D)
     return _largest_cosine(unit, unit, is_same=True)
@@ -143,7 +143,7 @@ def _unit(vectors: Float[Array, "K D"]) -> Float[Array, "K D"]:
 @functools.partial(jax.jit, static_argnames="is_same")
 def _largest_cosine(
     vectors: Float[Array, "K D"], others: Float[Array, "M D"], is_same: bool
-) -> Float[Array, "K"]:
+) -> Float[Array, " K"]:
     """Largest cosine (absolute, and not to itself, if both are the same), by blocks of vectors."""
 
     def largest(item):

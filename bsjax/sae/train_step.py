@@ -32,7 +32,7 @@ class SAEState(NamedTuple):
     opt_state: optax.OptState
     step: Int[Array, ""]
     threshold: Float[Array, ""]  # running threshold
-    last_active: Int[Array, "K"]  # step at which a concept last fired, -1 before it ever did
+    last_active: Int[Array, " K"]  # step at which a concept last fired, -1 before it ever did
 
 
 class StepMetrics(NamedTuple):

@@ -22,7 +22,7 @@ class CompactCodes(NamedTuple):
 
 
 def compact_codes(
-    codes: Float[Array, "B T K"], mask: Bool[Array, "B"], n_kept: int
+    codes: Float[Array, "B T K"], mask: Bool[Array, " B"], n_kept: int
 ) -> CompactCodes:
     """Keeps the `n_kept` largest codes of each token; codes are not negative."""
     values, concepts = largest_of_rows(codes, n_kept)  # [B, T, k]

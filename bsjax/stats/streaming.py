@@ -24,8 +24,8 @@ class BatchStatistics(NamedTuple):
 
     image_energy: Float[Array, "B K"]  # sum of codes over all T tokens
     patch_mean: Float[Array, "B K"]  # mean code over the P patch tokens
-    fires: Int[Array, "K"]  # (image, token) pairs with a code above zero
-    present: Int[Array, "K"]  # images with any code above zero
+    fires: Int[Array, " K"]  # (image, token) pairs with a code above zero
+    present: Int[Array, " K"]  # images with any code above zero
 
 
 class TopImages(NamedTuple):
@@ -36,7 +36,7 @@ class TopImages(NamedTuple):
 
 
 def reduce_batch(
-    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, "B"], grid: Grid
+    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, " B"], grid: Grid
 ) -> BatchStatistics:
     """Reduces the codes of a batch; images with a False mask count nothing.
 
@@ -98,7 +98,7 @@ def init_top_images(n_concepts: int, n_top: int) -> TopImages:
 
 
 def update_top_images(
-    top: TopImages, patch_mean: Float[Array, "B K"], rows: Int[Array, "B"]
+    top: TopImages, patch_mean: Float[Array, "B K"], rows: Int[Array, " B"]
 ) -> TopImages:
     """Merges a batch into the lists. Of equal scores the image seen first stays in front."""
     n_top = top.scores.shape[1]

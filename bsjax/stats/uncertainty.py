@@ -16,13 +16,13 @@ from scipy import stats as scipy_stats
 class PairedMoments(NamedTuple):
     """Means and standard errors of a block of concepts over n pairs of images."""
 
-    mean_real: Float[Array, "K"]
-    mean_generated: Float[Array, "K"]
-    se_difference: Float[Array, "K"]  # of mean_generated - mean_real
-    se_relative: Float[Array, "K"]  # of (generated - real) / (generated + real), delta method
-    present_real: Int[Array, "K"]  # images in which the concept is active
-    present_generated: Int[Array, "K"]
-    present_either: Int[Array, "K"]  # pairs in which it is active in at least one image
+    mean_real: Float[Array, " K"]
+    mean_generated: Float[Array, " K"]
+    se_difference: Float[Array, " K"]  # of mean_generated - mean_real
+    se_relative: Float[Array, " K"]  # of (generated - real) / (generated + real), delta method
+    present_real: Int[Array, " K"]  # images in which the concept is active
+    present_generated: Int[Array, " K"]
+    present_either: Int[Array, " K"]  # pairs in which it is active in at least one image
 
 
 @jax.jit
