@@ -20,11 +20,12 @@ from bsjax.core.errors import UserError
 from bsjax.core.foreign import printable
 from bsjax.core.logs import PhaseTimer, progress
 from bsjax.core.mesh import over_data, put, replicated
+from bsjax.core.precision import matmul_precision
 from bsjax.data.captions import BadImage, ImageSet, check_bad
 from bsjax.data.images import Batch, iterate_batches
 from bsjax.encoders.protocol import Backbone, Encoder
 from bsjax.results.shards import ShardStore
-from bsjax.sae.encoder import pre_codes, threshold_codes
+from bsjax.sae.encoder import codes_of
 from bsjax.stats import sparse_codes, streaming
 
 # Codes kept of each token at first; grows when a token has more.
@@ -109,11 +110,6 @@ def _jit_measure(encode: Callable[..., Any], grid: Grid, mesh: Mesh) -> Callable
     )
 
 
-def matmul_precision(dtype: str) -> str:
-    """float32 means float32: accelerators otherwise round the inputs of float32 products."""
-    return "highest" if dtype == "float32" else "default"
-
-
 def measure_step(
     params, sae, threshold, top, images, mask, rows, *, encode, grid, n_kept, precision
 ):
@@ -125,9 +121,8 @@ def measure_step(
     with jax.default_matmul_precision(precision):
         tokens = encode(params, images)  # [B, T, D]
     batch, n_tokens, width = tokens.shape
-    with jax.default_matmul_precision("highest"):
-        pre = pre_codes(sae, tokens.reshape(batch * n_tokens, width))  # [N, K]
-    codes = threshold_codes(pre, threshold).reshape(batch, n_tokens, -1)  # [B, T, K]
+    codes = codes_of(sae, tokens.reshape(batch * n_tokens, width), threshold)  # [N, K]
+    codes = codes.reshape(batch, n_tokens, -1)  # [B, T, K]
     compact = sparse_codes.compact_codes(codes, mask, n_kept)
     statistics = streaming.reduce_batch(codes, compact, mask, grid)
     top = streaming.update_top_images(top, statistics.patch_mean, rows)

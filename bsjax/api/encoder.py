@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from bsjax.analysis.engine import matmul_precision
 from bsjax.api.arguments import naming_arguments
 from bsjax.api.images import list_images
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, put, replicated
+from bsjax.core.precision import matmul_precision
 from bsjax.data.captions import BadImage, check_bad
 from bsjax.data.images import iterate_batches
 from bsjax.encoders import loading, protocol

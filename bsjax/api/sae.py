@@ -13,7 +13,7 @@ from bsjax.api.arguments import naming_arguments
 from bsjax.convert.rasae import LoadedSAE, load_rasae
 from bsjax.core.errors import UserError
 from bsjax.sae.dictionary import decode
-from bsjax.sae.encoder import pre_codes, threshold_codes
+from bsjax.sae.encoder import codes_of
 from bsjax.stages.inputs import threshold_of
 
 NAMES = {"sae.weights": "source", "sae.threshold": "threshold"}
@@ -178,8 +178,7 @@ def _require_width(name: str, shape: tuple[int, ...], width: int, what: str) -> 
 
 @jax.jit
 def _encode(encoder: Any, threshold: jax.Array, tokens: jax.Array) -> jax.Array:
-    with jax.default_matmul_precision("highest"):
-        return threshold_codes(pre_codes(encoder, tokens), threshold)
+    return codes_of(encoder, tokens, threshold)
 
 
 @jax.jit

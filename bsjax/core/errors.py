@@ -6,7 +6,6 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Self
 
 from bsjax.core.foreign import printable
 
@@ -36,7 +35,7 @@ class UserError(ValueError):
         """The first of the arguments at fault; "" where none is named."""
         return self.fields[0] if self.fields else ""
 
-    def named(self, names: Mapping[str, str]) -> Self:
+    def named(self, names: Mapping[str, str]) -> "UserError":
         """The same error with other names for some of its arguments.
 
         Args:

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self
+from typing import Any
 
 import jax
 from absl import logging
@@ -192,7 +192,7 @@ class Lines:
         self._began = self._last = clock()
         self._n_last = initial
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Lines":
         self._step = PULSE.step(self.describe)
         self._step.__enter__()
         return self

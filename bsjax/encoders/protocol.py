@@ -6,7 +6,7 @@ an example. To give it to everyone, add VARIANTS and MODEL_TYPES and a line in `
 """
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ class Weights(NamedTuple):
     digest: str  # tells them, and whatever else decides the tokens, from others
 
 
+@runtime_checkable
 class Backbone(Protocol):
     """An encoder whose parameters are not read.
 

@@ -6,7 +6,7 @@ example.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +61,7 @@ class Samples(NamedTuple):
     is_finite: Bool[Array, " B"]
 
 
+@runtime_checkable
 class Generator(Protocol):
     """A text-to-image system without its parameters."""
 

@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -28,6 +28,7 @@ class Tokens(NamedTuple):
     n_truncated: int
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Captions -> ids."""
 

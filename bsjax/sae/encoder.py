@@ -64,6 +64,20 @@ def pre_codes(params: EncoderParams, tokens: Float[Array, "N D"]) -> Float[Array
     return (h - mean) * inverse * params["scale"][None] + params["shift"][None]
 
 
+def codes_of(
+    params: EncoderParams,
+    tokens: Float[Array, "N D"],
+    threshold: float | Float[Array, ""] | Float[Array, " K"],
+) -> Float[Array, "N K"]:
+    """Tokens to codes at inference, wherever codes are asked for.
+
+    In float32, whatever surrounds it: the product decides which codes reach the threshold, and with
+    inputs rounded to bfloat16, an accelerator's way otherwise, some cross it.
+    """
+    with jax.default_matmul_precision("highest"):
+        return threshold_codes(pre_codes(params, tokens), threshold)
+
+
 def threshold_codes(
     pre: Float[Array, "N K"], threshold: float | Float[Array, ""] | Float[Array, " K"]
 ) -> Float[Array, "N K"]:

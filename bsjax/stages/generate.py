@@ -23,7 +23,6 @@ from jax.sharding import PartitionSpec as P
 from PIL import Image
 
 from bsjax import pipeline
-from bsjax.analysis.engine import matmul_precision
 from bsjax.core import distributed
 from bsjax.core.artifacts import atomic_path, begin_stage, hash_json, write_manifest
 from bsjax.core.config import select
@@ -31,6 +30,7 @@ from bsjax.core.errors import Preempted
 from bsjax.core.foreign import printable
 from bsjax.core.logs import progress
 from bsjax.core.mesh import DATA, make_mesh, over_data, put, replicated
+from bsjax.core.precision import matmul_precision
 from bsjax.core.rng import item_key, stage_key
 from bsjax.data.image_shards import ImageShards, Outcome, Prompt
 from bsjax.generators import loading

@@ -18,7 +18,6 @@ from bsjax.analysis.engine import (
     Reading,
     jit_measure,
     make_engine,
-    matmul_precision,
     measure_images,
     measure_step,
 )
@@ -35,7 +34,7 @@ from bsjax.stages import inputs, preflight, workers
 from bsjax.stages.rank import rank
 from bsjax.stages.stored import EXPERIMENT, experiment_of
 
-__all__ = ["jit_measure", "matmul_precision", "measure", "measure_sets", "measure_step"]
+__all__ = ["jit_measure", "measure", "measure_sets", "measure_step"]
 FLAGS = {"weights": "--config.encoder.weights", "dtype": "--config.encoder.dtype"}
 NAMES = ("--config.sae.threshold", "--config.sae.weights", "--config.encoder.weights")
 

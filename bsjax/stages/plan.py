@@ -19,10 +19,11 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
-from bsjax.analysis.engine import FIRST_KEPT, jit_measure, matmul_precision
+from bsjax.analysis.engine import FIRST_KEPT, jit_measure
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
+from bsjax.core.precision import matmul_precision
 from bsjax.core.rng import seed_key
 from bsjax.generators.loading import abstract_params as abstract_generator
 from bsjax.generators.protocol import Generator

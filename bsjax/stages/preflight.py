@@ -11,7 +11,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -42,6 +42,7 @@ PNG, CHECKPOINT = (0.1, 1.05), (0.8, 1.0)
 CODES = (0.5, 10.0)
 
 
+@runtime_checkable
 class Sizes(Protocol):
     """What an encoder, opened or loaded, says of its tokens."""
 

@@ -15,12 +15,12 @@ from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from bsjax.analysis.engine import matmul_precision
 from bsjax.core import checksums
 from bsjax.core.artifacts import atomic_path, identity_of
 from bsjax.core.errors import UserError
 from bsjax.core.logs import progress
 from bsjax.core.mesh import make_mesh, put, replicated
+from bsjax.core.precision import matmul_precision
 from bsjax.generators.loading import Opened, abstract_params
 from bsjax.generators.protocol import Generator
 

@@ -20,7 +20,6 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
-from bsjax.analysis.engine import matmul_precision
 from bsjax.core import distributed, lock
 from bsjax.core.artifacts import begin_stage, identity_of, write_manifest
 from bsjax.core.config import select
@@ -28,6 +27,7 @@ from bsjax.core.errors import UserError
 from bsjax.core.foreign import printable
 from bsjax.core.logs import progress
 from bsjax.core.mesh import make_mesh, over_data, put, replicated
+from bsjax.core.precision import matmul_precision
 from bsjax.core.rng import item_key, stage_key
 from bsjax.data import token_store
 from bsjax.data.images import READ_THREADS, iterate_batches, load_images

@@ -40,7 +40,7 @@ from bsjax.report.curves import plot_curves, plot_quality
 from bsjax.sae import health, quality
 from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.dictionary import decode, dictionary, project
-from bsjax.sae.encoder import pre_codes, threshold_codes
+from bsjax.sae.encoder import codes_of
 from bsjax.sae.train_step import CANDIDATES, SAEState, shardings, state_of
 from bsjax.stages import inputs, preflight
 from bsjax.stages.curves import Curves
@@ -364,8 +364,9 @@ def judge(
     """
     encoder = jax.tree.map(jnp.asarray, sae.encoder)
     x, D = jnp.asarray(tokens), jnp.asarray(sae.dictionary)
-    codes = threshold_codes(pre_codes(encoder, x), jnp.asarray(sae.threshold))
-    x_hat = decode(codes, D)
+    codes = codes_of(encoder, x, jnp.asarray(sae.threshold))
+    with jax.default_matmul_precision("highest"):
+        x_hat = decode(codes, D)
     found = quality.Distributions(
         relative_error=quality.relative_errors(x, x_hat),
         n_active=jnp.sum(codes != 0, axis=1).astype(jnp.float32),
