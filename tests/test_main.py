@@ -88,8 +88,9 @@ def test_libraries_are_quieted_before_anything_imports_them(monkeypatch):
     monkeypatch.setattr("bsjax.core.logs.quiet_libraries", lambda: order.append("quiet"))
     for name in ("parse_flags", "apply_short_flags"):
         monkeypatch.setattr(main, name, lambda *_: None)
-    given = types.SimpleNamespace(config=presets.experiment(), overwrite=False)
+    given = types.SimpleNamespace(overwrite=False, quiet=False, verbose=False)
     monkeypatch.setattr(main, "FLAGS", given)
+    monkeypatch.setattr(main, "experiments", lambda *_: [presets.experiment()])
     monkeypatch.setattr(main, "validate", validate)
     with pytest.raises(errors.UserError, match="enough"):
         main.main(["bsjax", "measure"])

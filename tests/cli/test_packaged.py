@@ -60,7 +60,7 @@ def test_the_listed_options_are_those_that_a_config_takes(name):
     assert found.title.endswith((".", "?")) and f"\n{name}: {found.title}\n" in configs.listing()
     with loading(), pytest.raises(UserError) as refused:
         arguments.read_config(f"{name}:zzz")
-    legal = re.search(r"expected one of (.*) behind", str(refused.value))[1].split(", ")
+    legal = re.search(r"put one of (.*) behind", str(refused.value))[1].split(", ")
     assert sorted(option.partition("=")[0] for option in found.options) == legal
 
 

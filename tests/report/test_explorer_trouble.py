@@ -7,6 +7,7 @@ import pathlib
 import shutil
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bsjax.data.images import thumbnail
@@ -421,7 +422,10 @@ def test_the_stamp_tells_what_does_not_go_together(workdir):
     assert stamp_of([one._replace(name="x"), two]) != stamp
     columns = one.columns | {"q": one.columns["q"] + 1}
     assert stamp_of([one._replace(columns=columns), two]) != stamp
-    for change in ({"keys": ["x", *one.real.keys[1:]]}, {"top_rows": one.real.top_rows + 1},
+    images = one.real.images
+    keys = pa.array(["x", *one.real.keys[1:]])
+    renamed = images.set_column(images.column_names.index("key"), "key", keys)
+    for change in ({"images": renamed}, {"top_rows": one.real.top_rows + 1},
                    {"manifest": {"config_hash": "x"}}):  # fmt: skip
         real = dataclasses.replace(one.real, **change)
         assert stamp_of([one._replace(real=real), two]) != stamp
