@@ -15,7 +15,9 @@ import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 # Annotated shapes are checked at run time wherever a test goes.
-jaxtyping.install_import_hook("bsjax", "beartype.beartype")
+jaxtyping.install_import_hook(
+    ["bsjax.core.topk", "bsjax.models", "bsjax.sae", "bsjax.stats"], "beartype.beartype"
+)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
