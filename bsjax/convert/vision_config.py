@@ -77,7 +77,8 @@ def read_tower(
     if model_type not in model_types:
         raise UserError(
             f"{path} is of model_type {shown(model_type)}, expected one of"
-            f" {', '.join(model_types)}; set {flag} or {{variant}} to match"
+            f" {', '.join(model_types)}; set {flag} or {{variant}} to match",
+            "variant",
         )
     if model_type in NESTED:
         keys = {

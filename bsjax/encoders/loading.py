@@ -81,7 +81,8 @@ def open_backbone(source: str, variant: str | None, dtype: str) -> Backbone:
     """
     if dtype not in DTYPES:
         raise UserError(
-            f"{{dtype}}={dtype!r}: expected one of {', '.join(DTYPES)}; set {{dtype}} to one"
+            f"{{dtype}}={dtype!r}: expected one of {', '.join(DTYPES)}; set {{dtype}} to one",
+            "dtype",
         )
     variant = variant or None
     if variant is not None:
@@ -91,6 +92,7 @@ def open_backbone(source: str, variant: str | None, dtype: str) -> Backbone:
             f"{{weights}}={source} tells no sizes; set {{variant}} to one of"
             f" {', '.join(registry.variants())}, or to module:Class",
             "variant",
+            "weights",
         )
     else:
         family = _family_of(source)

@@ -107,7 +107,7 @@ def require_whole(found: Any, name: str) -> None:
     except (TypeError, ValueError) as error:
         raise UserError(
             f"{{variant}}={name!r} is not made by Class(weights, variant, dtype): {error}; change"
-            " its __init__",
+            " its __init__ to take these",
             "variant",
         ) from error
 

@@ -15,7 +15,7 @@ from bsjax.core.errors import UsageError, UserError, naming
 PACKAGE = pathlib.Path(bsjax.__file__).parent
 ERRORS = ("UserError", "UsageError")
 # Of other programs, named in what to do.
-FOREIGN_FLAGS = {"--shm-size"}
+FOREIGN_FLAGS = {"--shm-size", "--flagfile"}  # of docker, of absl
 KEYS = set(flatten(presets.experiment()))
 SECTIONS = {key.rpartition(".")[0] for key in KEYS} - {""}
 
