@@ -157,7 +157,8 @@ def test_half_written_and_damaged_checkpoints_are_passed_over(whole, tmp_path):
 
 
 def test_checkpoints_of_another_training_are_refused(whole, tmp_path):
-    shutil.copytree(whole / "sae" / "checkpoints", tmp_path / "sae" / "checkpoints")
+    for name in ("checkpoints", "checkpoints-proofs"):
+        shutil.copytree(whole / "sae" / name, tmp_path / "sae" / name)
     config = config_of(**{"train.peak_learning_rate": 1e-3, "seed": 1})
     with pytest.raises(UserError, match="not the same: seed, train.peak_learning_rate"):
         train_sae(config, epath.Path(tmp_path))
