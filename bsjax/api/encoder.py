@@ -10,7 +10,7 @@ import numpy as np
 from bsjax.api.arguments import naming_arguments
 from bsjax.api.images import list_images
 from bsjax.core.errors import UserError
-from bsjax.core.mesh import make_mesh, over_data, put, replicated
+from bsjax.core.mesh import images_per_step, make_mesh, over_data, put, replicated
 from bsjax.core.precision import matmul_precision
 from bsjax.data.captions import BadImage, check_bad
 from bsjax.data.images import iterate_batches
@@ -111,14 +111,12 @@ def load_encoder(
 
 def batch_size(batch_per_device: int, mesh: jax.sharding.Mesh) -> int:
     """Images a step of all devices: one image's tokens fit a CPU's caches."""
-    if batch_per_device == -1:
-        batch_per_device = 1 if mesh.devices.flat[0].platform == "cpu" else 32
-    if batch_per_device < 1:
+    if batch_per_device < 1 and batch_per_device != -1:
         raise UserError(
             f"{{batch_per_device}}={batch_per_device}: expected 1 or more, or -1; set it so",
             "batch_per_device",
         )
-    return batch_per_device * mesh.shape["data"]
+    return images_per_step(batch_per_device, mesh, on_accelerators=32)
 
 
 def _apply(

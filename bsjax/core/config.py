@@ -8,11 +8,8 @@ import ml_collections
 from bsjax.core.errors import UserError
 from bsjax.core.preprocessing import WHOLE
 from bsjax.core.ranges import (
-    ACTIVATIONS,  # noqa: F401  Choices are known from here, too.
     CHOICES,
-    FORMS,  # noqa: F401
     KEYS,
-    LOSSES,  # noqa: F401
     SECTIONS,
     check_seed_of_weights,
     check_values,

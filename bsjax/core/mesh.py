@@ -13,6 +13,19 @@ DATA = "data"
 MODEL = "model"
 
 
+def images_per_step(per_device: int, mesh: Mesh, on_accelerators: int) -> int:
+    """Images that all devices work on at once.
+
+    Args:
+      per_device: images on each; -1: one on a CPU, whose caches one image's tokens fit.
+      mesh: over whose data axis images are divided.
+      on_accelerators: what -1 stands for there.
+    """
+    if per_device == -1:
+        per_device = 1 if mesh.devices.flat[0].platform == "cpu" else on_accelerators
+    return per_device * mesh.shape[DATA]
+
+
 def make_mesh(data: int = -1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Builds the mesh; -1 takes the devices that the other axis leaves.
 

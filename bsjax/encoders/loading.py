@@ -14,10 +14,10 @@ from bsjax.convert.encoder_files import CONFIG, RANDOM, find_folder
 from bsjax.convert.hub import download_snapshot
 from bsjax.core.errors import UserError
 from bsjax.core.preprocessing import WHOLE, Preprocessing
+from bsjax.core.ranges import DTYPES
 from bsjax.encoders import registry
 from bsjax.encoders.protocol import Backbone, Encoder
 
-DTYPES = ("float32", "bfloat16")
 FIELDS = ("weights", "variant", "dtype", "resize", "crop")  # named by the texts of mistakes
 _CLASS = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")  # module:Class, as Python spells names
 

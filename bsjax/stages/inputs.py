@@ -23,6 +23,7 @@ from bsjax.core.artifacts import (
 from bsjax.core.errors import UserError, naming
 from bsjax.core.foreign import printable
 from bsjax.core.logs import step
+from bsjax.core.mesh import images_per_step
 from bsjax.core.text import read_text, split_lines
 from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folder
 from bsjax.data.image_shards import Prompt, list_generated
@@ -242,10 +243,7 @@ def generator_notes(config: ml_collections.ConfigDict) -> list[str]:
 
 def images_a_step(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
     """Images that are drawn at once."""
-    per_device = config.generator.batch_per_device
-    if per_device == -1:
-        per_device = 1 if mesh.devices.flat[0].platform == "cpu" else 8
-    return per_device * mesh.shape["data"]
+    return images_per_step(config.generator.batch_per_device, mesh, on_accelerators=8)
 
 
 def load_encoder(config: ml_collections.ConfigDict) -> Encoder:
@@ -338,7 +336,4 @@ def check_width(weights: str, width: int, expected: int, variant: str) -> None:
 
 def batch_size(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
     """Images a step: one image's tokens and codes fit a CPU's caches, accelerators want many."""
-    per_device = config.encoder.batch_per_device
-    if per_device == -1:
-        per_device = 1 if mesh.devices.flat[0].platform == "cpu" else 32
-    return per_device * mesh.shape["data"]
+    return images_per_step(config.encoder.batch_per_device, mesh, on_accelerators=32)

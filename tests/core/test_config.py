@@ -16,9 +16,9 @@ def test_choices_are_those_of_the_modules():
     for name, variant in registry.variants().items():
         assert config.patch_size(name) == variant.patch_size
         config.validate(change(**{"encoder.variant": name, "encoder.crop": 2 * variant.patch_size}))
-    assert set(config.LOSSES) == set(LOSSES)
-    assert set(config.ACTIVATIONS) == set(ACTIVATIONS)
-    assert set(config.FORMS) == set(divergences.FORMS)
+    assert set(ranges.LOSSES) == set(LOSSES)
+    assert set(ranges.ACTIVATIONS) == set(ACTIVATIONS)
+    assert set(ranges.FORMS) == set(divergences.FORMS)
 
 
 def test_execution_keys_exist_and_decide_no_result():
