@@ -49,11 +49,11 @@ def experiment() -> ml_collections.ConfigDict:
     cfg.compare = ml_collections.ConfigDict()
     cfg.compare.form = "relative"
     cfg.compare.temperature = 0.4
-    cfg.compare.suppressed = 0.1
-    cfg.compare.exaggerated = 0.9
+    cfg.compare.margin = 1.5
+    cfg.compare.aligned = 2.0
     cfg.compare.fdr = 0.05
-    cfg.compare.min_images = 10
-    cfg.compare.bootstrap = 0
+    cfg.compare.confirm = 0.0
+    cfg.compare.clusters = "auto"
     return cfg
 
 
@@ -115,7 +115,6 @@ def on_scenes(cfg: ml_collections.ConfigDict, n_captions: int) -> None:
     cfg.generator.dtype = "float32"
     cfg.generator.batch_per_device = 50
     cfg.generator.images_per_shard = 250
-    cfg.compare.suppressed, cfg.compare.exaggerated = 0.25, 0.75
 
 
 def scenes_training(cfg: ml_collections.ConfigDict) -> None:

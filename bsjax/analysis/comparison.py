@@ -13,20 +13,15 @@ import scipy.sparse as sp
 
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
-from bsjax.core.ranges import RANGES
-from bsjax.core.rng import stage_key
+from bsjax.core.ranges import CLUSTERS, RANGES
 from bsjax.data.captions import Pairing, pair_keys
 from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS
 from bsjax.results.comparisons import Compared
 from bsjax.results.measures import Measured
-from bsjax.stats import comparison, datapoints, divergences, streaming, uncertainty, verdicts, words
+from bsjax.stats import clusters, comparison, datapoints, divergences, streaming, verdicts, words
 
-LEAST_PAIRS = 2
 TOP_IMAGES = 12  # whose captions tell a concept's words, where only image codes are known
 MOST_UNPAIRED = 1000  # keys that a manifest lists
-
-# Image codes [n, K] of the real and of the generated image of each pair; rows agree.
-PairedCodes = tuple[sp.csr_array, sp.csr_array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,19 +30,20 @@ class Method:
 
     Attributes:
       rules: of the verdicts.
-      bootstrap: resamples for intervals of the relative form; 0: delta method.
-      seed: of resamples, and of the halves of the control.
+      clusters: what makes pairs repetitions of one another: the same "caption", the same real
+        "image", "auto" (either) or "none".
+      seed: of the pair drawn from each cluster, of what is held back and of the control.
     """
 
     rules: comparison.Rules = comparison.Rules()
-    bootstrap: int = 0
+    clusters: str = "auto"
     seed: int = 0
 
     @property
     def settings(self) -> dict[str, Any]:
         """As a manifest has them."""
         chosen = {f"compare.{name}": value for name, value in self.rules._asdict().items()}
-        chosen["compare.bootstrap"] = self.bootstrap
+        chosen["compare.clusters"] = self.clusters
         return dict(sorted(chosen.items())) | {"seed": self.seed}
 
 
@@ -56,12 +52,12 @@ def make_method(rules: Mapping[str, Any]) -> Method:
 
     Args:
       rules: form ("relative" or "difference"), temperature (of delta; by default that of the
-        reference: 0.4 or 0.8), suppressed, exaggerated, fdr, min_images, bootstrap, seed.
+        reference: 0.4 or 0.8), margin, aligned, fdr, confirm, clusters, seed.
 
     Raises:
       UserError: no such rule, or a value that cannot be.
     """
-    names = (*comparison.Rules._fields, "bootstrap", "seed")
+    names = (*comparison.Rules._fields, "clusters", "seed")
     for name, value in rules.items():
         if name not in names:
             raise UserError(f"{name}={value!r}: no such rule; expected one of {', '.join(names)}")
@@ -70,22 +66,15 @@ def make_method(rules: Mapping[str, Any]) -> Method:
             raise UserError(f"{{{name}}}={value!r}: expected {bounds}", name)
     chosen = dict(rules)
     form = chosen.get("form", comparison.Rules().form)
-    if form not in divergences.FORMS:
-        raise UserError(
-            f"{{form}}={form!r}: expected one of {', '.join(divergences.FORMS)}; set it to one",
-            "form",
-        )
+    mode = chosen.pop("clusters", Method.clusters)
+    for name, value, known in (("form", form, divergences.FORMS), ("clusters", mode, CLUSTERS)):
+        if value not in known:
+            raise UserError(
+                f"{{{name}}}={value!r}: expected one of {', '.join(known)}; set it to one", name
+            )
     chosen.setdefault("temperature", divergences.REFERENCE_TEMPERATURE[form])
-    bootstrap, seed = chosen.pop("bootstrap", 0), chosen.pop("seed", 0)
-    made = comparison.Rules(**chosen)
-    if not made.suppressed < made.exaggerated:
-        raise UserError(
-            f"{{suppressed}}={made.suppressed}: expected less than"
-            f" {{exaggerated}}={made.exaggerated}; set one of them",
-            "suppressed",
-            "exaggerated",
-        )
-    return Method(made, bootstrap, seed)
+    seed = chosen.pop("seed", 0)
+    return Method(comparison.Rules(**chosen), mode, seed)
 
 
 def compare_sets(
@@ -109,22 +98,23 @@ def compare_sets(
     """
     if pairing is None:
         pairing = pair_keys(real.keys, generated.keys)
-    if len(pairing.rows_real) < LEAST_PAIRS:
+    if len(pairing.rows_real) < comparison.LEAST_UNITS:
         raise UserError(
             f"only one pair of a real and a generated image, of {len(real.keys)} and"
             f" {len(generated.keys)}; expected at least two: add captions, or raise {{limit}}",
             "limit",
         )
     codes = real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
-    columns = _statistics(codes, method)
+    captions = real.images["caption"].take(pairing.rows_real)
+    outcome = _outcome(codes, method, captions.to_pylist())
+    columns = dict(outcome.columns)
     columns["fires_real"] = real.concepts["fires"].to_numpy()
     columns["fires_generated"] = generated.concepts["fires"].to_numpy()
     columns["words"] = _words(real, generated, pairing)
     unpaired = {REAL: pairing.unpaired_real, name: pairing.unpaired_generated}
-    counts = {
-        "pairs": len(pairing.rows_real),
-        "unpaired_real": len(pairing.unpaired_real),
-        "unpaired_generated": len(pairing.unpaired_generated),
+    parents = {
+        f"measures/{arm}": measured.manifest["config_hash"]
+        for arm, measured in ((REAL, real), (name, generated))
     }
     return Compared(
         name=name,
@@ -134,19 +124,10 @@ def compare_sets(
             pairing.rows_real,
             pairing.rows_generated,
             real.images["key"].take(pairing.rows_real),
-            real.images["caption"].take(pairing.rows_real),
+            captions,
         ),
-        manifest={
-            "config": method.settings,
-            "parents": {
-                f"measures/{arm}": measured.manifest["config_hash"]
-                for arm, measured in ((REAL, real), (name, generated))
-            },
-            "counts": counts | _count_verdicts(columns["verdict"]),
-            "notes": list(dict.fromkeys([*real.notes, *generated.notes])),
-            "control": control_run(codes[0], method.rules, method.seed),
-            "unpaired": {arm: keys[:MOST_UNPAIRED] for arm, keys in unpaired.items()},
-        },
+        manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
+        | {"notes": list(dict.fromkeys([*real.notes, *generated.notes, *_warnings(outcome)]))},
         real=real,
         generated=generated,
     )
@@ -157,7 +138,7 @@ def compare_codes(
     generated: sp.csr_array,
     method: Method,
     captions: Sequence[str] | None = None,
-    clusters: Sequence[Any] | None = None,
+    labels: Sequence[Any] | None = None,
 ) -> Compared:
     """Compares n pairs of image codes [n, K] (rows agree), of whatever SAE they are.
 
@@ -165,92 +146,112 @@ def compare_codes(
       real: rows are images.
       generated: rows are their counterparts.
       method: of the comparison.
-      captions: one a pair, for the table of pairs and for words of the concepts.
-      clusters: one label a pair. Energies are averaged over the pairs of a cluster before concepts
-        are compared, so that what comes several times counts once. The table of pairs has all.
+      captions: one per pair: pairs of one caption are one cluster if `method` says so, and words
+        of the concepts are found in them.
+      labels: one per pair, of its cluster, in the place of what `method` says.
 
     Raises:
       UserError: fewer than two pairs or clusters.
     """
     n, n_concepts = real.shape
-    averaged = (real, generated)
-    if clusters is not None:
-        averages = _averages(clusters)
-        averaged = (averages @ real, averages @ generated)
-    n_units = averaged[0].shape[0]
-    if n_units < LEAST_PAIRS:
-        what = "pair" if clusters is None else "cluster of pairs"
-        raise UserError(f"{n_units} {what}: expected at least {LEAST_PAIRS}; add some")
-    columns = _statistics(averaged, method)
+    if n < comparison.LEAST_UNITS:
+        raise UserError(f"{n} pair: expected at least {comparison.LEAST_UNITS}; add some")
+    outcome = _outcome((real, generated), method, captions, labels)
+    columns = dict(outcome.columns)
     nothing = pa.nulls(n_concepts, pa.int64())
     columns |= {"fires_real": nothing, "fires_generated": nothing, "words": [""] * n_concepts}
     if captions is not None:
         top_rows = [streaming.top_by_energy(codes, TOP_IMAGES) for codes in (real, generated)]
         columns["words"] = words.describe_concepts(captions, np.concatenate(top_rows, axis=1))
     rows = np.arange(n)
-    counts = {"pairs": n_units, "unpaired_real": 0, "unpaired_generated": 0}
     keys = pa.array([str(row) for row in rows], pa.string())
     told = pa.array([""] * n if captions is None else list(captions), pa.string())
+    unpaired: dict[str, Sequence[str]] = {REAL: (), "generated": ()}
     return Compared(
         name="generated",
         concepts=_concept_table(columns),
         pairs=_pair_table((real, generated), rows, rows, keys, told),
-        manifest={
-            "config": method.settings,
-            "parents": {},
-            "counts": counts | _count_verdicts(columns["verdict"]),
-            "notes": [],
-            "control": control_run(averaged[0], method.rules, method.seed),
-            "unpaired": {REAL: (), "generated": ()},
-        },
+        manifest=_manifest(method, outcome, n, unpaired, {}) | {"notes": _warnings(outcome)},
     )
 
 
-def control_run(real: sp.csr_array, rules: comparison.Rules, seed: int) -> dict[str, int]:
-    """What would be called where nothing differs: one half of the real images against the other.
+def _outcome(
+    codes: comparison.PairedCodes,
+    method: Method,
+    captions: Sequence[str] | None,
+    given: Sequence[Any] | None = None,
+) -> comparison.Outcome:
+    """The statistics of pairs, those that repeat one another being one unit."""
+    repeats = clusters.find_clusters(captions, codes[0])
+    if given is not None:
+        labels = clusters.number(given)
+    elif method.clusters == "none":
+        labels = np.arange(codes[0].shape[0])
+    else:
+        by_caption = captions if method.clusters != "image" else None
+        by_image = codes[0] if method.clusters != "caption" or captions is None else None
+        labels = clusters.find_clusters(by_caption, by_image)
+    if labels.max() + 1 < comparison.LEAST_UNITS:
+        what = "given label" if given is not None else "caption or real image"
+        raise UserError(
+            f"all {len(labels)} pairs are of one {what}, so they are one cluster; expected at least"
+            f" {comparison.LEAST_UNITS}: add other captions, or set {{clusters}}=none if the images"
+            " are independent",
+            "clusters",
+        )
+    return comparison.compare_codes(
+        *codes, method.rules, labels=labels, repeats=repeats, seed=method.seed
+    )
 
-    Args:
-      real: image codes [n, K], divided by chance.
-      rules: of the verdicts.
-      seed: of the division.
 
-    Returns:
-      pairs, and of the concepts those with enough data (eligible) and those called.
-    """
-    order = np.random.default_rng(seed).permutation(real.shape[0])
-    n_pairs = real.shape[0] // 2
-    counts = {"pairs": n_pairs, "eligible": 0, "called": 0}
-    if n_pairs >= LEAST_PAIRS:
-        halves = (real[order[part * n_pairs :][:n_pairs]] for part in range(2))
-        counts |= verdicts.count_called(comparison.compare_codes(*halves, rules)["verdict"])
-    return counts
+def _manifest(
+    method: Method,
+    outcome: comparison.Outcome,
+    n_pairs: int,
+    unpaired: Mapping[str, Sequence[str]],
+    parents: Mapping[str, str],
+) -> dict[str, Any]:
+    (n_real, n_generated) = (len(keys) for keys in unpaired.values())
+    control = {name: _or_none(value) for name, value in outcome.control._asdict().items()}
+    return {
+        "config": method.settings,
+        "parents": dict(parents),
+        "counts": {
+            "pairs": n_pairs,
+            "clusters": outcome.units,
+            "unpaired_real": n_real,
+            "unpaired_generated": n_generated,
+            **verdicts.count(outcome.columns["verdict"]),
+        },
+        "control": control | {"is_sound": outcome.control.is_sound},
+        "detectable_fold": {str(n): _or_none(fold) for n, fold in outcome.detectable.items()},
+        "global_shift": _or_none(outcome.shift),
+        "unpaired": {arm: list(keys[:MOST_UNPAIRED]) for arm, keys in unpaired.items()},
+    }
 
 
-def _statistics(codes: PairedCodes, method: Method) -> dict[str, Any]:
-    weights = None
-    if method.bootstrap:
-        key = stage_key(method.seed, "compare/bootstrap")
-        weights = uncertainty.bootstrap_weights(key, method.bootstrap, codes[0].shape[0])
-    return comparison.compare_codes(*codes, method.rules, weights)
+def _warnings(outcome: comparison.Outcome) -> list[str]:
+    if outcome.control.is_sound:
+        return []
+    return [
+        f"the control fails: {outcome.control.share:.1%} of the concepts pass at 5 % where the arms"
+        " were swapped by chance (more than 5 %: images are repeated or pairs are not"
+        " exchangeable); do not rely on these verdicts, and set compare.clusters=auto if it is not"
+    ]
 
 
-def _averages(clusters: Sequence[Any]) -> sp.csr_array:
-    """[clusters, n]: each row averages the pairs of a cluster, in the order of first mention."""
-    places: dict[Any, int] = {}
-    labels = np.array([places.setdefault(label, len(places)) for label in clusters])
-    weights = 1.0 / np.bincount(labels)[labels]
-    shape = (len(places), len(labels))
-    return sp.csr_array((weights, (labels, np.arange(len(labels)))), shape=shape)
+def _or_none(value: float) -> float | None:
+    """JSON knows no NaN and no infinity."""
+    return value if np.isfinite(value) else None
 
 
 def _concept_table(columns: Mapping[str, Any]) -> pa.Table:
     n_concepts = len(columns["delta"])
     numbered = {**columns, "concept": np.arange(n_concepts, dtype=np.int32)}
+    unknown = pa.nulls(n_concepts, pa.int64())
+    for name in ("fires_pairs_real", "fires_pairs_generated"):
+        numbered.setdefault(name, unknown)
     return pa.table({column.name: numbered[column.name] for column in COMPARED_CONCEPTS})
-
-
-def _count_verdicts(verdict: np.ndarray) -> dict[str, int]:
-    return {kind.replace(" ", "_"): int((verdict == kind).sum()) for kind in verdicts.KINDS}
 
 
 def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:
@@ -264,7 +265,7 @@ def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:
 
 
 def _pair_table(
-    codes: PairedCodes,
+    codes: comparison.PairedCodes,
     rows_real: np.ndarray,
     rows_generated: np.ndarray,
     keys: pa.ChunkedArray | pa.Array,

@@ -67,8 +67,8 @@ class Comparison(Compared):
         return list(self.manifest["notes"])
 
     @property
-    def control(self) -> dict[str, int]:
-        """Real images against real ones: pairs, concepts with enough data, concepts called."""
+    def control(self) -> dict[str, Any]:
+        """Arms swapped by chance: share of concepts that pass at 5 %, called, inflation, draws."""
         return dict(self.manifest["control"])
 
     def to_arrow(self) -> pa.Table:
@@ -177,8 +177,10 @@ def compare(
       name: of the generated set.
       max_unpaired: largest share of either set that may have no partner; it is left out.
       **rules: form ("relative" or "difference"), temperature of delta (by default the
-        reference's: 0.4 or 0.8), suppressed and exaggerated (delta below, above), fdr, min_images
-        (pairs that must show a concept), bootstrap (resamples), seed.
+        reference's: 0.4 or 0.8), margin (fold: suppressed and exaggerated concepts changed by
+        more; 1.5), aligned (fold: aligned ones changed by less; 2), fdr (of each test; 0.05),
+        confirm (share of the clusters held back; 0), clusters ("auto", "caption", "image" or
+        "none": pairs that count as one), seed.
 
     Raises:
       UserError: no key in common, too many without a partner, sets of different encoders or SAEs,
@@ -226,7 +228,7 @@ def compare_codes(
     real: Any,
     generated: Any,
     captions: Sequence[str] | None = None,
-    clusters: Sequence[Any] | None = None,
+    clusters: Sequence[Any] | str | None = None,
     **rules: Any,
 ) -> Comparison:
     """Compares paired image codes of any SAE, of any framework.
@@ -236,15 +238,19 @@ def compare_codes(
     Args:
       real: [n, K], a row a real image: an array, or a matrix of scipy.sparse.
       generated: [n, K], a row the image generated for the same caption.
-      captions: n texts, for the table of pairs, and for words of the concepts.
-      clusters: n labels, such as captions that repeat: codes are averaged within a cluster before
-        concepts are compared, so that repeated ones count once. The table of pairs has all rows.
-      **rules: as `compare` takes them.
+      captions: n texts: pairs of one caption are one cluster, and words of the concepts are found
+        in them.
+      clusters: n labels of what counts as one, or "auto" (one caption or one real image; the
+        default), "caption", "image", "none". Estimates average a cluster, tests take one pair of
+        it. The table of pairs has all rows.
+      **rules: the others that `compare` takes.
 
     Raises:
       UserError: shapes that differ, codes that are negative or not finite, fewer than two pairs, no
         such rule.
     """
+    if clusters is None or isinstance(clusters, str):
+        rules, clusters = {"clusters": clusters or "auto", **rules}, None
     method = analysis.make_method(rules)
     given = {"real": real, "generated": generated}
     matrices = [_as_codes(codes, name) for name, codes in given.items()]

@@ -114,7 +114,6 @@ def validate(
         ("train", _validate_train),
         ("generator", _validate_generator),
         ("encoder", _validate_encoder),
-        ("compare", _validate_compare),
     ):
         if section in sections:
             check(config)
@@ -150,16 +149,6 @@ def _validate_train(config: ml_collections.ConfigDict) -> None:
         "train.n_active",
         1 <= train.n_active <= train.n_concepts,
         f"from 1 to train.n_concepts={train.n_concepts}",
-    )
-
-
-def _validate_compare(config: ml_collections.ConfigDict) -> None:
-    compare = config.compare
-    _require(
-        config,
-        "compare.suppressed",
-        0 <= compare.suppressed < compare.exaggerated <= 1,
-        f"between 0 and compare.exaggerated={compare.exaggerated}, at most 1",
     )
 
 

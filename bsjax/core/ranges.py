@@ -58,7 +58,10 @@ def whole(low: int, high: int = INT32, also: int | None = None) -> Range:
 COUNT, SHARE, AUTO = whole(1), Range(0, 1), whole(1, also=-1)
 POSITIVE, NOT_NEGATIVE = Range(0, FLOAT32, is_low_open=True), Range(0, FLOAT32)
 
+FOLD = Range(1, 1000, is_low_open=True)
+
 FORMS = ("relative", "difference")
+CLUSTERS = ("auto", "caption", "image", "none")
 SOURCES = ("folder", "arrayrecord", "parquet", "tfds", "scenes")
 CAPTIONS = ("first", "all")
 SUPPLIES = ("memory", "store", "images")
@@ -182,11 +185,13 @@ BY_SECTION = {
     "compare": {
         "form": Key(FORMS, "of the contrast that delta is made from"),
         "temperature": Key(POSITIVE, "T; the reference: 0.4 for relative, 0.8 for difference"),
-        "suppressed": Key(SHARE, "delta below is suppressed"),
-        "exaggerated": Key(SHARE, "delta above is exaggerated"),
-        "fdr": Key(Range(0, 1, is_low_open=True), "false discovery rate of the verdicts"),
-        "min_images": Key(COUNT, "pairs that must show a concept before it is judged"),
-        "bootstrap": Key(whole(0, 100_000), "resamples for intervals of relative; 0: delta method"),
+        "margin": Key(FOLD, "fold; suppressed and exaggerated concepts changed by more"),
+        "aligned": Key(FOLD, "fold; aligned concepts changed by less"),
+        "fdr": Key(Range(0, 1, is_low_open=True), "false discovery rate of each test"),
+        "confirm": Key(Range(0, 0.9), "share held back to confirm what the rest suggests; 0: none"),
+        "clusters": Key(
+            CLUSTERS, "what pairs that count as one share: caption, real image, either"
+        ),
     },
 }
 SECTIONS = {

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from bsjax.stats import verdicts
+
 
 class Column(NamedTuple):
     """One column; `type` as pyarrow names it."""
@@ -20,6 +22,8 @@ class Column(NamedTuple):
 
 CODE = "code an image"  # codes have the scale of the SAE's LayerNorm
 SHARE = "from 0 to 1"
+LOG = "natural log"
+FOLD = "generated / real"
 
 MEASURED_CONCEPTS = (
     Column("concept", "int32", "", "number of the concept: its row in the SAE's dictionary"),
@@ -43,21 +47,37 @@ COMPARED_CONCEPTS = (
     Column("delta_difference", "double", SHARE, "sigmoid(difference / T)"),
     Column("delta_relative", "double", SHARE, "sigmoid(relative / T)"),
     Column("delta", "double", SHARE, "of the form that was chosen; below 0.5 drawn less than real"),
-    Column("standard_error", "double", CODE, "of difference, over pairs"),
-    Column("relative_standard_error", "double", "as relative", "of relative, delta method"),
+    Column("relative_low", "double", "as relative", "95 % interval, tanh(low / 2)"),
+    Column("relative_high", "double", "as relative", "95 % interval, tanh(high / 2)"),
+    Column("delta_low", "double", SHARE, "95 % interval of delta, from that of log_ratio"),
+    Column("delta_high", "double", SHARE, "95 % interval of delta, from that of log_ratio"),
     Column("prevalence_real", "double", SHARE, "share of the pairs' real images that show it"),
     Column("prevalence_generated", "double", SHARE, "the same of the generated images"),
-    Column("interval_low", "double", CODE, "95 % interval of difference"),
-    Column("interval_high", "double", CODE, "95 % interval of difference"),
-    Column("relative_low", "double", "as relative", "95 % interval of relative"),
-    Column("relative_high", "double", "as relative", "95 % interval of relative"),
-    Column("delta_low", "double", SHARE, "95 % interval of delta"),
-    Column("delta_high", "double", SHARE, "95 % interval of delta"),
-    Column("p", "double", SHARE, "two-sided, paired t-test of difference"),
-    Column("q", "double", SHARE, "p adjusted by Benjamini-Hochberg; NaN without enough data"),
     Column("fires_real", "int64", "tokens", "of all measured images; null where not known"),
     Column("fires_generated", "int64", "tokens", "of all measured images; null where not known"),
-    Column("verdict", "string", "", "suppressed, exaggerated, no difference, not enough data"),
+    Column("fires_pairs_real", "int64", "tokens", "of the pairs' images; null where not known"),
+    Column("fires_pairs_generated", "int64", "tokens", "of the pairs'; null where not known"),
+    Column("n_real", "int64", "clusters", "whose real image shows it"),
+    Column("n_generated", "int64", "clusters", "whose generated image shows it"),
+    Column("n_both", "int64", "clusters", "of which both images show it"),
+    Column("log_ratio", "double", LOG, "of the energies generated / real; NaN: fires in neither"),
+    Column("se", "double", LOG, "standard error of log_ratio"),
+    Column("low", "double", LOG, "95 % interval of log_ratio; -inf: no generated image shows it"),
+    Column("high", "double", LOG, "95 % interval of log_ratio; inf: no real image shows it"),
+    Column("prevalence_ratio", "double", FOLD, "of images that show it"),
+    Column("prevalence_low", "double", FOLD, "95 % interval of prevalence_ratio"),
+    Column("prevalence_high", "double", FOLD, "95 % interval of prevalence_ratio"),
+    Column("p_prevalence", "double", SHARE, "two-sided mid-p of McNemar's test of prevalence"),
+    Column("amount_ratio", "double", FOLD, "of energy per token that fires, or per image"),
+    Column("area_ratio", "double", FOLD, "of tokens per image that shows it; NaN: not known"),
+    Column("p_direction", "double", SHARE, "two-sided, sign-flip test of any change"),
+    Column("q_direction", "double", SHARE, "p_direction adjusted; NaN without enough data"),
+    Column("p_material", "double", SHARE, "one-sided, of a change within the margin"),
+    Column("q_material", "double", SHARE, "p_material adjusted; NaN without enough data"),
+    Column("q_aligned", "double", SHARE, "adjusted p of a change beyond the aligned fold"),
+    Column("verdict", "string", "", ", ".join(verdicts.KINDS)),
+    Column("verdict_paper", "string", "", "by delta alone: below 0.1, above 0.9, or between"),
+    Column("shrunk", "double", LOG, "log_ratio drawn to the common mean; for display"),
     Column("words", "string", "", "caption words typical of its top images, with commas"),
 )
 DATAPOINTS = (

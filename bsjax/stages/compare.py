@@ -9,11 +9,9 @@ import pathlib
 
 import ml_collections
 import numpy as np
-import scipy.sparse as sp
 from absl import logging
 
 from bsjax import pipeline
-from bsjax.analysis import comparison
 from bsjax.analysis.comparison import Method, compare_sets
 from bsjax.core.artifacts import REAL, begin_stage, require_manifest
 from bsjax.core.config import select
@@ -67,11 +65,6 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             logging.warning("%d images of %s have no partner: %s", len(keys), arm, keys[:5])
 
 
-def control_run(config: ml_collections.ConfigDict, real: sp.csr_array) -> dict[str, int]:
-    """What would be called where nothing differs; see `bsjax.analysis.comparison.control_run`."""
-    return comparison.control_run(real, _rules(config), config.seed)
-
-
 def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
     """Pearson's r of relative(k) of two comparison folders, over concepts that both can judge."""
     columns = []
@@ -84,11 +77,8 @@ def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
 
 
 def _method(config: ml_collections.ConfigDict) -> Method:
-    return Method(_rules(config), config.compare.bootstrap, config.seed)
-
-
-def _rules(config: ml_collections.ConfigDict) -> Rules:
-    return Rules(**{name: config.compare[name] for name in Rules._fields})
+    rules = Rules(**{name: config.compare[name] for name in Rules._fields})
+    return Method(rules, config.compare.clusters, config.seed)
 
 
 def _check_comparable(real: dict, generated: dict, name: str) -> None:

@@ -3,140 +3,239 @@
 Rows of the two matrices are pairs: the real image of a caption and the one generated for it.
 """
 
+import dataclasses
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Array, Float
 
-from bsjax.stats import divergences, uncertainty, verdicts
+from bsjax.stats import clusters, controls, divergences, ratios, significance, sums, verdicts
 
-# Largest dense block of image codes [pairs, concepts] held at a time, in values.
-BLOCK_VALUES = 1 << 24
+LEAST_UNITS = 2
+
+# Image codes [n, K] of the real and of the generated image of each pair; rows agree.
+PairedCodes = tuple[sp.csr_array, sp.csr_array]
 
 
 class Rules(NamedTuple):
     """What makes a difference a verdict."""
 
-    form: str = "relative"  # relative | difference
-    temperature: float = 0.4
-    suppressed: float = 0.1  # delta below
-    exaggerated: float = 0.9  # delta above
-    fdr: float = 0.05  # false discovery rate
-    min_images: int = 10  # pairs that show a concept before it is judged
+    form: str = "relative"  # relative | difference: of delta, which is for display
+    temperature: float = 0.4  # of delta
+    margin: float = 1.5  # fold; suppressed and exaggerated concepts changed by more
+    aligned: float = 2.0  # fold; aligned concepts changed by less
+    fdr: float = 0.05  # false discovery rate of each test
+    confirm: float = 0.0  # share of the clusters held back to confirm what the others suggest
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a comparison came to.
+
+    Attributes:
+      columns: [K] each; `bsjax.results.columns.COMPARED_CONCEPTS` tells what they mean.
+      units: clusters of pairs that the verdicts rest on.
+      control: the arms of clusters swapped by chance.
+      detectable: smallest material fold told with 80 % power, by firing images.
+      shift: median log ratio of the concepts with enough data: what all of them moved by.
+    """
+
+    columns: dict[str, np.ndarray]
+    units: int
+    control: controls.Control
+    detectable: dict[int, float]
+    shift: float
 
 
 def compare_codes(
     real: sp.csr_array,
     generated: sp.csr_array,
     rules: Rules,
-    weights: Float[Array, "R n"] | None = None,
-) -> dict[str, np.ndarray]:
-    """Compares n >= 2 pairs of image codes [n, K].
+    *,
+    labels: np.ndarray | None = None,
+    repeats: np.ndarray | None = None,
+    tokens: PairedCodes | None = None,
+    seed: int = 0,
+) -> Outcome:
+    """Compares pairs of image codes [n, K], 0 or more.
 
     Args:
       real: rows are images.
       generated: rows are their counterparts.
       rules: of the verdicts.
-      weights: of bootstrap resamples, for the interval of the relative form; None: delta method.
+      labels: cluster [n] of each pair, numbered from 0; None: each pair is one.
+      repeats: labels of pairs that repeat one another, whatever is taken as a cluster; the control
+        swaps these. None: `labels`.
+      tokens: tokens that fire, by image and concept [n, K], of both arms.
+      seed: of the pair that is drawn from each cluster, of what is held back and of the control.
 
-    Returns:
-      Columns [K]: energy_real, energy_generated, difference, relative, delta of both forms and the
-      one that `rules.form` names, standard errors, 95 % intervals, prevalences, p, q, verdict.
+    Raises:
+      ValueError: fewer than two clusters.
     """
     n = real.shape[0]
-    columns = _paired_columns(real.tocsc(), generated.tocsc(), weights)
-    energy_real, energy_generated = columns["energy_real"], columns["energy_generated"]
-    temperatures = divergences.REFERENCE_TEMPERATURE | {rules.form: rules.temperature}
-    columns["difference"] = divergences.difference(energy_real, energy_generated)
-    columns["relative"] = divergences.relative(energy_real, energy_generated)
-    for each in divergences.FORMS:
-        columns[f"delta_{each}"] = divergences.delta(columns[each], temperatures[each])
-    columns["delta"] = columns[f"delta_{rules.form}"]
+    labels = np.arange(n) if labels is None else labels
+    repeats = labels if repeats is None else repeats
+    n_units = int(labels.max(initial=-1)) + 1
+    if n_units < LEAST_UNITS:
+        raise ValueError(f"expected at least {LEAST_UNITS} clusters of pairs, got {n_units}")
+    columns = _as_the_paper(real, generated, rules)
+    drawn = clusters.draw(labels, seed)
+    tested = (sp.csr_array(real[drawn]), sp.csr_array(generated[drawn]))
+    averages = None if n_units == n else clusters.averages(labels)
+    means = tested if averages is None else (averages @ real, averages @ generated)
+    counted = None
+    if tokens is not None:
+        of_rows = tuple(arm.astype(np.float64) for arm in tokens)
+        columns["fires_pairs_real"], columns["fires_pairs_generated"] = map(_totals, of_rows)
+        counted = tuple(arm[drawn] if averages is None else averages @ arm for arm in of_rows)
 
-    half_width = uncertainty.t_quantile(n) * columns["standard_error"]
-    columns["interval_low"] = columns["difference"] - half_width
-    columns["interval_high"] = columns["difference"] + half_width
-    _add_relative_interval(columns, n)
-    bounds = {
-        "relative": (columns["relative_low"], columns["relative_high"]),
-        "difference": (columns["interval_low"], columns["interval_high"]),
-    }[rules.form]
-    columns["delta_low"], columns["delta_high"] = (
-        divergences.delta(bound, rules.temperature) for bound in bounds
-    )
-
-    eligible = columns.pop("present_either") >= rules.min_images
-    columns["p"] = uncertainty.p_values(columns["difference"], columns["standard_error"], n)
-    columns["q"] = uncertainty.q_values(columns["p"], eligible)
-    columns["verdict"] = verdicts.judge(
-        columns["delta"],
-        columns["q"],
-        eligible,
-        suppressed=rules.suppressed,
-        exaggerated=rules.exaggerated,
-        fdr=rules.fdr,
-    )
-    return columns
-
-
-def _paired_columns(
-    left: sp.csc_array, right: sp.csc_array, weights: Float[Array, "R n"] | None
-) -> dict[str, np.ndarray]:
-    """Energies, standard errors and prevalences over the pairs, a block of concepts at a time."""
-    n, n_concepts = left.shape
-    width = min(max(BLOCK_VALUES // n, 32), n_concepts)
-    parts: list[dict[str, np.ndarray]] = []
-    for start in range(0, n_concepts, width):
-        stop = min(start + width, n_concepts)
-        block = []
-        for arm in (left, right):
-            dense = np.zeros((n, width), np.float32)
-            dense[:, : stop - start] = arm[:, start:stop].toarray()
-            block.append(jnp.asarray(dense))
-        moments = uncertainty.paired_moments(*block)
-        part = {
-            "standard_error": np.asarray(moments.se_difference, np.float64),
-            "relative_standard_error": np.asarray(moments.se_relative, np.float64),
-            "prevalence_real": np.asarray(moments.present_real) / n,
-            "prevalence_generated": np.asarray(moments.present_generated) / n,
-            "present_either": np.asarray(moments.present_either),
-        }
-        if weights is not None:
-            means = uncertainty.resample(*block, weights)
-            ratios = divergences.relative(*(np.asarray(mean, np.float64) for mean in means))
-            part["relative_low"], part["relative_high"] = np.quantile(
-                ratios, (0.025, 0.975), axis=0
-            )
-        parts.append({name: values[: stop - start] for name, values in part.items()})
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    # Energies are summed in float64.
-    columns["energy_real"] = np.asarray(left.astype(np.float64).sum(axis=0)) / n
-    columns["energy_generated"] = np.asarray(right.astype(np.float64).sum(axis=0)) / n
-    return columns
-
-
-def _add_relative_interval(columns: dict[str, np.ndarray], n: int) -> None:
-    """95 % interval of relative: bootstrap if there is one, else by its standard error.
-
-    Where an arm never shows the concept both are blind to what it might still show; the rule of
-    three then bounds that arm's energy.
-    """
-    if "relative_low" not in columns:
-        half_width = uncertainty.t_quantile(n) * columns["relative_standard_error"]
-        columns["relative_low"] = columns["relative"] - half_width
-        columns["relative_high"] = columns["relative"] + half_width
-    for absent, other, bound, pick in (
-        ("generated", "real", "relative_high", np.maximum),
-        ("real", "generated", "relative_low", np.minimum),
-    ):
-        nowhere = (columns[f"energy_{absent}"] == 0) & (columns[f"energy_{other}"] > 0)
-        limit = uncertainty.absent_arm_bound(
-            columns[f"energy_{other}"], columns[f"prevalence_{other}"], n
+    part, candidates = np.arange(n_units), None
+    if rules.confirm:
+        order = np.random.default_rng(seed).permutation(n_units)
+        n_held = min(max(round(rules.confirm * n_units), LEAST_UNITS), n_units - LEAST_UNITS)
+        part, explored = np.sort(order[:n_held]), np.sort(order[n_held:])
+        suggested = _infer(*(_rows(arms, explored) for arms in (means, tested)), rules)
+        candidates = (suggested["q_material"] <= rules.fdr) | (
+            suggested["q_direction"] <= rules.fdr
         )
-        energies = {f"energy_{absent}": limit, f"energy_{other}": columns[f"energy_{other}"]}
-        value = divergences.relative(energies["energy_real"], energies["energy_generated"])
-        columns[bound] = np.where(nowhere, pick(columns[bound], value), columns[bound])
-    for bound in ("relative_low", "relative_high"):
-        columns[bound] = np.clip(columns[bound], -1.0, 1.0)
+    tested = _rows(tested, part)
+    columns |= _infer(
+        _rows(means, part),
+        tested,
+        rules,
+        candidates,
+        None if counted is None else _rows(counted, part),
+    )
+    columns |= _mapped_intervals(columns, rules)
+    columns["verdict_paper"] = verdicts.judge_as_paper(columns["delta"])
+    eligible = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
+    spread, level = columns.pop("spread"), _level(columns, eligible, rules.fdr)
+    control = controls.swap_control(
+        tested[0].tocsc(), tested[1].tocsc(), repeats[drawn][part], eligible, seed
+    )
+    return Outcome(
+        columns=columns,
+        units=int(part.size),
+        control=control,
+        detectable=controls.detectable_fold(
+            float(np.median(spread[eligible])) if eligible.any() else 1.0, rules.margin, level
+        ),
+        shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
+    )
+
+
+def _as_the_paper(
+    real: sp.csr_array, generated: sp.csr_array, rules: Rules
+) -> dict[str, np.ndarray]:
+    """Energies over all pairs and the paper's contrasts of them, as the reference has them."""
+    n = real.shape[0]
+    energies = [_totals(arm) / n for arm in (real, generated)]
+    prevalences = [
+        np.bincount(arm.indices[arm.data > 0], minlength=arm.shape[1]) / n
+        for arm in (real, generated)
+    ]
+    temperatures = divergences.REFERENCE_TEMPERATURE | {rules.form: rules.temperature}
+    columns = {
+        "energy_real": energies[0],
+        "energy_generated": energies[1],
+        "difference": divergences.difference(*energies),
+        "relative": divergences.relative(*energies),
+        "prevalence_real": prevalences[0],
+        "prevalence_generated": prevalences[1],
+    }
+    for form in divergences.FORMS:
+        columns[f"delta_{form}"] = divergences.delta(columns[form], temperatures[form])
+    columns["delta"] = columns[f"delta_{rules.form}"]
+    return columns
+
+
+def _infer(
+    means: PairedCodes,
+    tested: PairedCodes,
+    rules: Rules,
+    candidates: np.ndarray | None = None,
+    tokens: PairedCodes | None = None,
+) -> dict[str, np.ndarray]:
+    """Estimates from the means of the clusters, tests on one pair of each, verdicts.
+
+    Args:
+      means: units [clusters, K] of both arms.
+      tested: one pair of each.
+      rules: of the verdicts.
+      candidates: concepts [K] that alone may be called changed; None: any.
+      tokens: as `means`, of tokens that fire.
+    """
+    totals = sums.sum_pairs(*means)
+    found = ratios.log_ratios(totals)
+    parts = ratios.factors(
+        totals, found.log_ratio, None if tokens is None else tuple(map(_totals, tokens))
+    )
+    left, right = (_active(arm) for arm in tested)
+    n_firing = np.diff(left.indptr) + np.diff(right.indptr)
+    eligible = n_firing >= verdicts.least_images(rules.margin)
+    may_differ = eligible if candidates is None else eligible & candidates
+    p_material = significance.material(left, right, rules.margin)
+    p_direction = significance.direction(left, right)
+    p_aligned = significance.aligned(found.log_ratio, found.se, rules.aligned)
+    q_material = significance.q_values(p_material, may_differ)
+    q_direction = significance.q_values(p_direction, may_differ)
+    q_aligned = significance.q_values(p_aligned, eligible)
+    tests = verdicts.Tests(found.log_ratio, q_material, q_direction, q_aligned)
+    return {
+        "n_real": totals.n_real,
+        "n_generated": totals.n_generated,
+        "n_both": totals.n_both,
+        **found._asdict(),
+        "prevalence_ratio": parts.prevalence,
+        "prevalence_low": parts.prevalence_low,
+        "prevalence_high": parts.prevalence_high,
+        "p_prevalence": ratios.mcnemar(totals),
+        "amount_ratio": parts.amount,
+        "area_ratio": parts.area,
+        "p_direction": p_direction,
+        "q_direction": q_direction,
+        "p_material": p_material,
+        "q_material": q_material,
+        "q_aligned": q_aligned,
+        "verdict": verdicts.judge(tests, eligible, rules.fdr),
+        "shrunk": ratios.shrink(found.log_ratio, found.se),
+        "spread": ratios.spread(totals),
+    }
+
+
+def _mapped_intervals(columns: dict[str, np.ndarray], rules: Rules) -> dict[str, np.ndarray]:
+    """95 % intervals of relative, and of delta by its form, mapped from those of the log ratio."""
+    low, high = np.tanh(columns["low"] / 2), np.tanh(columns["high"] / 2)
+    mapped = {"relative_low": low, "relative_high": high}
+    if rules.form == "difference":
+        total = columns["energy_real"] + columns["energy_generated"]
+        low, high = low * total, high * total
+    for name, bound in (("delta_low", low), ("delta_high", high)):
+        mapped[name] = divergences.delta(bound, rules.temperature)
+    return mapped
+
+
+def _level(columns: dict[str, np.ndarray], eligible: np.ndarray, fdr: float) -> float:
+    """Largest p that is called material; of a first call where there is none."""
+    called = columns["q_material"] <= fdr
+    if called.any():
+        return float(columns["p_material"][called].max())
+    return fdr / max(int(eligible.sum()), 1)
+
+
+def _rows(arms: PairedCodes, rows: np.ndarray) -> PairedCodes:
+    if rows.size == arms[0].shape[0]:
+        return arms
+    return arms[0][rows], arms[1][rows]
+
+
+def _active(codes: sp.csr_array) -> sp.csc_array:
+    """In float64, by concept, without stored zeros."""
+    columns = sp.csc_array(codes.astype(np.float64))
+    columns.eliminate_zeros()
+    return columns
+
+
+def _totals(codes: sp.csr_array) -> np.ndarray:
+    """Sums [K] over the rows, in float64."""
+    return np.bincount(codes.indices, codes.data.astype(np.float64), minlength=codes.shape[1])

@@ -1,40 +1,87 @@
-"""From numbers to words: suppressed, exaggerated, no difference, not enough data."""
+"""From tests to words. Each verdict says what was established, and nothing says "no difference"."""
+
+from typing import NamedTuple
 
 import numpy as np
 
 SUPPRESSED = "suppressed"
 EXAGGERATED = "exaggerated"
-NO_DIFFERENCE = "no difference"
+LESS = "less"
+MORE = "more"
+ALIGNED = "aligned"
+UNDECIDED = "undecided"
 NOT_ENOUGH_DATA = "not enough data"
-KINDS = (SUPPRESSED, EXAGGERATED, NO_DIFFERENCE, NOT_ENOUGH_DATA)
+# What each is: `{margin}`, `{aligned}` and `{fdr}` are those of the comparison.
+MEANINGS = {
+    SUPPRESSED: "drawn less, by more than {margin:g}-fold",
+    EXAGGERATED: "drawn more, by more than {margin:g}-fold",
+    LESS: "drawn less; by how much is open",
+    MORE: "drawn more; by how much is open",
+    ALIGNED: "within {aligned:g}-fold of the real images",
+    UNDECIDED: "neither a change nor its absence is established",
+    NOT_ENOUGH_DATA: "shown by too few images for any verdict",
+}
+KINDS = tuple(MEANINGS)
+CALLED = (SUPPRESSED, EXAGGERATED)
+
+# The paper's: delta beyond these, of whatever concept.
+PAPER_SUPPRESSED, PAPER_EXAGGERATED = 0.1, 0.9
+BETWEEN = "between"
+# A concept is judged if a one-armed one of as many images could pass: p of all N in one arm.
+LARGEST_P = 0.01
 
 
-def judge(
-    delta: np.ndarray,
-    q: np.ndarray,
-    eligible: np.ndarray,
-    *,
-    suppressed: float,
-    exaggerated: float,
-    fdr: float,
-) -> np.ndarray:
-    """One verdict a concept [K].
+class Tests(NamedTuple):
+    """[K] each."""
 
-    A concept is suppressed if its delta is below `suppressed` and the arms differ at a false
-    discovery rate of `fdr`; likewise exaggerated. A concept seen in too few images to tell is
-    "not enough data": with no true difference at all, hundreds of rare concepts pass the
-    thresholds on delta alone.
+    log_ratio: np.ndarray
+    q_material: np.ndarray
+    q_direction: np.ndarray
+    q_aligned: np.ndarray
+
+
+def least_images(margin: float) -> int:
+    """Firing images, both arms together, from which on a concept is judged: 11 at a margin of 1.5.
+
+    The smallest N with 2 (margin / (1 + margin))^N <= 0.01.
     """
-    sure = eligible & (np.nan_to_num(q, nan=1.0) <= fdr)
-    verdict = np.full(delta.shape, NO_DIFFERENCE, dtype=object)
-    verdict[sure & (delta < suppressed)] = SUPPRESSED
-    verdict[sure & (delta > exaggerated)] = EXAGGERATED
+    share = margin / (1 + margin)
+    return int(np.ceil(np.log(LARGEST_P / 2) / np.log(share)))
+
+
+def judge(tests: Tests, eligible: np.ndarray, fdr: float) -> np.ndarray:
+    """One verdict per concept [K]; the first of `MEANINGS` that its tests establish.
+
+    Args:
+      tests: q values, NaN where a concept is not eligible.
+      eligible: concepts shown by enough images.
+      fdr: false discovery rate of each of the three tests.
+    """
+    is_less = tests.log_ratio < 0
+
+    def passes(q: np.ndarray) -> np.ndarray:
+        return eligible & (np.nan_to_num(q, nan=1.0) <= fdr)
+
+    verdict = np.full(is_less.shape, UNDECIDED, dtype=object)
+    verdict[passes(tests.q_aligned)] = ALIGNED
+    for q, below, above in (
+        (tests.q_direction, LESS, MORE),
+        (tests.q_material, SUPPRESSED, EXAGGERATED),
+    ):
+        verdict[passes(q) & is_less] = below
+        verdict[passes(q) & ~is_less] = above
     verdict[~eligible] = NOT_ENOUGH_DATA
     return verdict
 
 
-def count_called(verdict: np.ndarray) -> dict[str, int]:
-    """Of the verdicts [K], those with enough data (eligible) and those that call a difference."""
-    called = np.isin(verdict.astype(str), (SUPPRESSED, EXAGGERATED))
-    eligible = verdict != NOT_ENOUGH_DATA
-    return {"eligible": int(eligible.sum()), "called": int(called.sum())}
+def judge_as_paper(delta: np.ndarray) -> np.ndarray:
+    """The paper's word per concept [K], by the thresholds on delta alone."""
+    verdict = np.full(delta.shape, BETWEEN, dtype=object)
+    verdict[delta < PAPER_SUPPRESSED] = SUPPRESSED
+    verdict[delta > PAPER_EXAGGERATED] = EXAGGERATED
+    return verdict
+
+
+def count(verdict: np.ndarray) -> dict[str, int]:
+    """Concepts of each verdict."""
+    return {kind.replace(" ", "_"): int((verdict == kind).sum()) for kind in KINDS}
