@@ -1,5 +1,6 @@
 """The run card: how the numbers of a comparison came about, for the page and as JSON."""
 
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -48,14 +49,29 @@ def run_card(workdir: pathlib.Path, comparison: Comparison) -> dict[str, str]:
         f" {real['config'].get('sae.threshold')}, hash {real['parents'].get('sae')}"
     )
     card["divergence"] = _settings(settings, "compare.")
-    control = comparison.manifest.get("control")
-    if control:
-        card["control: real against real"] = (
-            f"{control['called']} of {control['eligible']} concepts would be called between two"
-            f" halves of the real images ({control['pairs']} pairs)"
-        )
+    card |= _reliability(comparison.manifest)
     card["versions"] = ", ".join(f"{k} {v}" for k, v in comparison.manifest["versions"].items())
     return card
+
+
+def _reliability(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What the verdicts rest on: control, smallest change that shows, common shift."""
+    found = {}
+    control = manifest.get("control")
+    if control and control["eligible"]:
+        found["control: arms swapped by chance"] = (
+            f"{control['share']:.1%} of {control['eligible']} concepts pass at 5 %,"
+            f" {control['called']:g} are called, lambda {control['inflation']:.2f}"
+            f" ({control['draws']} draws): {'sound' if control['is_sound'] else 'IT FAILS'}"
+        )
+    folds = manifest.get("detectable_fold", {})
+    told = [f"{fold:.2g}-fold in {n}" for n, fold in folds.items() if fold is not None]
+    if told:
+        found["smallest change told, by firing images"] = ", ".join(told)
+    shift = manifest.get("global_shift")
+    if shift is not None:
+        found["all concepts together"] = f"median generated / real {math.exp(shift):.2f}"
+    return found
 
 
 def _listed(counts: Mapping[str, Any], names: tuple[str, ...]) -> str:

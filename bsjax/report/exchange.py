@@ -14,6 +14,7 @@ from bsjax.core.errors import UserError
 from bsjax.core.text import read_text
 from bsjax.report.figures import PALETTE
 from bsjax.report.tables import Comparison
+from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.results.measures import COOCCURRENCE, TOP_IMAGES, Measured
 from bsjax.stats import divergences, verdicts
 
@@ -162,19 +163,18 @@ def imported(path: pathlib.Path) -> Comparison:
         "verdict": np.full(relative.size, verdicts.NOT_ENOUGH_DATA),
         "words": np.full(relative.size, ""),
     }
-    for name in ("delta_low", "delta_high", "prevalence_real", "prevalence_generated", "p", "q"):
-        columns[name] = unknown
+    for column in COMPARED_CONCEPTS:
+        if column.type == "double":
+            columns.setdefault(column.name, unknown)
+    columns["near"] = unknown
     name = path.name.removesuffix(".json").removesuffix("__enriched")
     manifest = {
         "config": {
             "compare.form": "relative",
             "compare.temperature": temperatures["relative"],
-            "compare.suppressed": 0.1,
-            "compare.exaggerated": 0.9,
-            "compare.fdr": 0.05,
-            "compare.min_images": 1,
+            "compare.fdr": float("nan"),
         },
-        "counts": {"pairs": 0, "unpaired_real": 0, "unpaired_generated": 0}
+        "counts": {"pairs": 0, "clusters": 0, "unpaired_real": 0, "unpaired_generated": 0}
         | {kind.replace(" ", "_"): 0 for kind in verdicts.KINDS}
         | {"not_enough_data": relative.size},
         "notes": [f"Imported from {path.name}: no images, no intervals, no significance."],

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
 from bsjax.core.artifacts import atomic_path
 from bsjax.report.tables import Comparison, Ranking, rank
@@ -18,7 +18,10 @@ UNDER, OVER, GREY, INK = "#3d7ea6", "#d08a2e", "#9aa0a6", "#202124"
 COLOURS = {
     verdicts.SUPPRESSED: UNDER,
     verdicts.EXAGGERATED: OVER,
-    verdicts.NO_DIFFERENCE: GREY,
+    verdicts.LESS: "#9dc1d6",
+    verdicts.MORE: "#e6c594",
+    verdicts.ALIGNED: "#5f9e6e",
+    verdicts.UNDECIDED: GREY,
     verdicts.NOT_ENOUGH_DATA: "#d9dce0",
 }
 # Of delta, from under to over (METHOD 8).
@@ -41,12 +44,13 @@ STYLE = {
 
 
 RANKED = 10  # concepts of each kind
+RATIOS_SHOWN = (0.01, 100.0)
 # Figures of one comparison and what they show.
 CAPTIONS = {
-    "histogram": "How far each concept is drawn too rarely or too often. Coloured: beyond the"
-    " thresholds (dotted) and significant at the false discovery rate.",
+    "histogram": "How far each concept is drawn too rarely or too often. Coloured: by more than"
+    " the margin, at the false discovery rate. Dotted: the paper's thresholds.",
     "ranking": "The strongest concepts of both kinds by caption words and id; bars are 95 %"
-    " intervals over image pairs. Hollow points are not significant.",
+    " intervals. Hollow points are not established.",
     "map": "The dictionary (UMAP of its atoms), coloured by delta.",
     "rarity": "A rare concept strays far from 0.5 by chance alone: where nothing differs, one in"
     " twenty concepts lies above the line. Distance without significance is no verdict.",
@@ -128,7 +132,7 @@ def plain_text(text: str) -> str:
 
 def _histogram(axes: Axes, comparison: Comparison) -> None:
     """Delta of all concepts that fire in either arm, with the thresholds and the median."""
-    columns, settings = comparison.columns, comparison.manifest["config"]
+    columns = comparison.columns
     alive = columns["energy_real"] + columns["energy_generated"] > 0
     judged = alive & (columns["verdict"] != verdicts.NOT_ENOUGH_DATA)
     bins = np.linspace(0, 1, 51)
@@ -142,7 +146,7 @@ def _histogram(axes: Axes, comparison: Comparison) -> None:
     for kind in (verdicts.SUPPRESSED, verdicts.EXAGGERATED):
         chosen = columns["delta"][columns["verdict"] == kind]
         axes.hist(chosen, bins, color=COLOURS[kind], label=f"{kind} ({chosen.size})")
-    for bound in (settings["compare.suppressed"], settings["compare.exaggerated"]):
+    for bound in (verdicts.PAPER_SUPPRESSED, verdicts.PAPER_EXAGGERATED):
         axes.axvline(bound, color=INK, linewidth=0.8, linestyle=":")
     if alive.any():
         median = float(np.median(columns["delta"][alive]))
@@ -170,17 +174,19 @@ def _histogram(axes: Axes, comparison: Comparison) -> None:
 
 
 def _ranking(axes: Axes, comparison: Comparison, rankings: list[Ranking], n: int = 10) -> None:
-    """The strongest concepts with the 95 % interval of their delta; hollow: not significant."""
+    """The strongest concepts with the 95 % interval of their ratio; hollow: not established."""
     columns = comparison.columns
     places, labels = [], []
     for i, ranking in enumerate(rankings):
         for concept in ranking.concepts[:n]:
             place = len(places) + 0.6 * i
             colour = COLOURS[ranking.kind]
-            interval = columns["delta_low"][concept], columns["delta_high"][concept]
+            interval = np.array([columns["low"][concept], columns["high"][concept]])
+            # An open end reaches the edge of the figure.
+            interval = np.exp(np.clip(interval, *np.log(RATIOS_SHOWN)))
             axes.plot(interval, [place, place], color=colour, linewidth=2)
             axes.plot(
-                columns["delta"][concept],
+                np.clip(np.exp(columns["log_ratio"][concept]), *RATIOS_SHOWN),
                 place,
                 "o",
                 color=colour,
@@ -193,12 +199,17 @@ def _ranking(axes: Axes, comparison: Comparison, rankings: list[Ranking], n: int
             labels.append(f"{words}  {concept}")
     axes.set_yticks(places, labels, fontsize=8)
     axes.invert_yaxis()
-    axes.axvline(0.5, color=GREY, linewidth=0.8)
+    axes.axvline(1, color=GREY, linewidth=0.8)
+    margin = comparison.manifest["config"].get("compare.margin")
+    for bound in (margin, 1 / margin) if margin else ():
+        axes.axvline(bound, color=INK, linewidth=0.8, linestyle=":")
     axes.set(
-        xlim=(0, 1),
-        xlabel=f"delta ({comparison.form}) with 95 % interval",
+        xscale="log",
+        xlim=RATIOS_SHOWN,
+        xlabel="energy generated / real with 95 % interval; dotted: the margin",
         title="Strongest concepts",
     )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _map(axes: Axes, comparison: Comparison, places: np.ndarray) -> None:
@@ -220,9 +231,9 @@ def _rarity(axes: Axes, comparison: Comparison) -> None:
     columns = comparison.columns
     fires = columns["fires_real"] + 1
     _scatter(axes, columns, fires, np.abs(columns["delta"] - 0.5))
-    line = no_difference_line(comparison)
+    line = chance_line(comparison)
     if line is not None:
-        axes.plot(*line, color=INK, linewidth=1.2, label="95 % of no difference")
+        axes.plot(*line, color=INK, linewidth=1.2, label="95 % where nothing differs")
     axes.set(
         xscale="log",
         ylim=(-0.01, 0.51),
@@ -233,14 +244,12 @@ def _rarity(axes: Axes, comparison: Comparison) -> None:
     axes.legend(frameon=False, fontsize=8, loc="upper right")
 
 
-def no_difference_line(
-    comparison: Comparison, n_bins: int = 12
-) -> tuple[np.ndarray, np.ndarray] | None:
+def chance_line(comparison: Comparison, n_bins: int = 12) -> tuple[np.ndarray, np.ndarray] | None:
     """How far from 0.5 delta strays by chance, by how often a concept fires.
 
-    Where the arms do not differ, delta lies within sigmoid(1.96 se / T) of 0.5 in 95 of 100 cases;
-    the line is that at the median standard error of concepts that fire about as often. Without a
-    difference the standard error of relative is that of the difference by the arms' summed energy.
+    Where the arms do not differ, the log ratio lies within 1.96 standard errors of 0 in 95 of 100
+    cases, and relative within their tanh(1.96 se / 2); the line is that at the median of concepts
+    that fire about as often.
 
     Returns:
       fires and distances, or None where no standard errors are known.
@@ -248,15 +257,16 @@ def no_difference_line(
     columns, settings = comparison.columns, comparison.manifest["config"]
     total = columns["energy_real"] + columns["energy_generated"]
     alive = total > 0
-    if "standard_error" not in columns or not alive.any():
+    alive &= np.isfinite(columns["se"])
+    if not alive.any():
         return None
-    fires, errors = columns["fires_real"][alive] + 1.0, columns["standard_error"][alive]
-    if settings["compare.form"] == "relative":
-        errors = np.minimum(1.96 * errors / total[alive], 1.0) / 1.96
+    fires, reach = columns["fires_real"][alive] + 1.0, np.tanh(0.98 * columns["se"][alive])
+    if settings["compare.form"] == "difference":
+        reach = reach * total[alive]
     groups = np.array_split(np.argsort(fires, kind="stable"), min(n_bins, fires.size))
-    error = np.array([np.median(errors[group]) for group in groups])
+    middle = np.array([np.median(reach[group]) for group in groups])
     x = np.array([np.median(fires[group]) for group in groups])
-    return x, divergences.delta(1.96 * error, settings["compare.temperature"]) - 0.5
+    return x, divergences.delta(middle, settings["compare.temperature"]) - 0.5
 
 
 def _energies(axes: Axes, comparison: Comparison) -> None:
@@ -281,7 +291,7 @@ def _scatter(axes: Axes, columns: dict[str, np.ndarray], x: np.ndarray, y: np.nd
     """One point a concept, coloured by verdict; the rarer verdicts lie on top."""
     for kind, colour in reversed(COLOURS.items()):
         chosen = columns["verdict"] == kind
-        size = 24 if kind in (verdicts.SUPPRESSED, verdicts.EXAGGERATED) else 9
+        size = 24 if kind in verdicts.CALLED else 9
         axes.scatter(
             x[chosen], y[chosen], s=size, color=colour, alpha=0.8, linewidths=0, label=kind
         )

@@ -109,8 +109,9 @@ def draw_sheet(
                     row, arm = partner.get(row, -1), comparison.generated
                 _show(axes, arm, int(row), load)
             words = plain_text(str(comparison.columns["words"][concept]))[:34]
-            delta = comparison.columns["delta"][concept]
-            title = line[0].set_title(f"{concept}  {words}  delta {delta:.2f}", fontsize=8)
+            ratio = np.exp(comparison.columns["log_ratio"][concept])
+            text = f"{concept}  {words}  generated / real {ratio:.2g}"
+            title = line[0].set_title(text, fontsize=8)
             title.set_in_layout(False)  # it may be wider than its column
         path = save(figure, folder, stem)
     return path.stem, (

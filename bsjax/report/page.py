@@ -77,6 +77,10 @@ def _section(
         "form": comparison.form,
         "settings": comparison.manifest["config"],
         "counts": comparison.manifest["counts"],
+        "verdicts": [
+            (kind, comparison.manifest["counts"][kind.replace(" ", "_")], meaning)
+            for kind, meaning in verdicts.explain(comparison.manifest["config"]).items()
+        ],
         "notes": comparison.manifest["notes"],
         "versions": comparison.manifest["versions"],
         "n_concepts": len(comparison.columns["concept"]),
@@ -105,8 +109,14 @@ def _concept(comparison: Comparison, concept: int, n_images: int, load) -> dict[
         ("real", _top_images(comparison.real, comparison.real, concept, n_images, load)),
         ("generated", _top_images(comparison.generated, comparison.real, concept, n_images, load)),
     ]
-    row["undecided"] = row["verdict"] in (verdicts.NO_DIFFERENCE, verdicts.NOT_ENOUGH_DATA)
+    row["ratio"] = fold_text(row["log_ratio"], row["low"], row["high"])
     return row
+
+
+def fold_text(log_ratio: float, low: float, high: float) -> str:
+    """A ratio generated / real with its interval, as a reader takes it: 0.12 [0.05, 0.31]."""
+    point, *ends = (f"{np.exp(value):.3g}" for value in (log_ratio, low, high))
+    return f"{point} [{ends[0]}, {ends[1]}]"
 
 
 def _top_images(

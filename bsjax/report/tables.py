@@ -55,6 +55,7 @@ def as_shown(compared: Compared) -> Comparison:
     """A comparison as a page shows it: columns as arrays, pairs as rows."""
     table = compared.concepts
     columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
+    columns["near"] = verdicts.near_end(columns["log_ratio"], columns["low"], columns["high"])
     return Comparison(
         compared.name,
         columns,
@@ -66,22 +67,22 @@ def as_shown(compared: Compared) -> Comparison:
 
 
 def rank(comparison: Comparison, n_concepts: int) -> list[Ranking]:
-    """The most suppressed and the most exaggerated concepts, strongest first.
+    """The most suppressed and the most exaggerated concepts, by the near end of the interval.
 
     Where no concept has the verdict, the strongest of those with enough data stand in, so that a
-    reader sees what there is; the title says that none is significant.
+    reader sees what there is; the title says that none is established.
     """
     columns = comparison.columns
     judged = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
     rankings = []
     for kind, sign in ((verdicts.SUPPRESSED, 1), (verdicts.EXAGGERATED, -1)):
         found = columns["verdict"] == kind
-        side = judged & (sign * (columns["delta"] - 0.5) < 0)
+        side = judged & (sign * columns["log_ratio"] < 0)
         n_found = int(found.sum())
         pool = np.flatnonzero(found if n_found else side)
-        order = np.lexsort((-np.abs(columns["difference"][pool]), sign * columns["delta"][pool]))
+        order = np.lexsort((-np.abs(columns["difference"][pool]), sign * columns["near"][pool]))
         concepts = pool[order][:n_concepts].tolist()
-        title = f"Most {kind}" if n_found else f"None significantly {kind}"
+        title = f"Most {kind}" if n_found else f"None established as {kind}"
         if concepts and not n_found:
             title += "; the strongest shifts"
         rankings.append(Ranking(title, kind, concepts, n_found))

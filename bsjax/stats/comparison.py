@@ -109,7 +109,7 @@ def compare_codes(
     columns |= _mapped_intervals(columns, rules)
     columns["verdict_paper"] = verdicts.judge_as_paper(columns["delta"])
     eligible = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
-    spread, level = columns.pop("spread"), _level(columns, eligible, rules.fdr)
+    spread, level = columns.pop("spread"), min(_level(columns, eligible, rules.fdr), rules.fdr)
     control = controls.swap_control(
         tested[0].tocsc(), tested[1].tocsc(), repeats[drawn][part], eligible, seed
     )
@@ -216,11 +216,9 @@ def _mapped_intervals(columns: dict[str, np.ndarray], rules: Rules) -> dict[str,
 
 
 def _level(columns: dict[str, np.ndarray], eligible: np.ndarray, fdr: float) -> float:
-    """Largest p that is called material; of a first call where there is none."""
-    called = columns["q_material"] <= fdr
-    if called.any():
-        return float(columns["p_material"][called].max())
-    return fdr / max(int(eligible.sum()), 1)
+    """p below which one more concept would be called material (Benjamini-Hochberg)."""
+    n_called = int((columns["q_material"] <= fdr).sum())
+    return fdr * (n_called + 1) / max(int(eligible.sum()), 1)
 
 
 def _rows(arms: PairedCodes, rows: np.ndarray) -> PairedCodes:

@@ -1,6 +1,7 @@
 """From tests to words. Each verdict says what was established, and nothing says "no difference"."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ MORE = "more"
 ALIGNED = "aligned"
 UNDECIDED = "undecided"
 NOT_ENOUGH_DATA = "not enough data"
-# What each is: `{margin}`, `{aligned}` and `{fdr}` are those of the comparison.
+# What each is: `{margin}` and `{aligned}` are those of the comparison.
 MEANINGS = {
     SUPPRESSED: "drawn less, by more than {margin:g}-fold",
     EXAGGERATED: "drawn more, by more than {margin:g}-fold",
@@ -22,7 +23,15 @@ MEANINGS = {
     NOT_ENOUGH_DATA: "shown by too few images for any verdict",
 }
 KINDS = tuple(MEANINGS)
+UNESTABLISHED = (UNDECIDED, NOT_ENOUGH_DATA)
 CALLED = (SUPPRESSED, EXAGGERATED)
+
+
+def explain(settings: Mapping[str, Any]) -> dict[str, str]:
+    """What each verdict says in a comparison of these settings, as its manifest has them."""
+    values = {name: settings.get(f"compare.{name}", float("nan")) for name in ("margin", "aligned")}
+    return {kind: meaning.format(**values) for kind, meaning in MEANINGS.items()}
+
 
 # The paper's: delta beyond these, of whatever concept.
 PAPER_SUPPRESSED, PAPER_EXAGGERATED = 0.1, 0.9
@@ -80,6 +89,15 @@ def judge_as_paper(delta: np.ndarray) -> np.ndarray:
     verdict[delta < PAPER_SUPPRESSED] = SUPPRESSED
     verdict[delta > PAPER_EXAGGERATED] = EXAGGERATED
     return verdict
+
+
+def near_end(log_ratio: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The end of the interval that is nearer to no change [K]; beyond it where that is inside.
+
+    Lists sort by it: the concept that changed most beyond doubt comes first, not the one that
+    chance moved most.
+    """
+    return np.where(log_ratio < 0, high, low)
 
 
 def count(verdict: np.ndarray) -> dict[str, int]:

@@ -38,7 +38,8 @@ N_SHARED = 3  # concepts that both images of a pair show most
 COLUMNS = (
     "delta", "delta_low", "delta_high", "delta_relative", "delta_difference", "relative",
     "difference", "energy_real", "energy_generated", "prevalence_real", "prevalence_generated",
-    "fires_real", "fires_generated", "p", "q",
+    "fires_real", "fires_generated", "log_ratio", "low", "high", "near", "prevalence_ratio",
+    "amount_ratio", "area_ratio", "q_direction", "q_material", "q_aligned",
 )  # fmt: skip
 
 
@@ -127,10 +128,8 @@ def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
                 "name": comparison.name,
                 "form": settings["compare.form"],
                 "temperature": settings["compare.temperature"],
-                "suppressed": settings["compare.suppressed"],
-                "exaggerated": settings["compare.exaggerated"],
-                "fdr": settings["compare.fdr"],
-                "min_images": settings["compare.min_images"],
+                "meanings": list(verdicts.explain(settings).values()),
+                "fdr": _finite(settings["compare.fdr"]),
                 "counts": comparison.manifest["counts"],
                 "notes": comparison.manifest["notes"],
                 "card": dict(card),

@@ -77,5 +77,9 @@ export const isUnfiltered = () => !state.q && !state.verdict && !lasso.ids && st
 
 export const fixed = (x, digits = 3) => (Number.isNaN(x) ? "–" : x.toFixed(digits));
 export const short = (x) => (Number.isNaN(x) ? "–" : Number(x.toPrecision(3)).toString());
+/** Energy generated / real with its interval. */
+export const ratioText = (c, k) => (Number.isNaN(c.log_ratio[k]) ? "–"
+  : `${ratio(c.log_ratio[k])} [${ratio(c.low[k])}, ${ratio(c.high[k])}]`);
+const ratio = (logarithm) => (logarithm === Infinity ? "∞" : short(Math.exp(logarithm)));
 export const percent = (x) => `${(100 * x).toFixed(1)} %`;
 export const formOf = (i) => `${site.sets[i].form}, T = ${site.sets[i].temperature}`;

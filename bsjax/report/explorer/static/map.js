@@ -1,7 +1,7 @@
 // The map of the dictionary: a point a concept, coloured by delta; one model, or two side by side.
 
 import { PALETTES, PLOT_CONFIG, plain, plotLayout, plotly, scale, themed } from "./colour.js";
-import { columnsOf, filtered, fixed, formOf, isUnfiltered, loadColumns, setNumber, site } from "./concepts.js";
+import { columnsOf, filtered, fixed, formOf, isUnfiltered, loadColumns, ratioText, setNumber, site } from "./concepts.js";
 import { load, unpack } from "./data.js";
 import { choice, el } from "./elements.js";
 import { guarded } from "./faults.js";
@@ -96,7 +96,7 @@ function points(plot, box) {
   if (!isFirst && !isThinned(site.n)) return style;
   const form = formOf(i);
   const text = (k) =>
-    `${k} ${plain(site.names[k] || "(no typical word)")}<br>delta ${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}] (${form})<br>${c.fires_real[k]} fires in real, ${c.fires_generated[k]} in generated images<br>${site.verdicts[c.verdict[k]]}`;
+    `${k} ${plain(site.names[k] || "(no typical word)")}<br>generated / real ${ratioText(c, k)}<br>delta ${fixed(c.delta[k])} (${form})<br>${c.fires_real[k]} fires in real, ${c.fires_generated[k]} in generated images<br>${site.verdicts[c.verdict[k]]}`;
   return { ...style, x: ids.map((k) => xs[k]), y: ids.map((k) => ys[k]), text: ids.map(text) };
 }
 

@@ -1,7 +1,7 @@
 // The panel of the selected concept: numbers, where it fires in its top images, what it goes with.
 
 import { themed } from "./colour.js";
-import { columnsOf, fixed, formOf, loadColumns, percent, setNumber, short, site, verdictOf } from "./concepts.js";
+import { columnsOf, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf } from "./concepts.js";
 import { inflate, load, unpack } from "./data.js";
 import { copyButton, el } from "./elements.js";
 import { fault } from "./faults.js";
@@ -92,9 +92,11 @@ function head(k) {
 function numbers(k, i) {
   const c = columnsOf(i);
   const rows = [
+    ["verdict", `${verdictOf(i, k)}: ${site.sets[i].meanings[c.verdict[k]]}`],
+    ["generated / real", ratioText(c, k)],
+    ["made of", `${short(c.prevalence_ratio[k])} by images that show it × ${short(c.amount_ratio[k])} by amount${Number.isNaN(c.area_ratio[k]) ? "" : ` × ${short(c.area_ratio[k])} by area`}`],
+    ["q (false discovery)", `${short(c.q_material[k])} of the margin, ${short(c.q_direction[k])} of the direction`],
     [`delta (${formOf(i)})`, `${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}]`],
-    ["verdict", verdictText(c, k, i)],
-    ["q (false discovery)", short(c.q[k])],
     ["both forms", `relative ${fixed(c.delta_relative[k])}, difference ${fixed(c.delta_difference[k])}`],
     ["energy an image", `${short(c.energy_real[k])} real, ${short(c.energy_generated[k])} generated`],
     ["in images", `${percent(c.prevalence_real[k])} real, ${percent(c.prevalence_generated[k])} generated`],
@@ -102,14 +104,6 @@ function numbers(k, i) {
   ];
   return el("dl", { className: "numbers" },
     ...rows.map(([name, value]) => el("div", {}, el("dt", { textContent: name }), el("dd", { textContent: value }))));
-}
-
-/** The verdict; where a shift is certain but small, that too. */
-function verdictText(c, k, i) {
-  const { suppressed, exaggerated, fdr } = site.sets[i];
-  const verdict = verdictOf(i, k);
-  const isSmall = verdict === "no difference" && c.q[k] <= fdr;
-  return isSmall ? `${verdict}: a shift, but delta lies within ${suppressed} and ${exaggerated}` : verdict;
 }
 
 /** Place of the concept by delta in every set, from the most suppressed. */

@@ -1,14 +1,14 @@
 // The table of concepts: filter, sort, and the current view as CSV.
 
-import { columnsOf, filtered, fixed, formOf, loadColumns, percent, setNumber, short, site, verdictOf } from "./concepts.js";
+import { columnsOf, filtered, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf } from "./concepts.js";
 import { choice, download, el } from "./elements.js";
 import { DEFAULTS, set, state } from "./state.js";
 
 const ROWS_A_PAGE = 200; // rows added at a time
 const HEADINGS = [
-  ["concept", "id"], ["name", "name"], ["delta", "delta [95 %]"], ["difference", "difference"],
-  ["relative", "relative"], ["fires_real", "fires real"], ["fires_generated", "fires generated"],
-  ["prevalence_real", "real images"], ["prevalence_generated", "generated images"], ["q", "q"], ["verdict", "verdict"],
+  ["concept", "id"], ["name", "name"], ["near", "generated / real [95 %]"], ["delta", "delta"], ["difference", "difference"],
+  ["fires_real", "fires real"], ["fires_generated", "fires generated"],
+  ["prevalence_real", "real images"], ["prevalence_generated", "generated images"], ["q_material", "q of the margin"], ["verdict", "verdict"],
 ];
 let shown = ROWS_A_PAGE;
 
@@ -39,10 +39,10 @@ function quick() {
     onclick: () => { set({ q: "", low: 0, high: 1, fires: 0, ...changes }); redrawFilters(); },
   });
   return el("div", { className: "toolbar", role: "group", "aria-label": "ready-made views" },
-    button("most suppressed", { verdict: "suppressed", sort: "delta", down: false }),
-    button("most exaggerated", { verdict: "exaggerated", sort: "delta", down: true }),
+    button("most suppressed", { verdict: "suppressed", sort: "near", down: false }),
+    button("most exaggerated", { verdict: "exaggerated", sort: "near", down: true }),
     button("not enough data", { verdict: "not enough data", sort: "fires_real", down: true }),
-    button("all", { verdict: "", sort: "delta", down: false }));
+    button("all", { verdict: "", sort: "near", down: false }));
 }
 
 function redrawFilters() {
@@ -87,9 +87,9 @@ function drawRows() {
     const cells = [
       el("button", { type: "button", textContent: String(k), "aria-label": `show concept ${k}`, onclick: () => set({ concept: k }) }),
       el("bdi", { textContent: site.names[k] }),
-      `${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}]`,
-      short(c.difference[k]), fixed(c.relative[k]), String(c.fires_real[k]), String(c.fires_generated[k]),
-      percent(c.prevalence_real[k]), percent(c.prevalence_generated[k]), short(c.q[k]), verdictOf(i, k),
+      ratioText(c, k), fixed(c.delta[k]),
+      short(c.difference[k]), String(c.fires_real[k]), String(c.fires_generated[k]),
+      percent(c.prevalence_real[k]), percent(c.prevalence_generated[k]), short(c.q_material[k]), verdictOf(i, k),
     ];
     const row = el("tr", { className: k === state.concept ? "selected" : "", onclick: () => set({ concept: k }) },
       ...cells.map((cell) => el("td", {}, cell)));
