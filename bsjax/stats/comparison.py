@@ -236,4 +236,5 @@ def _active(codes: sp.csr_array) -> sp.csc_array:
 
 def _totals(codes: sp.csr_array) -> np.ndarray:
     """Sums [K] over the rows, in float64."""
-    return np.bincount(codes.indices, codes.data.astype(np.float64), minlength=codes.shape[1])
+    values = codes.data.astype(np.float64)
+    return np.bincount(codes.indices, values, minlength=codes.shape[1]).astype(np.float64)
