@@ -2,6 +2,7 @@
 
 concepts.parquet, concepts.csv    one row a concept    } columns as `bsjax.results.columns`
 datapoints.parquet                one row a pair       } lists them
+statistics.npz                    what it can be made from again, `bsjax.results.statistics`
 """
 
 import dataclasses
@@ -26,8 +27,10 @@ from bsjax.results.measures import (
     read_measured,
     write_table,
 )
+from bsjax.results.statistics import Statistics, read_statistics, write_statistics
 
 CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet"
+STATISTICS = "statistics.npz"
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
 
@@ -43,6 +46,7 @@ class Compared:
       manifest: config, parents, counts, notes, control, unpaired.
       real: the measured real images; None where codes alone were compared.
       generated: the measured generated images.
+      statistics: what it was made from; None where it was read from disk.
     """
 
     name: str
@@ -51,6 +55,7 @@ class Compared:
     manifest: Mapping[str, Any]
     real: Measured | None = None
     generated: Measured | None = None
+    statistics: Statistics | None = None
 
 
 def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None) -> Compared:
@@ -91,6 +96,22 @@ def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
     return pq.read_table(folder / CONCEPTS), manifest
 
 
+def read_stored(folder: pathlib.Path) -> tuple[Statistics, pa.Table, dict[str, Any]]:
+    """What a finished comparison was made from, its pairs and its manifest.
+
+    Raises:
+      UserError: it is not finished, it keeps no statistics, or they are not what `compare` wrote.
+    """
+    manifest = require_manifest(folder, "compare")
+    if STATISTICS not in manifest["files"]:
+        raise UserError(
+            f"{folder} keeps no {STATISTICS}: it was made before that was; run `bsjax compare"
+            " --config.overwrite` once, from the measures"
+        )
+    check_files(folder, manifest, (STATISTICS, PAIRS))
+    return read_statistics(folder / STATISTICS), pq.read_table(folder / PAIRS), manifest
+
+
 def write_compared(folder: pathlib.Path, compared: Compared) -> None:
     """Writes a comparison and finishes its folder."""
     table = require_columns(compared.concepts, COMPARED_CONCEPTS)
@@ -98,4 +119,6 @@ def write_compared(folder: pathlib.Path, compared: Compared) -> None:
     with atomic_path(folder / CELLS) as temporary:
         pa_csv.write_csv(as_cells(table), temporary)
     write_table(folder / PAIRS, require_columns(compared.pairs, DATAPOINTS))
+    if compared.statistics is not None:
+        write_statistics(folder / STATISTICS, compared.statistics)
     write_manifest(folder, stage="compare", **compared.manifest)
