@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from bsjax.analysis.findings import look_further
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
 from bsjax.core.ranges import CLUSTERS, RANGES
@@ -126,7 +127,7 @@ def compare_sets(
     }
     return Compared(
         name=name,
-        concepts=_concept_table(outcome, statistics),
+        **_tables(outcome, statistics, method),
         pairs=_pair_table(codes, pairing.rows_real, pairing.rows_generated, keys, captions),
         manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
         | {"notes": list(dict.fromkeys([*real.notes, *generated.notes, *_warnings(outcome)]))},
@@ -179,7 +180,7 @@ def compare_codes(
     unpaired: dict[str, Sequence[str]] = {REAL: (), "generated": ()}
     return Compared(
         name="generated",
-        concepts=_concept_table(outcome, statistics),
+        **_tables(outcome, statistics, method),
         pairs=_pair_table((real, generated), rows, rows, keys, told),
         manifest=_manifest(method, outcome, n, unpaired, {}) | {"notes": _warnings(outcome)},
         statistics=statistics,
@@ -231,7 +232,7 @@ def compare_again(
     kept = [note for note in manifest["notes"] if not note.startswith(CONTROL_FAILS)]
     return Compared(
         name=name,
-        concepts=_concept_table(outcome, statistics),
+        **_tables(outcome, statistics, method, rows),
         pairs=pairs,
         manifest=made | {"notes": [*kept, *_warnings(outcome)]},
         statistics=statistics,
@@ -308,15 +309,32 @@ def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _concept_table(outcome: comparison.Outcome, statistics: Statistics) -> pa.Table:
+def _tables(
+    outcome: comparison.Outcome,
+    statistics: Statistics,
+    method: Method,
+    rows: np.ndarray | None = None,
+) -> dict[str, pa.Table]:
+    """Tables of concepts, findings and substitutions, of all pairs or of some rows."""
+    rows = np.arange(len(statistics.keys)) if rows is None else rows
+    captions = statistics.captions
+    extra, found, replaced = look_further(
+        (statistics.real[rows], statistics.generated[rows]),
+        outcome,
+        method.rules,
+        None if captions is None else [captions[row] for row in rows],
+        statistics.words,
+        method.seed,
+    )
     n_concepts = statistics.real.shape[1]
-    columns: dict[str, Any] = {"concept": np.arange(n_concepts, dtype=np.int32)} | outcome.columns
-    columns["words"] = statistics.words
+    columns: dict[str, Any] = {"concept": np.arange(n_concepts, dtype=np.int32)}
+    columns |= outcome.columns | extra | {"words": statistics.words}
     unknown = pa.nulls(n_concepts, pa.int64())
     for name, fires in zip(("fires_real", "fires_generated"), statistics.fires, strict=True):
         columns[name] = pa.array(fires, pa.int64(), mask=fires < 0)
         columns.setdefault(name.replace("fires", "fires_pairs"), unknown)
-    return pa.table({column.name: columns[column.name] for column in COMPARED_CONCEPTS})
+    concepts = pa.table({column.name: columns[column.name] for column in COMPARED_CONCEPTS})
+    return {"concepts": concepts, "findings": found, "substitutions": replaced}
 
 
 def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:

@@ -1,7 +1,9 @@
 """comparisons/<set>/: how a generated set differs from the real one, read and written here alone.
 
 concepts.parquet, concepts.csv    one row a concept    } columns as `bsjax.results.columns`
-datapoints.parquet                one row a pair       } lists them
+findings.parquet                  one row per finding  } lists them
+substitutions.parquet             what was drawn instead }
+datapoints.parquet                one row per pair     }
 statistics.npz                    what it can be made from again, `bsjax.results.statistics`
 """
 
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 from bsjax.core.artifacts import REAL, atomic_path, check_files, require_manifest, write_manifest
 from bsjax.core.errors import UserError
 from bsjax.core.text import as_cells
+from bsjax.results import columns
 from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS, require_columns
 from bsjax.results.measures import (
     COOCCURRENCE,
@@ -30,7 +33,8 @@ from bsjax.results.measures import (
 from bsjax.results.statistics import Statistics, read_statistics, write_statistics
 
 CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet"
-STATISTICS = "statistics.npz"
+FINDINGS, REPLACED, STATISTICS = "findings.parquet", "substitutions.parquet", "statistics.npz"
+FILES = (CONCEPTS, FINDINGS, REPLACED, PAIRS)
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
 
@@ -42,6 +46,8 @@ class Compared:
     Attributes:
       name: of the generated set.
       concepts: one row a concept, columns `bsjax.results.columns.COMPARED_CONCEPTS`.
+      findings: what the called concepts tell of, columns `bsjax.results.columns.FINDINGS`.
+      substitutions: what was drawn instead, columns `bsjax.results.columns.SUBSTITUTIONS`.
       pairs: one row a pair, most alike first, columns `bsjax.results.columns.DATAPOINTS`.
       manifest: config, parents, counts, notes, control, unpaired.
       real: the measured real images; None where codes alone were compared.
@@ -51,6 +57,8 @@ class Compared:
 
     name: str
     concepts: pa.Table
+    findings: pa.Table
+    substitutions: pa.Table
     pairs: pa.Table
     manifest: Mapping[str, Any]
     real: Measured | None = None
@@ -71,8 +79,8 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
     """
     folder = workdir / "comparisons" / name
     manifest = require_manifest(folder, "compare")
-    check_files(folder, manifest, (CONCEPTS, PAIRS))
-    concepts, pairs = pq.read_table(folder / CONCEPTS), pq.read_table(folder / PAIRS)
+    check_files(folder, manifest, FILES)
+    concepts, *more, pairs = (pq.read_table(folder / name) for name in FILES)
     real = real or read_measured(workdir / "measures" / REAL, names=SHOWN)
     generated = read_measured(workdir / "measures" / name, names=SHOWN)
     for arm, measured in ((REAL, real), (name, generated)):
@@ -82,7 +90,7 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
                 f"{folder} compares another measures/{arm} than the one that is there; run"
                 " `bsjax compare --overwrite`"
             )
-    return Compared(name, concepts, pairs, manifest, real, generated)
+    return Compared(name, concepts, *more, pairs, manifest, real, generated)
 
 
 def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -118,6 +126,9 @@ def write_compared(folder: pathlib.Path, compared: Compared) -> None:
     write_table(folder / CONCEPTS, table)
     with atomic_path(folder / CELLS) as temporary:
         pa_csv.write_csv(as_cells(table), temporary)
+    write_table(folder / FINDINGS, require_columns(compared.findings, columns.FINDINGS))
+    replaced = require_columns(compared.substitutions, columns.SUBSTITUTIONS)
+    write_table(folder / REPLACED, replaced)
     write_table(folder / PAIRS, require_columns(compared.pairs, DATAPOINTS))
     if compared.statistics is not None:
         write_statistics(folder / STATISTICS, compared.statistics)

@@ -35,7 +35,8 @@ class Outcome:
     Attributes:
       columns: [K] each; `bsjax.results.columns.COMPARED_CONCEPTS` tells what they mean.
       sums: over the clusters that the estimates rest on.
-      units: number of these.
+      rows: pair of each of these that was tested.
+      level: largest p of the material test that is called.
       control: the arms of clusters swapped by chance.
       detectable: smallest material fold told with 80 % power, by firing images.
       shift: median log ratio of the concepts with enough data: what all of them moved by.
@@ -43,10 +44,16 @@ class Outcome:
 
     columns: dict[str, np.ndarray]
     sums: sums.Sums
-    units: int
+    rows: np.ndarray
+    level: float
     control: controls.Control
     detectable: dict[int, float]
     shift: float
+
+    @property
+    def units(self) -> int:
+        """Clusters of pairs that the verdicts rest on."""
+        return len(self.rows)
 
 
 def compare_codes(
@@ -105,15 +112,15 @@ def compare_codes(
     columns["verdict_paper"] = verdicts.judge_as_paper(columns["delta"])
     eligible = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
     spread = np.append(columns.pop("spread")[eligible], 1.0)[: max(int(eligible.sum()), 1)]
+    level = _level(columns, eligible, rules.fdr)
     control = controls.swap_control(*map(_active, tested), repeats[drawn][part], eligible, seed)
     return Outcome(
         columns=columns,
         sums=sums.sum_pairs(*means),
-        units=int(part.size),
+        rows=drawn[part],
+        level=level,
         control=control,
-        detectable=controls.detectable_fold(
-            float(np.median(spread)), rules.margin, _level(columns, eligible, rules.fdr)
-        ),
+        detectable=controls.detectable_fold(float(np.median(spread)), rules.margin, level),
         shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
     )
 
