@@ -35,7 +35,7 @@ def look_further(
     columns = outcome.columns
     tested = tuple(arm[outcome.rows] for arm in codes)
     concepts = np.flatnonzero(np.isin(columns["verdict"], verdicts.CALLED))
-    signs = np.sign(columns["log_ratio"][concepts])
+    signs = np.sign(columns["log_ratio"][concepts]).astype(np.int64)
     replaced = substitutions.find_substitutions(*tested, concepts, signs, rules.fdr)
     called = findings.Called(
         concepts, *(columns[name][concepts] for name in ("verdict", "log_ratio", "se"))

@@ -16,7 +16,9 @@ from bsjax.stats import ratios, words
 from bsjax.stats.sums import sum_pairs
 
 LEVEL = 0.05  # over all words, by Bonferroni
-LEAST_SHARE = 0.5  # of the captions with the word, whose real image must show the concept
+# Of the captions with the word, whose real image must show the concept; and in shares of the word
+# of which most do: "number" in "a crown number 7" is not what asks for a crown.
+LEAST_SHARE, OF_BEST = 0.5, 0.8
 LEAST_CAPTIONS = 5  # with the word, in the half that teaches
 
 
@@ -69,6 +71,9 @@ def _telling(occurs: sp.csr_array, shows: sp.csr_array) -> sp.csc_array:
     with_concept = np.asarray(shows.sum(axis=0)).ravel()[both.col]
     p = scipy_stats.hypergeom.sf(both.data - 1, n, with_concept, with_word)
     keep = (p * max(n_words, 1) <= LEVEL) & (with_word >= LEAST_CAPTIONS)
-    keep &= both.data >= LEAST_SHARE * with_word
+    share = both.data / with_word
+    best = np.zeros(both.shape[1])
+    np.maximum.at(best, both.col[keep], share[keep])
+    keep &= share >= np.maximum(OF_BEST * best[both.col], LEAST_SHARE)
     entries = (np.ones(int(keep.sum())), (both.row[keep], both.col[keep]))
     return sp.csc_array(entries, shape=both.shape)
