@@ -74,7 +74,10 @@ def test_entries_of_a_sparse_matrix_that_come_twice_are_added_and_the_matrix_sta
 def test_captions_stand_in_the_pairs_and_make_words():
     real, generated = arms()
     real[5] = generated[5]
-    captions = ["a crown on a table" if row % 3 == 0 else "a boat at sea" for row in range(N)]
+    told = ("a boat at sea", "a crown on a table")
+    captions = [
+        f"{told[row % 3 == 0]} {chr(97 + row // 26)}{chr(97 + row % 26)}" for row in range(N)
+    ]
     real[::3, 0] += 5
     result = bsjax.compare_codes(real, generated, captions=captions)
     first = result.pairs.slice(0, 1).to_pylist()[0]
