@@ -1,6 +1,6 @@
 """Do verdicts hold? False discoveries, power, coverage and speed where the truth is known.
 
-    python tests/benchmarks/statistics.py [--repeats=200] [--images=1000] [--concepts=4000]
+    python tests/benchmarks/simulated.py [--repeats=200] [--images=1000] [--concepts=4000]
         [--large] [--speed]
 
 Prints, over worlds of `simulator.py` (every second one with all concepts moved by 2^N(0, 0.5)):
@@ -16,24 +16,18 @@ Exit status 3 where a number misses what is asked of it.
 """
 
 import argparse
-import pathlib
 import resource
 import sys
 import time
 
-# This file's name is that of a module of Python's own, which libraries import.
-sys.path = [
-    p for p in sys.path if pathlib.Path(p or ".").resolve() != pathlib.Path(__file__).parent
-]
+import numpy as np
+import scipy.sparse as sp
+from simulator import World, draw_world
 
-import numpy as np  # noqa: E402
-import scipy.sparse as sp  # noqa: E402
-
-from bsjax.core.errors import GATE_FAILED  # noqa: E402
-from bsjax.stats import clusters, verdicts  # noqa: E402
-from bsjax.stats.comparison import Rules, compare_codes  # noqa: E402
-from bsjax.stats.sums import sum_pairs  # noqa: E402
-from tests.benchmarks.simulator import World, draw_world  # noqa: E402
+from bsjax.core.errors import GATE_FAILED
+from bsjax.stats import clusters, verdicts
+from bsjax.stats.comparison import Rules, compare_codes
+from bsjax.stats.sums import sum_pairs
 
 BINS = ((1, 5), (6, 10), (11, 20), (21, 50), (51, 10**9))
 RULES = Rules()
