@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from bsjax.analysis import copies
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
 from bsjax.core.ranges import RANGES
 from bsjax.core.rng import stage_key
 from bsjax.data.captions import Pairing, pair_keys
-from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS
+from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.results.comparisons import Compared
 from bsjax.results.measures import Measured
 from bsjax.stats import comparison, datapoints, divergences, streaming, uncertainty, verdicts, words
@@ -116,6 +117,7 @@ def compare_sets(
             "limit",
         )
     codes = real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
+    judged = copies.judge_pairs(real, generated, pairing)
     columns = _statistics(codes, method)
     columns["fires_real"] = real.concepts["fires"].to_numpy()
     columns["fires_generated"] = generated.concepts["fires"].to_numpy()
@@ -135,6 +137,7 @@ def compare_sets(
             pairing.rows_generated,
             real.images["key"].take(pairing.rows_real),
             real.images["caption"].take(pairing.rows_real),
+            judged,
         ),
         manifest={
             "config": method.settings,
@@ -149,6 +152,7 @@ def compare_sets(
         },
         real=real,
         generated=generated,
+        duplicates=judged and judged.duplicates,
     )
 
 
@@ -194,7 +198,9 @@ def compare_codes(
     return Compared(
         name="generated",
         concepts=_concept_table(columns),
-        pairs=_pair_table((real, generated), rows, rows, keys, told),
+        pairs=_pair_table(
+            (real, generated), rows, rows, keys, told, same_real=_same_real(real, clusters)
+        ),
         manifest={
             "config": method.settings,
             "parents": {},
@@ -263,15 +269,34 @@ def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:
     return words.describe_concepts(real.captions, top_rows)
 
 
+def _same_real(codes: sp.csr_array, clusters: Sequence[Any] | None) -> np.ndarray:
+    """[n] labels of pairs: the same where cluster and real image are, as their codes tell."""
+    places: dict[Any, int] = {}
+    labels = []
+    for row in range(codes.shape[0]):
+        part = slice(codes.indptr[row], codes.indptr[row + 1])
+        told = (codes.indices[part].tobytes(), codes.data[part].tobytes())
+        label = row if clusters is None else (clusters[row], *told)
+        labels.append(places.setdefault(label, len(places)))
+    return np.array(labels, np.int64)
+
+
 def _pair_table(
     codes: PairedCodes,
     rows_real: np.ndarray,
     rows_generated: np.ndarray,
     keys: pa.ChunkedArray | pa.Array,
     captions: pa.ChunkedArray | pa.Array,
+    judged: copies.Judged | None = None,
+    same_real: np.ndarray | None = None,
 ) -> pa.Table:
+    """The pairs in their order; of several that share a real image the most alike alone."""
     scores = datapoints.score_pairs(*codes)
+    if judged is not None:
+        scores |= judged.scores
     order = datapoints.rank_pairs(scores)
+    order = datapoints.first_of_each(order, rows_real if same_real is None else same_real)
+    scores["n_firing"] = datapoints.count_firing(*codes)
     columns = {
         "rank": np.arange(1, len(order) + 1, dtype=np.int32),
         "key": keys.take(order),
@@ -280,4 +305,4 @@ def _pair_table(
         "row_generated": rows_generated[order].astype(np.int32),
         **{name: values[order] for name, values in scores.items()},
     }
-    return pa.table({column.name: columns[column.name] for column in DATAPOINTS})
+    return copies.pair_table(columns)

@@ -2,6 +2,8 @@
 
 concepts.parquet, concepts.csv    one row a concept    } columns as `bsjax.results.columns`
 datapoints.parquet                one row a pair       } lists them
+duplicates.parquet                near duplicates among the real images, most alike first; not where
+                                  patch tokens were not kept
 """
 
 import dataclasses
@@ -16,7 +18,7 @@ import pyarrow.parquet as pq
 from bsjax.core.artifacts import REAL, atomic_path, check_files, require_manifest, write_manifest
 from bsjax.core.errors import UserError
 from bsjax.core.text import as_cells
-from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS, require_columns
+from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS, DUPLICATES, require_columns
 from bsjax.results.measures import (
     COOCCURRENCE,
     IMAGE_CODES,
@@ -28,6 +30,7 @@ from bsjax.results.measures import (
 )
 
 CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet"
+TWINS = "duplicates.parquet"
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
 
@@ -39,10 +42,13 @@ class Compared:
     Attributes:
       name: of the generated set.
       concepts: one row a concept, columns `bsjax.results.columns.COMPARED_CONCEPTS`.
-      pairs: one row a pair, most alike first, columns `bsjax.results.columns.DATAPOINTS`.
+      pairs: one row a pair, most unusually alike first, columns
+        `bsjax.results.columns.DATAPOINTS`.
       manifest: config, parents, counts, notes, control, unpaired.
       real: the measured real images; None where codes alone were compared.
       generated: the measured generated images.
+      duplicates: near duplicates among the real images of the pairs, columns
+        `bsjax.results.columns.DUPLICATES`; None where patch tokens were not kept.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Compared:
     manifest: Mapping[str, Any]
     real: Measured | None = None
     generated: Measured | None = None
+    duplicates: pa.Table | None = None
 
 
 def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None) -> Compared:
@@ -68,6 +75,10 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
     manifest = require_manifest(folder, "compare")
     check_files(folder, manifest, (CONCEPTS, PAIRS))
     concepts, pairs = pq.read_table(folder / CONCEPTS), pq.read_table(folder / PAIRS)
+    twins = None
+    if TWINS in manifest.get("files", ()):
+        check_files(folder, manifest, (TWINS,))
+        twins = pq.read_table(folder / TWINS)
     real = real or read_measured(workdir / "measures" / REAL, names=SHOWN)
     generated = read_measured(workdir / "measures" / name, names=SHOWN)
     for arm, measured in ((REAL, real), (name, generated)):
@@ -77,7 +88,7 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
                 f"{folder} compares another measures/{arm} than the one that is there; run"
                 " `bsjax compare --overwrite`"
             )
-    return Compared(name, concepts, pairs, manifest, real, generated)
+    return Compared(name, concepts, pairs, manifest, real, generated, twins)
 
 
 def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -98,4 +109,6 @@ def write_compared(folder: pathlib.Path, compared: Compared) -> None:
     with atomic_path(folder / CELLS) as temporary:
         pa_csv.write_csv(as_cells(table), temporary)
     write_table(folder / PAIRS, require_columns(compared.pairs, DATAPOINTS))
+    if compared.duplicates is not None:
+        write_table(folder / TWINS, require_columns(compared.duplicates, DUPLICATES))
     write_manifest(folder, stage="compare", **compared.manifest)
