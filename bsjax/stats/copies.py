@@ -211,7 +211,8 @@ def is_bland(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
 
 def _directions(sketch: Sketch, centre: Float[Array, " c"]) -> Float[Array, "... h w c"]:
     scale, mean = sketch.scale[..., None, None, None], sketch.mean[..., None, None, :]
-    tokens = sketch.values.astype(jnp.float32) * scale + (mean - centre)
+    offset = mean - centre.reshape(*(1,) * (mean.ndim - 1), -1)
+    tokens = sketch.values.astype(jnp.float32) * scale + offset
     norms = jnp.sqrt(jnp.sum(jnp.square(tokens), axis=-1, keepdims=True, dtype=jnp.float32))
     return tokens / jnp.where(norms > 0, norms, 1)
 
