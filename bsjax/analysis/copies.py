@@ -18,7 +18,7 @@ from bsjax.results.measures import Measured
 from bsjax.stats import copies
 
 BLOCK = 256  # images whose cosines with all others are held at a time
-BATCH_BYTES = 1 << 26  # of float32 tokens held at a time
+BATCH_BYTES = 1 << 26  # of cosines between patches held at a time
 DUPLICATE = 0.9  # similarity of two real images; the closest of 1,000 scenes come to 0.85
 
 
@@ -168,7 +168,8 @@ def _likeness(
 ) -> copies.Likeness:
     """Image i of `first` against the images rows[i] [n, M] of `others`, on the host."""
     n, n_others = rows.shape
-    bytes_an_image = 4 * (1 + n_others) * int(np.prod(first.values.shape[1:]))
+    h, w, width = first.values.shape[1:]
+    bytes_an_image = 4 * n_others * h * w * (h * w + width)
     batch = int(np.clip(BATCH_BYTES // max(bytes_an_image, 1), 1, n))
     parts = []
     for start in range(0, n, batch):

@@ -109,6 +109,12 @@ def sketch_patches(patches: Float[Array, "B P D"], h: int, w: int) -> Sketch:
     return Sketch(jnp.round(values).astype(jnp.int8), scale, mean)
 
 
+def bytes_an_image(h: int, w: int, width: int) -> int:
+    """What is kept of an image with h x w patches of that width."""
+    c = min(width, N_DIMS)
+    return min(h, MAX_SIDE) * min(w, MAX_SIDE) * c + 4 * (c + 1)
+
+
 def places(h: int, w: int) -> list[tuple[int, int, int, float]]:
     """(mirrored, shift_rows, shift_columns, penalty) that are tried, the plain one first.
 
@@ -136,16 +142,18 @@ def find_likeness(first: Sketch, others: Sketch, centre: Float[Array, " c"]) -> 
     Returns:
       Arrays [B, M]. A patch without any content has the cosine 0 with everything.
     """
-    left = _directions(first, centre)[:, None]  # [B, 1, h, w, c]
-    right = _directions(others, centre)  # [B, M, h, w, c]
-    h, w = left.shape[2:4]
+    left, right = _directions(first, centre), _directions(others, centre)
+    h, w = left.shape[1:3]
+    left, right = (x.reshape(*x.shape[:-3], h * w, x.shape[-1]) for x in (left, right))
+    # Of all patches with all: one matrix product, from which each place takes its own.
+    cosines = jnp.einsum(
+        "bpc,bmqc->bmpq", left, right, precision="highest", preferred_element_type=jnp.float32
+    )
+    cosines = cosines.reshape(*cosines.shape[:2], -1)  # [B, M, P * P]
     best = None
     for mirrored, dy, dx, penalty in places(h, w):
-        turned = right[:, :, :, ::-1] if mirrored else right
-        here = left[:, :, max(-dy, 0) : h - max(dy, 0), max(-dx, 0) : w - max(dx, 0)]
-        there = turned[:, :, max(dy, 0) : h - max(-dy, 0), max(dx, 0) : w - max(-dx, 0)]
-        cosines = jnp.sum(here * there, axis=-1, dtype=jnp.float32)
-        similarity = _low_quantile(cosines.reshape(*cosines.shape[:2], -1))  # [B, M]
+        met = _meeting(h, w, mirrored, dy, dx)
+        similarity = _low_quantile(jnp.take(cosines, met, axis=-1))  # [B, M]
         bounded = jnp.clip(similarity, -LARGEST, LARGEST)
         place = (jnp.int32(part) for part in (dy, dx, mirrored))
         found = Likeness(similarity, jnp.arctanh(bounded) - penalty, *place)
@@ -207,6 +215,15 @@ def is_bland(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
     if not real.size:
         return np.zeros(0, bool)
     return np.minimum(real, generated) <= BLAND * np.median(real)
+
+
+def _meeting(h: int, w: int, mirrored: int, dy: int, dx: int) -> np.ndarray:
+    """Numbers p * P + q of the patches p of one image and q of the other that lie on each other."""
+    numbers = np.arange(h * w).reshape(h, w)
+    turned = numbers[:, ::-1] if mirrored else numbers
+    here = numbers[max(-dy, 0) : h - max(dy, 0), max(-dx, 0) : w - max(dx, 0)]
+    there = turned[max(dy, 0) : h - max(-dy, 0), max(dx, 0) : w - max(-dx, 0)]
+    return (here * (h * w) + there).ravel()
 
 
 def _directions(sketch: Sketch, centre: Float[Array, " c"]) -> Float[Array, "... h w c"]:

@@ -109,6 +109,12 @@ def test_a_sketch_is_of_one_image_and_keeps_all_but_rounding():
             np.testing.assert_allclose(got[0], expected[i], atol=1e-6)
 
 
+def test_bytes_are_those_of_the_arrays():
+    for h, w, width in ((4, 4, 200), (3, 5, 20), (20, 8, 300)):
+        made = copies.sketch_patches(jnp.ones((1, h * w, width)), h, w)
+        assert copies.bytes_an_image(h, w, width) == sum(part.nbytes for part in made)
+
+
 def test_the_projection_is_orthonormal_and_always_the_same():
     basis = copies.projection(192)
     np.testing.assert_allclose(basis.T @ basis, np.eye(copies.N_DIMS), atol=1e-6)
