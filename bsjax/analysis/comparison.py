@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from bsjax.analysis import copies
 from bsjax.analysis.findings import look_further
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
 from bsjax.core.ranges import CLUSTERS, RANGES
 from bsjax.data.captions import Pairing, pair_keys
-from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS
+from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.results.comparisons import Compared
 from bsjax.results.measures import Measured
 from bsjax.results.statistics import Statistics
@@ -109,6 +110,7 @@ def compare_sets(
             "limit",
         )
     codes = real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
+    judged = copies.judge_pairs(real, generated, pairing)
     captions = real.images["caption"].take(pairing.rows_real)
     outcome = _outcome(codes, method, captions.to_pylist())
     keys = real.images["key"].take(pairing.rows_real)
@@ -128,12 +130,13 @@ def compare_sets(
     return Compared(
         name=name,
         **_tables(outcome, statistics, method),
-        pairs=_pair_table(codes, pairing.rows_real, pairing.rows_generated, keys, captions),
+        pairs=_pair_table(codes, pairing.rows_real, pairing.rows_generated, keys, captions, judged),
         manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
         | {"notes": list(dict.fromkeys([*real.notes, *generated.notes, *_warnings(outcome)]))},
         real=real,
         generated=generated,
         statistics=statistics,
+        duplicates=judged and judged.duplicates,
     )
 
 
@@ -181,7 +184,9 @@ def compare_codes(
     return Compared(
         name="generated",
         **_tables(outcome, statistics, method),
-        pairs=_pair_table((real, generated), rows, rows, keys, told),
+        pairs=_pair_table(
+            (real, generated), rows, rows, keys, told, same_real=_same_real(real, labels)
+        ),
         manifest=_manifest(method, outcome, n, unpaired, {}) | {"notes": _warnings(outcome)},
         statistics=statistics,
     )
@@ -347,15 +352,34 @@ def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:
     return words.describe_concepts(real.captions, top_rows)
 
 
+def _same_real(codes: sp.csr_array, clusters: Sequence[Any] | None) -> np.ndarray:
+    """[n] labels of pairs: the same where cluster and real image are, as their codes tell."""
+    places: dict[Any, int] = {}
+    labels = []
+    for row in range(codes.shape[0]):
+        part = slice(codes.indptr[row], codes.indptr[row + 1])
+        told = (codes.indices[part].tobytes(), codes.data[part].tobytes())
+        label = row if clusters is None else (clusters[row], *told)
+        labels.append(places.setdefault(label, len(places)))
+    return np.array(labels, np.int64)
+
+
 def _pair_table(
     codes: comparison.PairedCodes,
     rows_real: np.ndarray,
     rows_generated: np.ndarray,
     keys: pa.ChunkedArray | pa.Array,
     captions: pa.ChunkedArray | pa.Array,
+    judged: copies.Judged | None = None,
+    same_real: np.ndarray | None = None,
 ) -> pa.Table:
+    """The pairs in their order; of several that share a real image the most alike alone."""
     scores = datapoints.score_pairs(*codes)
+    if judged is not None:
+        scores |= judged.scores
     order = datapoints.rank_pairs(scores)
+    order = datapoints.first_of_each(order, rows_real if same_real is None else same_real)
+    scores["n_firing"] = datapoints.count_firing(*codes)
     columns = {
         "rank": np.arange(1, len(order) + 1, dtype=np.int32),
         "key": keys.take(order),
@@ -364,4 +388,4 @@ def _pair_table(
         "row_generated": rows_generated[order].astype(np.int32),
         **{name: values[order] for name, values in scores.items()},
     }
-    return pa.table({column.name: columns[column.name] for column in DATAPOINTS})
+    return copies.pair_table(columns)

@@ -26,7 +26,7 @@ from bsjax.data.images import Batch, iterate_batches
 from bsjax.encoders.protocol import Backbone, Encoder
 from bsjax.results.shards import ShardStore
 from bsjax.sae.encoder import codes_of
-from bsjax.stats import sparse_codes, streaming
+from bsjax.stats import copies, sparse_codes, streaming
 
 # Codes kept of each token at first; grows when a token has more.
 FIRST_KEPT = 64
@@ -127,7 +127,11 @@ def measure_step(
     statistics = streaming.reduce_batch(codes, compact, mask, grid)
     top = streaming.update_top_images(top, statistics.patch_mean, rows)
     is_finite = jnp.all(jnp.isfinite(tokens), axis=(1, 2)) | ~mask  # [B]
-    return top, statistics._replace(patch_mean=None), compact, jnp.all(is_finite)
+    sketch = None
+    if grid.n_patches:
+        sketch = copies.sketch_patches(tokens[:, grid.n_special :], grid.h, grid.w)
+    statistics = statistics._replace(patch_mean=None, sketch=sketch)
+    return top, statistics, compact, jnp.all(is_finite)
 
 
 def measure_images(

@@ -100,6 +100,9 @@ def _section(
             for ranking in rankings
         ],
         "copies": [_pair(comparison, row, load) for row in comparison.datapoints[:n_pairs]],
+        "has_patches": comparison.has_patches,
+        "duplicates": comparison.duplicates[:n_pairs],
+        "n_duplicates": len(comparison.duplicates),
     }
 
 

@@ -16,10 +16,16 @@ class Comparison(NamedTuple):
 
     name: str
     columns: dict[str, np.ndarray]  # of concepts.parquet, [K] each
-    datapoints: list[dict[str, Any]]  # every pair, memorised first
+    datapoints: list[dict[str, Any]]  # every pair, most unusually alike first
     manifest: dict[str, Any]
     real: Measured
     generated: Measured
+    duplicates: Sequence[dict[str, Any]] = ()  # near ones among the real images
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether patch tokens say how alike pairs are; else their codes alone do."""
+        return bool(self.datapoints) and self.datapoints[0].get("patch_similarity") is not None
 
     @property
     def form(self) -> str:
@@ -63,6 +69,7 @@ def as_shown(compared: Compared) -> Comparison:
         dict(compared.manifest),
         compared.real,
         compared.generated,
+        [] if compared.duplicates is None else compared.duplicates.to_pylist(),
     )
 
 

@@ -110,7 +110,7 @@ SUBSTITUTIONS = (
     Column("q", "double", SHARE, "adjusted p over all concepts"),
 )
 DATAPOINTS = (
-    Column("rank", "int32", "", "1 is the pair most alike"),
+    Column("rank", "int32", "", "1: the pair most unusually alike; by z, else by cosine"),
     Column("key", "string", "", "of the pair"),
     Column("caption", "string", "", "of the real image"),
     Column("row_real", "int32", "", "row among the real images"),
@@ -118,6 +118,19 @@ DATAPOINTS = (
     Column("mean_difference", "double", CODE, "mean over concepts of generated - real, signed"),
     Column("absolute_difference", "double", CODE, "sum over concepts of |generated - real|"),
     Column("cosine", "double", "from 0 to 1", "of the two images' codes; 1 is a copy"),
+    Column("patch_similarity", "double", "from -1 to 1", "cosine of patch tokens, lowest 2 %"),
+    Column("shift_rows", "int32", "patches", "by which the generated image lies lower, there"),
+    Column("shift_columns", "int32", "patches", "by which it lies further right"),
+    Column("mirrored", "bool", "", "whether it is alike when mirrored left to right"),
+    Column("z", "double", "sd", "likeness above that with images of other captions"),
+    Column("null_mean", "double", "as cosine", "likeness with images of other captions"),
+    Column("n_firing", "int64", "concepts", "that fire in both images"),
+    Column("bland", "bool", "", "an image so plain that likeness means little"),
+)  # patch_similarity to null_mean, and bland: null where patch tokens were not kept
+DUPLICATES = (
+    Column("key", "string", "", "of a real image"),
+    Column("other", "string", "", "of a real image that is nearly the same"),
+    Column("patch_similarity", "double", "from -1 to 1", "cosine of patch tokens, lowest 2 %"),
 )
 RANKING = (
     Column("caption", "string", "", "of one image or of several"),
@@ -134,6 +147,7 @@ TABLES = {
     "comparisons/<set>/findings.parquet": FINDINGS,
     "comparisons/<set>/substitutions.parquet": SUBSTITUTIONS,
     "comparisons/<set>/datapoints.parquet": DATAPOINTS,
+    "comparisons/<set>/duplicates.parquet": DUPLICATES,
 }
 
 

@@ -5,6 +5,8 @@ findings.parquet                  one row per finding  } lists them
 substitutions.parquet             what was drawn instead }
 datapoints.parquet                one row per pair     }
 statistics.npz                    what it can be made from again, `bsjax.results.statistics`
+duplicates.parquet                near duplicates among the real images, most alike first; not where
+                                  patch tokens were not kept
 """
 
 import dataclasses
@@ -20,7 +22,7 @@ from bsjax.core.artifacts import REAL, atomic_path, check_files, require_manifes
 from bsjax.core.errors import UserError
 from bsjax.core.text import as_cells
 from bsjax.results import columns
-from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS, require_columns
+from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS, DUPLICATES, require_columns
 from bsjax.results.measures import (
     COOCCURRENCE,
     IMAGE_CODES,
@@ -35,6 +37,7 @@ from bsjax.results.statistics import Statistics, read_statistics, write_statisti
 CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet"
 FINDINGS, REPLACED, STATISTICS = "findings.parquet", "substitutions.parquet", "statistics.npz"
 FILES = (CONCEPTS, FINDINGS, REPLACED, PAIRS)
+TWINS = "duplicates.parquet"
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
 
@@ -48,11 +51,14 @@ class Compared:
       concepts: one row a concept, columns `bsjax.results.columns.COMPARED_CONCEPTS`.
       findings: what the called concepts tell of, columns `bsjax.results.columns.FINDINGS`.
       substitutions: what was drawn instead, columns `bsjax.results.columns.SUBSTITUTIONS`.
-      pairs: one row a pair, most alike first, columns `bsjax.results.columns.DATAPOINTS`.
+      pairs: one row per pair, most unusually alike first, columns
+        `bsjax.results.columns.DATAPOINTS`.
       manifest: config, parents, counts, notes, control, unpaired.
       real: the measured real images; None where codes alone were compared.
       generated: the measured generated images.
       statistics: what it was made from; None where it was read from disk.
+      duplicates: near duplicates among the real images of the pairs, columns
+        `bsjax.results.columns.DUPLICATES`; None where patch tokens were not kept.
     """
 
     name: str
@@ -64,6 +70,7 @@ class Compared:
     real: Measured | None = None
     generated: Measured | None = None
     statistics: Statistics | None = None
+    duplicates: pa.Table | None = None
 
 
 def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None) -> Compared:
@@ -81,6 +88,10 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
     manifest = require_manifest(folder, "compare")
     check_files(folder, manifest, FILES)
     concepts, *more, pairs = (pq.read_table(folder / name) for name in FILES)
+    twins = None
+    if TWINS in manifest["files"]:
+        check_files(folder, manifest, (TWINS,))
+        twins = pq.read_table(folder / TWINS)
     real = real or read_measured(workdir / "measures" / REAL, names=SHOWN)
     generated = read_measured(workdir / "measures" / name, names=SHOWN)
     for arm, measured in ((REAL, real), (name, generated)):
@@ -90,7 +101,7 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
                 f"{folder} compares another measures/{arm} than the one that is there; run"
                 " `bsjax compare --overwrite`"
             )
-    return Compared(name, concepts, *more, pairs, manifest, real, generated)
+    return Compared(name, concepts, *more, pairs, manifest, real, generated, duplicates=twins)
 
 
 def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -132,4 +143,6 @@ def write_compared(folder: pathlib.Path, compared: Compared) -> None:
     write_table(folder / PAIRS, require_columns(compared.pairs, DATAPOINTS))
     if compared.statistics is not None:
         write_statistics(folder / STATISTICS, compared.statistics)
+    if compared.duplicates is not None:
+        write_table(folder / TWINS, require_columns(compared.duplicates, DUPLICATES))
     write_manifest(folder, stage="compare", **compared.manifest)

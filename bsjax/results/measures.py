@@ -5,6 +5,8 @@ image_codes.npz   [n, K] scipy.sparse CSR: energy of each concept in each image
 cooccurrence.npz  [K, K] scipy.sparse CSR: Z^T Z of all tokens' codes
 top_images.npz    images [K, L] rows, -1 where there are no more; scores [K, L] means over the
                   patches; maps [K, L, h, w] and special [K, L, 1 + registers] codes, float16
+patches.npz       values [n, h, w, c] int8, scale [n], mean [n, c]: sketches of the patch tokens, as
+                  `bsjax.stats.copies` makes them; older sets, and some encoders, have none
 """
 
 import dataclasses
@@ -12,6 +14,7 @@ import functools
 import os
 import pathlib
 import shutil
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -34,10 +37,12 @@ from bsjax.core.errors import UserError
 from bsjax.core.frames import to_pandas
 from bsjax.data.captions import ImageRecord
 from bsjax.results.columns import IMAGES, MEASURED_CONCEPTS, require_columns
+from bsjax.stats import copies
 
 CONCEPTS, IMAGE_TABLE = "concepts.parquet", "images.parquet"
 IMAGE_CODES, COOCCURRENCE, TOP_IMAGES = "image_codes.npz", "cooccurrence.npz", "top_images.npz"
-FILES = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, COOCCURRENCE, TOP_IMAGES)
+PATCHES = "patches.npz"
+FILES = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, COOCCURRENCE, TOP_IMAGES)  # that each set has
 MOST_TOGETHER = 10  # co-occurring concepts kept
 
 
@@ -106,6 +111,13 @@ class Measured:
     @functools.cached_property
     def _top(self) -> dict[str, np.ndarray]:
         return self._part(TOP_IMAGES, _read_top_codes)
+
+    @functools.cached_property
+    def patches(self) -> copies.Sketch | None:
+        """Sketches of the images' patch tokens; None where none were kept, or in another form."""
+        if PATCHES not in self.parts and PATCHES not in self.manifest.get("files", ()):
+            return None
+        return self._part(PATCHES, _read_patches)
 
     @functools.cached_property
     def keys(self) -> list[str]:
@@ -267,6 +279,25 @@ def write_top_images(
         np.savez_compressed(temporary, images=rows, scores=scores, maps=maps, special=special)
 
 
+def write_patches(folder: pathlib.Path, n: int, sketches: Iterable[copies.Sketch]) -> None:
+    """Writes patches.npz of n images, part by part: never more than one is held."""
+    with atomic_path(folder / PATCHES) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        small: list[tuple[np.ndarray, ...]] = []
+        with archive.open("values.npy", "w", force_zip64=True) as entry:
+            for sketch in sketches:
+                if not small:
+                    shape = (n, *sketch.values.shape[1:])
+                    header = {"descr": np.dtype(np.int8).str, "fortran_order": False}
+                    np.lib.format.write_array_header_1_0(entry, header | {"shape": shape})
+                entry.write(np.ascontiguousarray(sketch.values, np.int8).tobytes())
+                small.append(sketch[1:])
+        arrays = [np.concatenate(parts) for parts in zip(*small, strict=True)]
+        named = dict(zip(copies.Sketch._fields[1:], arrays, strict=True))
+        for name, array in {**named, "format": np.array(copies.FORMAT)}.items():
+            with archive.open(f"{name}.npy", "w") as entry:
+                np.lib.format.write_array(entry, array, allow_pickle=False)
+
+
 def write_table(path: pathlib.Path, table: pa.Table) -> None:
     """Writes a parquet file, whole or not at all."""
     with atomic_path(path) as temporary:
@@ -343,6 +374,13 @@ def _workdir(folder: pathlib.Path) -> pathlib.Path:
 
 def _read_csr(path: pathlib.Path) -> sp.csr_array:
     return sp.csr_array(sp.load_npz(path))
+
+
+def _read_patches(path: pathlib.Path) -> copies.Sketch | None:
+    with np.load(path, allow_pickle=False) as arrays:
+        if int(arrays["format"]) != copies.FORMAT:
+            return None
+        return copies.Sketch(*(arrays[name] for name in copies.Sketch._fields))
 
 
 def _read_top_codes(path: pathlib.Path) -> dict[str, np.ndarray]:

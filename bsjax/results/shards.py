@@ -1,6 +1,7 @@
 """Shards of an unfinished `measure`, and the artifacts made of them when all are there.
 
-    .partial/shard-00000.npz     token codes, image codes, running totals and top images
+    .partial/shard-00000.npz     token codes, image codes, sketches of the patches, running totals
+                                 and top images
     .partial/pairs-00000-00000/  co-occurrence of the shard (runs are merged as they pile up)
 
 A shard's npz is written last and by renaming: it exists if and only if the shard is complete. Both
@@ -27,6 +28,7 @@ from bsjax.data.images import Batch
 from bsjax.results import measures
 from bsjax.stats import activation_maps, streaming
 from bsjax.stats.cooccurrence import cooccurrence
+from bsjax.stats.copies import Sketch
 
 # Co-occurrence runs that may pile up before they are merged into one.
 FAN_IN = 16
@@ -50,12 +52,12 @@ class ShardStore:
         self.n_concepts = n_concepts
         self.grid = grid
         self._identity = identity_of(folder)
-        self._open: list[tuple[Batch, np.ndarray, sp.csr_array]] = []
+        self._open: list[tuple[Batch, np.ndarray, sp.csr_array, Sketch | None]] = []
 
     @property
     def n_pending(self) -> int:
         """Images added since the last commit."""
-        return sum(batch.n_records for batch, _, _ in self._open)
+        return sum(batch.n_records for batch, *_ in self._open)
 
     def resume(self, n_top: int) -> Progress:
         """State behind the last complete shard; what lies beyond it is removed."""
@@ -122,15 +124,20 @@ class ShardStore:
     def add(self, batch: Batch, statistics: Any, codes: sp.csr_array) -> None:
         """Adds a batch's results (on the host) to the open shard."""
         self._totals = streaming.update(self._totals, statistics, batch.mask)
-        self._open.append((batch, np.asarray(statistics.image_energy)[batch.mask], codes))
+        sketch = statistics.sketch
+        if sketch is not None:
+            sketch = Sketch(*(np.asarray(part)[batch.mask] for part in sketch))
+        energy = np.asarray(statistics.image_energy)[batch.mask]
+        self._open.append((batch, energy, codes, sketch))
 
     def commit(self, top: streaming.TopImages) -> None:
         """Writes the open shard."""
-        token_codes = sp.csr_array(sp.vstack([codes for _, _, codes in self._open], format="csr"))
-        image_codes = sp.csr_array(np.concatenate([energy for _, energy, _ in self._open]))
-        rows = np.concatenate([batch.rows for batch, _, _ in self._open])
-        mask = np.concatenate([batch.mask for batch, _, _ in self._open])
-        bad = [entry for batch, _, _ in self._open for entry in batch.bad]
+        batches, energies, codes, sketches = zip(*self._open, strict=True)
+        token_codes = sp.csr_array(sp.vstack(codes, format="csr"))
+        image_codes = sp.csr_array(np.concatenate(energies))
+        rows = np.concatenate([batch.rows for batch in batches])
+        mask = np.concatenate([batch.mask for batch in batches])
+        bad = [entry for batch in batches for entry in batch.bad]
         self._next_row = int(rows.max()) + 1
         run = self.partial / f"pairs-{self._n_shards:05d}-{self._n_shards:05d}"
         shutil.rmtree(run, ignore_errors=True)
@@ -150,6 +157,7 @@ class ShardStore:
                 **{f"total_{name}": getattr(self._totals, name) for name in _TOTALS},
                 **_pack("token", token_codes),
                 **_pack("image", image_codes),
+                **_pack_sketches(sketches),
             )
         self._open = []
         self._n_shards += 1
@@ -177,6 +185,7 @@ class ShardStore:
         kept = np.concatenate(kept)
         self._write_images([records[row] for row in kept])
         self._write_top_images(shard, kept, len(records))
+        self._write_patches(kept.size)
         with CsrWriter(self.folder / measures.COOCCURRENCE, self.n_concepts, np.float32) as writer:
             for block in sum_runs(self._runs(), self.n_concepts):
                 writer.append(block)
@@ -211,6 +220,14 @@ class ShardStore:
         special, patches = np.split(codes, [self.grid.n_special], axis=2)
         maps = patches.reshape(*top_rows.shape, self.grid.h, self.grid.w)
         measures.write_top_images(self.folder, top_rows, last["top_scores"], maps, special)
+
+    def _write_patches(self, n: int) -> None:
+        """Writes the sketches; not where a shard lacks them: an older version began the run."""
+        parts = [set(_SKETCH) <= set(self._load(i)) for i in range(self._n_shards)]
+        if all(parts):
+            shards = (self._load(i) for i in range(self._n_shards))
+            sketches = (Sketch(*(shard[name] for name in _SKETCH)) for shard in shards)
+            measures.write_patches(self.folder, n, sketches)
 
     def _add_off_patches(self, top_rows: np.ndarray) -> None:
         """Fills the rows [K, L] of concepts that fire on class and register tokens alone."""
@@ -269,6 +286,7 @@ class ShardStore:
 _SHARD = re.compile(r"shard-(\d{5,})\.npz$")
 _RUN = re.compile(r"pairs-\d{5,}-\d{5,}$")
 _TOTALS = ("energy", "energy_squared", "fires", "present")
+_SKETCH = tuple(f"patch_{name}" for name in Sketch._fields)
 
 
 def _range(run: pathlib.Path) -> tuple[int, int]:
@@ -282,6 +300,15 @@ def _pack(name: str, matrix: sp.csr_array) -> dict[str, np.ndarray]:
         f"{name}_data": matrix.data.astype(np.float32),
         f"{name}_indices": matrix.indices.astype(np.int32),
         f"{name}_indptr": matrix.indptr.astype(np.int64),
+    }
+
+
+def _pack_sketches(sketches: Sequence[Sketch | None]) -> dict[str, np.ndarray]:
+    if any(sketch is None for sketch in sketches):
+        return {}
+    return {
+        name: np.concatenate(parts)
+        for name, parts in zip(_SKETCH, zip(*sketches, strict=True), strict=True)
     }
 
 

@@ -31,6 +31,7 @@ from bsjax.stages import inputs
 from bsjax.stages.encoder import open_encoder
 from bsjax.stages.recipe import check_mesh, fresh_state, make_recipe
 from bsjax.stages.report import read_imported
+from bsjax.stats import copies
 
 SHOWN = 5  # keys that a message names
 LEAST_PAIRS = 2
@@ -315,11 +316,13 @@ def bills_of_measures(
     n_images: Mapping[str, int],
     encoder: Sizes,
 ) -> list[Bill]:
-    """What `measure` writes: the codes of all tokens, while it works, and of all images."""
+    """What `measure` writes: codes of all tokens while it works, of all images, and sketches."""
     bills = []
     for name, n in n_images.items():
         size = n * _n_tokens(config, encoder) * config.train.n_active * CODE_BYTES
-        sizes = (share * size for share in CODES)
+        # Sketches of patches stand in the shards and in the artifact, until the shards go.
+        sizes = [share * size + 2 * n * copies.bytes_an_image(*_patches(config, encoder))
+                 for share in CODES]  # fmt: skip
         bills += _unless_finished(config, workdir / "measures" / name, f"measures/{name}", *sizes)
     return bills
 
@@ -376,6 +379,12 @@ def _existing(folder: str) -> pathlib.Path:
 def _is_to_train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
     is_finished = (workdir / "sae" / MANIFEST).exists() and not config.overwrite
     return not config.sae.weights and not is_finished
+
+
+def _patches(config: ml_collections.ConfigDict, encoder: Sizes) -> tuple[int, int, int]:
+    """Rows and columns of patches of an image, and their width."""
+    grid = encoder.grid(config.encoder.crop, config.encoder.crop)
+    return grid.h, grid.w, encoder.width
 
 
 def _n_tokens(config: ml_collections.ConfigDict, encoder: Sizes) -> int:

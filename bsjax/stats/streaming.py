@@ -16,6 +16,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
 from bsjax.core.dims import Grid
+from bsjax.stats.copies import Sketch
 from bsjax.stats.sparse_codes import CompactCodes, is_complete
 
 
@@ -26,6 +27,7 @@ class BatchStatistics(NamedTuple):
     patch_mean: Float[Array, "B K"]  # mean code over the P patch tokens
     fires: Int[Array, " K"]  # (image, token) pairs with a code above zero
     present: Int[Array, " K"]  # images with any code above zero
+    sketch: Sketch | None = None  # of the patch tokens; None where there are none
 
 
 class TopImages(NamedTuple):

@@ -24,6 +24,7 @@ import runpy
 import jax
 import matplotlib
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 from etils import epath
@@ -39,6 +40,7 @@ from bsjax.data import scenes
 from bsjax.data.image_shards import list_generated
 from bsjax.planted.generator import Planted
 from bsjax.stages import inputs
+from bsjax.stages.compare import compare
 from bsjax.stages.generate import generate
 from bsjax.stages.measure import measure
 from bsjax.stats import verdicts
@@ -114,6 +116,7 @@ def run_stages(workdir: pathlib.Path, n: int) -> tuple[pathlib.Path, pathlib.Pat
     compared = epath.Path(workdir / "compared")
     generate(config, compared)
     measure(config, compared)
+    compare(config, compared)
     config = get_config(f"limit={n}")
     config.generator.name, config.generated = "none", config.real.copy_and_resolve_references()
     config.generated.path = OTHER_SEED
@@ -207,20 +210,33 @@ def name_findings(found: list[dict], aurocs: np.ndarray) -> list[dict]:
     ]
 
 
-def copies(real: sp.csr_array, generated: sp.csr_array, psnr: np.ndarray, titled) -> dict:
-    """How well scores tell the memorised pairs from the others."""
+def copies(
+    real: sp.csr_array,
+    generated: sp.csr_array,
+    psnr: np.ndarray,
+    titled,
+    pairs: pa.Table | None = None,
+) -> dict:
+    """How well scores tell the memorised pairs from the others; `pairs` as `compare` wrote them."""
     scores = score_pairs(real, generated)
     ranked = {
         "mean difference (paper)": -np.abs(scores["mean_difference"]),
         "absolute difference": -scores["absolute_difference"],
         "cosine": scores["cosine"],
     }
+    if pairs is not None:
+        ranked["patches (z)"] = pairs.sort_by("row_real")["z"].to_numpy()
     found = {"copied": int((psnr[titled] > COPY_PSNR).sum()), "titled": int(titled.sum()),
              "copied_others": int((psnr[~titled] > COPY_PSNR).sum()), "scores": {}}  # fmt: skip
+    reproduced = titled & (psnr > COPY_PSNR)
+    told = reproduced | ~titled  # what was not learned by heart cannot be told
     for name, score in ranked.items():
         first = np.argsort(-score, kind="stable")[: titled.sum()]
         found["scores"][name] = {
             "auroc": float(roc_auc_score(titled, score)),
+            "auroc_reproduced": float(roc_auc_score(reproduced[told], score[told]))
+            if reproduced.any()
+            else None,
             "recall_at_n": float(titled[first].mean()),
             "curve": [part.tolist() for part in roc_curve(titled, score)[:2]],
         }
@@ -372,14 +388,16 @@ def main() -> None:
     error = ((drawn - truth) ** 2).mean(axis=(1, 2, 3))
     psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-9))
     titled = np.array([scene.caption.startswith(scenes.TITLES) for scene in here])
-    result["copies"] = copies(real, generated, psnr, titled)
+    pairs = pq.read_table(compared / "comparisons" / "scenes" / "datapoints.parquet")
+    result["copies"] = copies(real, generated, psnr, titled, pairs)
     found = result["copies"]
     print(
         f"(d) {found['copied']} of {found['titled']} memorised scenes within {COPY_PSNR} dB"
         f" (others: {found['copied_others']})"
     )
     for name, score in found["scores"].items():
-        print(f"    {name:<24} AUROC {score['auroc']:.4f}, "
+        print(f"    {name:<24} AUROC {score['auroc']:.4f}, of those reproduced "
+              f"{_show(score['auroc_reproduced'], 4)}, "
               f"of the first {found['titled']} {score['recall_at_n']:.2f} memorised")  # fmt: skip
 
     result["probe"] = probe(config, drawn[~titled], factors[~titled])
@@ -394,8 +412,8 @@ def main() -> None:
     print(json.dumps({"written": str(folder)}))
 
 
-def _show(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _show(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
 
 
 if __name__ == "__main__":

@@ -314,11 +314,12 @@ def test_the_bill_of_training_is_checkpoints_of_three_times_the_parameters(confi
     assert store.least == store.most == 8 * 261 * 384 * 2
 
 
-def test_the_bill_of_measures_counts_codes(config, tmp_path):
+def test_the_bill_of_measures_counts_codes_and_sketches(config, tmp_path):
     bills = preflight.bills_of_measures(config, tmp_path, {"real": 8, "one": 4}, ENCODER)
     assert [bill.what for bill in bills] == ["measures/real", "measures/one"]
-    assert bills[0].least == pytest.approx(0.5 * 8 * 261 * 5 * 8)
-    assert bills[1].most == pytest.approx(10 * 4 * 261 * 5 * 8)
+    sketch = 2 * (16 * 16 * 96 + 4 * 97)  # in a shard and in the artifact
+    assert bills[0].least == pytest.approx(0.5 * 8 * 261 * 5 * 8 + 8 * sketch)
+    assert bills[1].most == pytest.approx(10 * 4 * 261 * 5 * 8 + 4 * sketch)
 
 
 def test_worker_processes_need_shared_memory(monkeypatch, caplog):

@@ -183,9 +183,39 @@ def pairs_payload(comparison: Comparison) -> dict[str, Any]:
         "real": pack(columns["row_real"], "int32"),
         "generated": pack(columns["row_generated"], "int32"),
         "scores": {name: pack(columns[name], "float32")
-                   for name in ("cosine", "absolute_difference", "mean_difference")},
+                   for name in ("cosine", "absolute_difference", "mean_difference")}
+                  | _patch_scores(comparison),
         "shared": pack(shared, "int32"),
+        "marks": pack(_marks(comparison), "uint8"),
+        "twin": pack(_twins(comparison)[columns["row_real"]], "int32"),
     }  # fmt: skip
+
+
+def _patch_scores(comparison: Comparison) -> dict[str, Any]:
+    """What patch tokens say; nothing where they were not kept."""
+    if not comparison.has_patches:
+        return {}
+    rows = comparison.datapoints
+    return {
+        name: pack(np.array([row[name] for row in rows], np.float64), "float32")
+        for name in ("z", "patch_similarity")
+    }
+
+
+def _marks(comparison: Comparison) -> np.ndarray:
+    """1: mirrored, 2: bland, of each pair."""
+    return np.array(
+        [bool(row.get("mirrored")) + 2 * bool(row.get("bland")) for row in comparison.datapoints]
+    )
+
+
+def _twins(comparison: Comparison) -> np.ndarray:
+    """Of each real image the real image that is most nearly the same; -1: none is."""
+    place, twins = comparison.real.place, np.full(len(comparison.real.keys), -1)
+    for row in reversed(comparison.duplicates):  # the most alike stand first, and win
+        one, other = place[row["key"]], place[row["other"]]
+        twins[one], twins[other] = other, one
+    return twins
 
 
 def _shared_concepts(real: sp.csr_array, generated: sp.csr_array) -> np.ndarray:

@@ -39,7 +39,7 @@ export async function loadPairs(i) {
     const real = unpack(packed.real);
     const generated = unpack(packed.generated);
     pairsOf.set(i, {
-      real, generated, shared: unpack(packed.shared),
+      real, generated, shared: unpack(packed.shared), marks: unpack(packed.marks), twin: unpack(packed.twin),
       scores: Object.fromEntries(Object.entries(packed.scores).map(([k, v]) => [k, unpack(v)])),
       toGenerated: new Map([...real].map((row, p) => [row, generated[p]])),
       toReal: new Map([...generated].map((row, p) => [row, real[p]])),

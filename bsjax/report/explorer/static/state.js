@@ -2,7 +2,7 @@
 
 export const DEFAULTS = {
   view: "map", model: "", second: "", concept: -1, colour: "paper", size: "fires", q: "",
-  low: 0, high: 1, fires: 0, verdict: "", sort: "near", down: false, score: "cosine", heat: 0.7,
+  low: 0, high: 1, fires: 0, verdict: "", sort: "near", down: false, score: "", heat: 0.7,
   x: "relative",
 };
 const listeners = [];

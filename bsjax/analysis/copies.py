@@ -1,0 +1,216 @@
+"""Which generated images are unusually alike to their real image: sketches of patches -> columns.
+
+Reads the sketches that `measure` keeps, a batch of pairs at a time; the columns go into
+datapoints.parquet, near duplicates among the real images into duplicates.parquet.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from bsjax.data.captions import Pairing
+from bsjax.results.columns import DATAPOINTS, DUPLICATES
+from bsjax.results.measures import Measured
+from bsjax.stats import copies
+
+BLOCK = 256  # images whose cosines with all others are held at a time
+BATCH_BYTES = 1 << 26  # of cosines between patches held at a time
+DUPLICATE = 0.9  # similarity of two real images; the closest of 1,000 scenes come to 0.85
+
+
+class Judged(NamedTuple):
+    """What the patches say of n pairs.
+
+    Attributes:
+      scores: columns of `bsjax.results.columns.DATAPOINTS`, [n] each.
+      duplicates: of real images, columns `bsjax.results.columns.DUPLICATES`.
+    """
+
+    scores: dict[str, np.ndarray]
+    duplicates: pa.Table
+
+
+class Near(NamedTuple):
+    """Rows of the nearest others of each of n images [n, M], nearest first; -1: no more."""
+
+    all: np.ndarray
+    other_captions: np.ndarray
+
+
+def judge_pairs(real: Measured, generated: Measured, pairing: Pairing) -> Judged | None:
+    """Looks at the pairs of two sets, patch by patch; None where a set has no sketches.
+
+    Memory: the sketches of both sets, and BATCH_BYTES a few times over.
+
+    Args:
+      real: the real images.
+      generated: the generated ones, by the same encoder.
+      pairing: rows that belong together.
+    """
+    if real.patches is None or generated.patches is None:
+        return None
+    rows = pairing.rows_real
+    sketches = _take(real.patches, rows), _take(generated.patches, pairing.rows_generated)
+    if sketches[0].values.shape != sketches[1].values.shape:
+        return None
+    codes = real.codes[rows]
+    captions = [real.captions[row] for row in rows]
+    keys = [real.keys[row] for row in rows]
+    return judge_sketches(*sketches, codes, captions, keys)
+
+
+def judge_sketches(
+    real: copies.Sketch,
+    generated: copies.Sketch,
+    codes: sp.csr_array,
+    captions: Sequence[str],
+    keys: Sequence[str],
+) -> Judged:
+    """The same of n sketches (rows agree).
+
+    Args:
+      real: of the real images.
+      generated: of their counterparts.
+      codes: of the real images [n, K].
+      captions: of the pairs; an empty one is nobody else's.
+      keys: of the pairs.
+    """
+    n = len(keys)
+    near = nearest(codes, captions)
+    # Of the real images of the pairs, for both arms: what is a copy stays one.
+    centre = real.mean.mean(axis=0, dtype=np.float64).astype(np.float32)
+    among = _likeness(real, real, near.all, centre)
+    is_twin = (near.all >= 0) & (among.evidence >= np.arctanh(DUPLICATE))
+    pair = _likeness(real, generated, np.arange(n)[:, None], centre)
+    null = _likeness(real, generated, near.other_captions, centre)
+    twins = _pairs_of(near.all, is_twin)
+    others = np.where(near.other_captions >= 0, null.evidence, np.nan)
+    others[_are_in(near.other_captions, twins)] = np.nan
+    unusual = copies.standardise(pair.evidence[:, 0].astype(np.float64), others)
+    variances = (np.concatenate([copies.patch_variance(_take(sketch, part)) for part in
+                                 np.array_split(np.arange(n), -(-n // BLOCK))])
+                 for sketch in (real, generated))  # fmt: skip
+    scores = {
+        "patch_similarity": pair.similarity[:, 0].astype(np.float64),
+        "shift_rows": pair.shift_rows[:, 0],
+        "shift_columns": pair.shift_columns[:, 0],
+        "mirrored": pair.mirrored[:, 0].astype(bool),
+        "z": unusual.z,
+        "null_mean": unusual.null_mean,
+        "bland": copies.is_bland(*variances),
+    }
+    return Judged(scores, _duplicate_table(keys, near.all, among.similarity, is_twin))
+
+
+def pair_table(columns: Mapping[str, Any]) -> pa.Table:
+    """The table of pairs; null is what is not known: what is NaN, and columns that are missing."""
+    n = len(columns["rank"])
+    filled = {}
+    for column in DATAPOINTS:
+        values = columns.get(column.name)
+        if values is None:
+            values = pa.nulls(n, column.type)
+        elif column.name in ("z", "null_mean"):
+            values = pa.array(values, column.type, from_pandas=True)
+        filled[column.name] = values
+    return pa.table(filled)
+
+
+def nearest(codes: sp.csr_array, captions: Sequence[str]) -> Near:
+    """The images nearest to each by cosine of their codes, a block of rows at a time.
+
+    Args:
+      codes: [n, K].
+      captions: n texts; those that differ in case and blanks alone are the same.
+    """
+    n = codes.shape[0]
+    places: dict[str, int] = {}
+    texts = (" ".join(caption.lower().split()) for caption in captions)
+    labels = np.array([
+        places.setdefault(text or f"\0{row}", len(places)) for row, text in enumerate(texts)
+    ])  # fmt: skip
+    found = [np.full((n, copies.N_OTHERS), -1, np.int64) for _ in Near._fields]
+    for rows, cosines in _cosines(codes):
+        cosines[np.arange(rows.size), rows] = -np.inf
+        found[0][rows] = _largest(cosines)
+        cosines[labels[rows, None] == labels[None]] = -np.inf
+        found[1][rows] = _largest(cosines)
+    return Near(*found)
+
+
+def _cosines(codes: sp.csr_array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    norms = np.sqrt(codes.multiply(codes).sum(axis=1, dtype=np.float64))
+    scale = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+    unit = sp.csr_array(sp.diags_array(scale.astype(np.float32)) @ codes)
+    columns = sp.csr_array(unit.T)
+    for start in range(0, codes.shape[0], BLOCK):
+        rows = np.arange(start, min(start + BLOCK, codes.shape[0]))
+        yield rows, (unit[rows] @ columns).toarray()
+
+
+def _largest(cosines: np.ndarray) -> np.ndarray:
+    """Columns of the N_OTHERS largest finite numbers of each row, largest first; -1: no more."""
+    n_kept = min(copies.N_OTHERS, cosines.shape[1])
+    top = np.argpartition(-cosines, n_kept - 1, axis=1)[:, :n_kept]
+    values = np.take_along_axis(cosines, top, axis=1)
+    order = np.lexsort((top, -values), axis=1)
+    top, values = (np.take_along_axis(array, order, axis=1) for array in (top, values))
+    top = np.where(np.isfinite(values), top, -1)
+    return np.pad(top, ((0, 0), (0, copies.N_OTHERS - n_kept)), constant_values=-1)
+
+
+def _likeness(
+    first: copies.Sketch, others: copies.Sketch, rows: np.ndarray, centre: np.ndarray
+) -> copies.Likeness:
+    """Image i of `first` against the images rows[i] [n, M] of `others`, on the host."""
+    n, n_others = rows.shape
+    h, w, width = first.values.shape[1:]
+    bytes_an_image = 4 * n_others * h * w * (h * w + width)
+    batch = int(np.clip(BATCH_BYTES // max(bytes_an_image, 1), 1, n))
+    parts = []
+    for start in range(0, n, batch):
+        here = np.minimum(np.arange(start, start + batch), n - 1)  # the last batch is filled up
+        there = np.maximum(rows[here], 0)
+        found = copies.find_likeness(_take(first, here), _take(others, there), centre)
+        parts.append(jax.tree.map(np.asarray, found))
+    return copies.Likeness(*(np.concatenate(arrays)[:n] for arrays in zip(*parts, strict=True)))
+
+
+def _take(sketch: copies.Sketch, rows: np.ndarray) -> copies.Sketch:
+    return copies.Sketch(*(array[rows] for array in sketch))
+
+
+def _pairs_of(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Numbers of the chosen pairs (i, rows[i, j]), either way round."""
+    i, j = np.nonzero(chosen)
+    return np.unique(_numbers(i, rows[i, j], len(rows)))
+
+
+def _numbers(i: np.ndarray, k: np.ndarray, n: int) -> np.ndarray:
+    return np.minimum(i, k) * n + np.maximum(i, k)
+
+
+def _are_in(rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Which of the pairs (i, rows[i, j]) are among these."""
+    i = np.arange(len(rows))[:, None]
+    return (rows >= 0) & np.isin(_numbers(i, rows, len(rows)), pairs)
+
+
+def _duplicate_table(
+    keys: Sequence[str], rows: np.ndarray, similarity: np.ndarray, is_twin: np.ndarray
+) -> pa.Table:
+    i, j = np.nonzero(is_twin)
+    k = rows[i, j]
+    _, first = np.unique(_numbers(i, k, len(rows)), return_index=True)
+    i, k, alike = (np.minimum(i, k)[first], np.maximum(i, k)[first], similarity[i, j][first])
+    order = np.lexsort((k, i, -alike))
+    columns: dict[str, Any] = {
+        "key": [keys[row] for row in i[order]],
+        "other": [keys[row] for row in k[order]],
+        "patch_similarity": alike[order].astype(np.float64),
+    }
+    return pa.table({c.name: pa.array(columns[c.name], c.type) for c in DUPLICATES})
