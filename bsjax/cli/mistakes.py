@@ -1,6 +1,7 @@
 """What is wrong with a command line or a config file, in one line: expected, got, did you mean."""
 
 import os
+import re
 import traceback
 from collections.abc import Collection, Sequence
 
@@ -12,10 +13,11 @@ from bsjax.cli.suggestions import SUGGESTED, did_you_mean
 from bsjax.core.config import flatten
 from bsjax.core.errors import UsageError, UserError
 from bsjax.core.faults import causes
-from bsjax.core.ranges import expected_of
+from bsjax.core.ranges import GONE, expected_of, told_gone
 
 CONFIG, OVERRIDE = "--config=", "--config."
 LONGEST = 200  # characters of what a config file's error says
+NO_KEY = re.compile(r"""(?:Key )?["']+(\w+)["']""")  # how ml_collections says that there is none
 
 
 def explain(
@@ -47,6 +49,8 @@ def explain(
         if key in sections:
             below = ", ".join(f"{OVERRIDE}{each}" for each in keys if each.startswith(f"{key}."))
             return UsageError(f"{name} is a section; expected one of its keys: {below}")
+        if key in GONE:
+            return UsageError(f"{name}: {told_gone(key)}")
         if key not in keys:
             return UsageError(
                 f"{name}: there is no such key{did_you_mean(key, keys, OVERRIDE)}; all stand in"
@@ -86,6 +90,10 @@ def fault_in_config(error: BaseException, argv: Sequence[str]) -> str:
             line, file = frames[-1].lineno, frames[-1].filename
         text = each.msg if isinstance(each, SyntaxError) else str(each)
         text = " ".join(text.split())[:LONGEST]
+        missed = NO_KEY.match(text)
+        gone = [key for key in GONE if missed and key.endswith(f".{missed[1]}")]
+        if gone:
+            return f"{file}, line {line}: {gone[0]}: {told_gone(gone[0])}; mend the config file"
         return f"{file}, line {line}: {type(each).__name__}: {text}; mend the config file"
     for path in paths:
         if "get_config" in str(error) and isinstance(error, AttributeError):

@@ -28,6 +28,7 @@ from bsjax.results.measures import (
 )
 
 CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet"
+SHOWN_COLUMNS = 3  # that a message names
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
 
@@ -67,7 +68,7 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
     folder = workdir / "comparisons" / name
     manifest = require_manifest(folder, "compare")
     check_files(folder, manifest, (CONCEPTS, PAIRS))
-    concepts, pairs = pq.read_table(folder / CONCEPTS), pq.read_table(folder / PAIRS)
+    concepts, pairs = _read_concepts(folder), pq.read_table(folder / PAIRS)
     real = real or read_measured(workdir / "measures" / REAL, names=SHOWN)
     generated = read_measured(workdir / "measures" / name, names=SHOWN)
     for arm, measured in ((REAL, real), (name, generated)):
@@ -88,7 +89,20 @@ def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
     """
     manifest = require_manifest(folder, "compare")
     check_files(folder, manifest, [CONCEPTS])
-    return pq.read_table(folder / CONCEPTS), manifest
+    return _read_concepts(folder), manifest
+
+
+def _read_concepts(folder: pathlib.Path) -> pa.Table:
+    """The table of concepts, if it has the columns of this version."""
+    table = pq.read_table(folder / CONCEPTS)
+    missing = [c.name for c in COMPARED_CONCEPTS if c.name not in table.column_names]
+    if missing:
+        raise UserError(
+            f"{folder / CONCEPTS} lacks {', '.join(missing[:SHOWN_COLUMNS])}"
+            f"{', ...' if missing[SHOWN_COLUMNS:] else ''}: another version of bsjax compared; run"
+            " `bsjax compare --overwrite`"
+        )
+    return table
 
 
 def write_compared(folder: pathlib.Path, compared: Compared) -> None:
