@@ -5,6 +5,7 @@ import pathlib
 import signal
 import sys
 import traceback
+from typing import Any
 
 import ml_collections
 from absl import logging
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> None:
     held = lock.hold(workdir, stage.name, distributed.is_writer())
     with held, watch_silence(stage.name):
         for config in configs:
-            stage.load()(config, workdir)
+            stage.load()(config, workdir, **_choices(stage.name))
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
 
@@ -87,6 +88,15 @@ def set_loudness() -> None:
         os.environ["TQDM_DISABLE"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     elif FLAGS.verbose:
         logging.set_verbosity(logging.DEBUG)
+
+
+def _choices(stage: str) -> dict[str, Any]:
+    """What a stage is told beside its config."""
+    if stage != "compare":
+        return {}
+    if FLAGS.subset is not None and not FLAGS.from_statistics:
+        raise UsageError("--subset goes with --from_statistics; give both")
+    return {"from_statistics": FLAGS.from_statistics, "subset": FLAGS.subset}
 
 
 def apply_short_flags(config: ml_collections.ConfigDict) -> None:

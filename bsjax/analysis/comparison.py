@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from bsjax.analysis.findings import look_further
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
 from bsjax.core.ranges import CLUSTERS, RANGES
@@ -18,10 +19,12 @@ from bsjax.data.captions import Pairing, pair_keys
 from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS
 from bsjax.results.comparisons import Compared
 from bsjax.results.measures import Measured
+from bsjax.results.statistics import Statistics
 from bsjax.stats import clusters, comparison, datapoints, divergences, streaming, verdicts, words
 
 TOP_IMAGES = 12  # whose captions tell a concept's words, where only image codes are known
 MOST_UNPAIRED = 1000  # keys that a manifest lists
+CONTROL_FAILS = "the control fails"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,8 @@ def make_method(rules: Mapping[str, Any]) -> Method:
             )
     chosen.setdefault("temperature", divergences.REFERENCE_TEMPERATURE[form])
     seed = chosen.pop("seed", 0)
-    return Method(comparison.Rules(**chosen), mode, seed)
+    numbers = {name: float(value) for name, value in chosen.items() if name != "form"}
+    return Method(comparison.Rules(form=form, **numbers), mode, seed)
 
 
 def compare_sets(
@@ -107,10 +111,15 @@ def compare_sets(
     codes = real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
     captions = real.images["caption"].take(pairing.rows_real)
     outcome = _outcome(codes, method, captions.to_pylist())
-    columns = dict(outcome.columns)
-    columns["fires_real"] = real.concepts["fires"].to_numpy()
-    columns["fires_generated"] = generated.concepts["fires"].to_numpy()
-    columns["words"] = _words(real, generated, pairing)
+    keys = real.images["key"].take(pairing.rows_real)
+    statistics = Statistics(
+        *codes,
+        keys=keys.to_pylist(),
+        captions=captions.to_pylist(),
+        words=_words(real, generated, pairing),
+        fires=(real.concepts["fires"].to_numpy(), generated.concepts["fires"].to_numpy()),
+        sums=outcome.sums,
+    )
     unpaired = {REAL: pairing.unpaired_real, name: pairing.unpaired_generated}
     parents = {
         f"measures/{arm}": measured.manifest["config_hash"]
@@ -118,18 +127,13 @@ def compare_sets(
     }
     return Compared(
         name=name,
-        concepts=_concept_table(columns),
-        pairs=_pair_table(
-            codes,
-            pairing.rows_real,
-            pairing.rows_generated,
-            real.images["key"].take(pairing.rows_real),
-            captions,
-        ),
+        **_tables(outcome, statistics, method),
+        pairs=_pair_table(codes, pairing.rows_real, pairing.rows_generated, keys, captions),
         manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
         | {"notes": list(dict.fromkeys([*real.notes, *generated.notes, *_warnings(outcome)]))},
         real=real,
         generated=generated,
+        statistics=statistics,
     )
 
 
@@ -157,21 +161,81 @@ def compare_codes(
     if n < comparison.LEAST_UNITS:
         raise UserError(f"{n} pair: expected at least {comparison.LEAST_UNITS}; add some")
     outcome = _outcome((real, generated), method, captions, labels)
-    columns = dict(outcome.columns)
-    nothing = pa.nulls(n_concepts, pa.int64())
-    columns |= {"fires_real": nothing, "fires_generated": nothing, "words": [""] * n_concepts}
+    told_by = [""] * n_concepts
     if captions is not None:
         top_rows = [streaming.top_by_energy(codes, TOP_IMAGES) for codes in (real, generated)]
-        columns["words"] = words.describe_concepts(captions, np.concatenate(top_rows, axis=1))
-    rows = np.arange(n)
+        told_by = words.describe_concepts(captions, np.concatenate(top_rows, axis=1))
+    rows, unknown = np.arange(n), np.full(n_concepts, -1)
     keys = pa.array([str(row) for row in rows], pa.string())
+    statistics = Statistics(
+        real,
+        generated,
+        keys=keys.to_pylist(),
+        captions=None if captions is None else list(captions),
+        words=told_by,
+        fires=(unknown, unknown),
+        sums=outcome.sums,
+    )
     told = pa.array([""] * n if captions is None else list(captions), pa.string())
     unpaired: dict[str, Sequence[str]] = {REAL: (), "generated": ()}
     return Compared(
         name="generated",
-        concepts=_concept_table(columns),
+        **_tables(outcome, statistics, method),
         pairs=_pair_table((real, generated), rows, rows, keys, told),
         manifest=_manifest(method, outcome, n, unpaired, {}) | {"notes": _warnings(outcome)},
+        statistics=statistics,
+    )
+
+
+def compare_again(
+    name: str,
+    statistics: Statistics,
+    pairs: pa.Table,
+    manifest: Mapping[str, Any],
+    method: Method,
+    keys: Sequence[str] | None = None,
+) -> Compared:
+    """The same comparison by another method, or over some of the pairs, from its statistics.
+
+    Args:
+      name: of the generated set.
+      statistics: of all pairs.
+      pairs: table of all pairs, which stays as it is.
+      manifest: of the comparison.
+      method: the other one.
+      keys: of the pairs to compare; None: all.
+
+    Raises:
+      UserError: fewer than two of the keys are pairs' keys, or one cluster alone.
+    """
+    place = {key: row for row, key in enumerate(statistics.keys)}
+    rows = np.arange(len(place))
+    if keys is not None:
+        rows = np.array([place[key] for key in dict.fromkeys(keys) if key in place], np.int64)
+        if rows.size < comparison.LEAST_UNITS:
+            raise UserError(
+                f"{{subset}} names {rows.size} of the {len(place)} pairs that were compared;"
+                f" expected at least {comparison.LEAST_UNITS} of their keys, such as"
+                f" {statistics.keys[0]!r}",
+                "subset",
+            )
+    captions = statistics.captions
+    outcome = _outcome(
+        (statistics.real[rows], statistics.generated[rows]),
+        method,
+        None if captions is None else [captions[row] for row in rows],
+    )
+    unpaired = manifest["unpaired"]
+    made = _manifest(method, outcome, int(rows.size), unpaired, manifest["parents"])
+    for part in ("unpaired_real", "unpaired_generated"):  # the lists may be cut short
+        made["counts"][part] = manifest["counts"][part]
+    kept = [note for note in manifest["notes"] if not note.startswith(CONTROL_FAILS)]
+    return Compared(
+        name=name,
+        **_tables(outcome, statistics, method, rows),
+        pairs=pairs,
+        manifest=made | {"notes": [*kept, *_warnings(outcome)]},
+        statistics=statistics,
     )
 
 
@@ -234,7 +298,7 @@ def _warnings(outcome: comparison.Outcome) -> list[str]:
     if outcome.control.is_sound:
         return []
     return [
-        f"the control fails: {outcome.control.share:.1%} of the concepts pass at 5 % where the arms"
+        f"{CONTROL_FAILS}: {outcome.control.share:.1%} of the concepts pass at 5 % where the arms"
         " were swapped by chance (more than 5 %: images are repeated or pairs are not"
         " exchangeable); do not rely on these verdicts, and set compare.clusters=auto if it is not"
     ]
@@ -245,13 +309,32 @@ def _or_none(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _concept_table(columns: Mapping[str, Any]) -> pa.Table:
-    n_concepts = len(columns["delta"])
-    numbered = {**columns, "concept": np.arange(n_concepts, dtype=np.int32)}
+def _tables(
+    outcome: comparison.Outcome,
+    statistics: Statistics,
+    method: Method,
+    rows: np.ndarray | None = None,
+) -> dict[str, pa.Table]:
+    """Tables of concepts, findings and substitutions, of all pairs or of some rows."""
+    rows = np.arange(len(statistics.keys)) if rows is None else rows
+    captions = statistics.captions
+    extra, found, replaced = look_further(
+        (statistics.real[rows], statistics.generated[rows]),
+        outcome,
+        method.rules,
+        None if captions is None else [captions[row] for row in rows],
+        statistics.words,
+        method.seed,
+    )
+    n_concepts = statistics.real.shape[1]
+    columns: dict[str, Any] = {"concept": np.arange(n_concepts, dtype=np.int32)}
+    columns |= outcome.columns | extra | {"words": statistics.words}
     unknown = pa.nulls(n_concepts, pa.int64())
-    for name in ("fires_pairs_real", "fires_pairs_generated"):
-        numbered.setdefault(name, unknown)
-    return pa.table({column.name: numbered[column.name] for column in COMPARED_CONCEPTS})
+    for name, fires in zip(("fires_real", "fires_generated"), statistics.fires, strict=True):
+        columns[name] = pa.array(fires, pa.int64(), mask=fires < 0)
+        columns.setdefault(name.replace("fires", "fires_pairs"), unknown)
+    concepts = pa.table({column.name: columns[column.name] for column in COMPARED_CONCEPTS})
+    return {"concepts": concepts, "findings": found, "substitutions": replaced}
 
 
 def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:

@@ -43,6 +43,10 @@ TABLE = (
     Flag("workdir", _string, None, "folder that holds every artifact", _all_but()),
     Flag("limit", _number, None, "only the first so many real images or captions", OF_IMAGES),
     Flag("overwrite", _switch, False, "make anew what another config made", _all_but("explore")),
+    Flag("from_statistics", _switch, False, "by other rules, from statistics.npz", ("compare",)),
+    Flag(
+        "subset", _string, None, "with --from_statistics: file of keys, one per line", ("compare",)
+    ),
     Flag("topology", _string, None, "TPU topologies to compile for, with commas", ("plan",)),
     Flag("stage", _string, None, "what to plan: train_sae, generate or measure", ("plan",)),
     Flag("mesh.data", _number, None, "this mesh shape instead of all that fit", ("plan",)),

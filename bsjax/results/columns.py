@@ -3,8 +3,8 @@
 Writers are held to them; the docs and the explorer can read them.
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -78,7 +78,36 @@ COMPARED_CONCEPTS = (
     Column("verdict", "string", "", ", ".join(verdicts.KINDS)),
     Column("verdict_paper", "string", "", "by delta alone: below 0.1, above 0.9, or between"),
     Column("shrunk", "double", LOG, "log_ratio drawn to the common mean; for display"),
+    Column("asked_n", "int64", "clusters", "whose caption asks for it; of called concepts alone"),
+    Column("asked_log_ratio", "double", LOG, "log_ratio over these; NaN: not asked for"),
+    Column("asked_low", "double", LOG, "95 % interval of asked_log_ratio"),
+    Column("asked_high", "double", LOG, "95 % interval of asked_log_ratio"),
     Column("words", "string", "", "caption words typical of its top images, with commas"),
+)
+IDS = "list<element: int32>"
+FINDINGS = (
+    Column("finding", "int32", "", "1 has the most evidence"),
+    Column("concepts", IDS, "", "that tell of the same change, the one with most evidence first"),
+    Column("words", "string", "", "of the first of them that has any"),
+    Column("verdict", "string", "", "suppressed or exaggerated"),
+    Column("log_ratio", "double", LOG, "of their energies, each in units of its mean, added up"),
+    Column("low", "double", LOG, "95 % interval of log_ratio"),
+    Column("high", "double", LOG, "95 % interval of log_ratio"),
+    Column("instead", IDS, "", "drawn instead of the first (or whose place it takes)"),
+    Column("asked_n", "int64", "clusters", "whose caption asks for the first"),
+    Column("asked_log_ratio", "double", LOG, "log_ratio over these; NaN: not asked for"),
+    Column("asked_low", "double", LOG, "95 % interval of asked_log_ratio"),
+    Column("asked_high", "double", LOG, "95 % interval of asked_log_ratio"),
+)
+SUBSTITUTIONS = (
+    Column("concept", "int32", "", "suppressed or exaggerated"),
+    Column(
+        "instead", "int32", "", "drawn in its place; of an exaggerated one: whose place it takes"
+    ),
+    Column("n", "int64", "clusters", "in which the concept is missing (or added)"),
+    Column("lift", "double", SHARE, "share of these in which the other appears, beyond all others"),
+    Column("z", "double", "", "lift in standard errors"),
+    Column("q", "double", SHARE, "adjusted p over all concepts"),
 )
 DATAPOINTS = (
     Column("rank", "int32", "", "1 is the pair most alike"),
@@ -102,8 +131,20 @@ TABLES = {
     "measures/<set>/images.parquet": IMAGES,
     "measures/<set>/ranking-<concept>.csv": RANKING,
     "comparisons/<set>/concepts.parquet": COMPARED_CONCEPTS,
+    "comparisons/<set>/findings.parquet": FINDINGS,
+    "comparisons/<set>/substitutions.parquet": SUBSTITUTIONS,
     "comparisons/<set>/datapoints.parquet": DATAPOINTS,
 }
+
+
+def make_table(columns: Sequence[Column], values: Mapping[str, Any]) -> pa.Table:
+    """A table of these columns, in their order and of their types."""
+    arrays = {}
+    for column in columns:
+        is_list = column.type == IDS
+        kind = pa.list_(pa.field("element", pa.int32())) if is_list else column.type
+        arrays[column.name] = pa.array(values[column.name], kind)
+    return pa.table(arrays)
 
 
 def require_columns(

@@ -1,7 +1,10 @@
 """comparisons/<set>/: how a generated set differs from the real one, read and written here alone.
 
 concepts.parquet, concepts.csv    one row a concept    } columns as `bsjax.results.columns`
-datapoints.parquet                one row a pair       } lists them
+findings.parquet                  one row per finding  } lists them
+substitutions.parquet             what was drawn instead }
+datapoints.parquet                one row per pair     }
+statistics.npz                    what it can be made from again, `bsjax.results.statistics`
 """
 
 import dataclasses
@@ -16,6 +19,7 @@ import pyarrow.parquet as pq
 from bsjax.core.artifacts import REAL, atomic_path, check_files, require_manifest, write_manifest
 from bsjax.core.errors import UserError
 from bsjax.core.text import as_cells
+from bsjax.results import columns
 from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS, require_columns
 from bsjax.results.measures import (
     COOCCURRENCE,
@@ -26,8 +30,11 @@ from bsjax.results.measures import (
     read_measured,
     write_table,
 )
+from bsjax.results.statistics import Statistics, read_statistics, write_statistics
 
 CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet"
+FINDINGS, REPLACED, STATISTICS = "findings.parquet", "substitutions.parquet", "statistics.npz"
+MORE = (FINDINGS, REPLACED, PAIRS)
 SHOWN_COLUMNS = 3  # that a message names
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
@@ -40,18 +47,24 @@ class Compared:
     Attributes:
       name: of the generated set.
       concepts: one row a concept, columns `bsjax.results.columns.COMPARED_CONCEPTS`.
+      findings: what the called concepts tell of, columns `bsjax.results.columns.FINDINGS`.
+      substitutions: what was drawn instead, columns `bsjax.results.columns.SUBSTITUTIONS`.
       pairs: one row a pair, most alike first, columns `bsjax.results.columns.DATAPOINTS`.
       manifest: config, parents, counts, notes, control, unpaired.
       real: the measured real images; None where codes alone were compared.
       generated: the measured generated images.
+      statistics: what it was made from; None where it was read from disk.
     """
 
     name: str
     concepts: pa.Table
+    findings: pa.Table
+    substitutions: pa.Table
     pairs: pa.Table
     manifest: Mapping[str, Any]
     real: Measured | None = None
     generated: Measured | None = None
+    statistics: Statistics | None = None
 
 
 def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None) -> Compared:
@@ -67,8 +80,10 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
     """
     folder = workdir / "comparisons" / name
     manifest = require_manifest(folder, "compare")
-    check_files(folder, manifest, (CONCEPTS, PAIRS))
-    concepts, pairs = _read_concepts(folder), pq.read_table(folder / PAIRS)
+    check_files(folder, manifest, [CONCEPTS])
+    concepts = _read_concepts(folder)
+    check_files(folder, manifest, MORE)
+    *more, pairs = (pq.read_table(folder / name) for name in MORE)
     real = real or read_measured(workdir / "measures" / REAL, names=SHOWN)
     generated = read_measured(workdir / "measures" / name, names=SHOWN)
     for arm, measured in ((REAL, real), (name, generated)):
@@ -78,7 +93,7 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
                 f"{folder} compares another measures/{arm} than the one that is there; run"
                 " `bsjax compare --overwrite`"
             )
-    return Compared(name, concepts, pairs, manifest, real, generated)
+    return Compared(name, concepts, *more, pairs, manifest, real, generated)
 
 
 def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
@@ -105,11 +120,32 @@ def _read_concepts(folder: pathlib.Path) -> pa.Table:
     return table
 
 
+def read_stored(folder: pathlib.Path) -> tuple[Statistics, pa.Table, dict[str, Any]]:
+    """What a finished comparison was made from, its pairs and its manifest.
+
+    Raises:
+      UserError: it is not finished, it keeps no statistics, or they are not what `compare` wrote.
+    """
+    manifest = require_manifest(folder, "compare")
+    if STATISTICS not in manifest["files"]:
+        raise UserError(
+            f"{folder} keeps no {STATISTICS}: it was made before that was; run `bsjax compare"
+            " --config.overwrite` once, from the measures"
+        )
+    check_files(folder, manifest, (STATISTICS, PAIRS))
+    return read_statistics(folder / STATISTICS), pq.read_table(folder / PAIRS), manifest
+
+
 def write_compared(folder: pathlib.Path, compared: Compared) -> None:
     """Writes a comparison and finishes its folder."""
     table = require_columns(compared.concepts, COMPARED_CONCEPTS)
     write_table(folder / CONCEPTS, table)
     with atomic_path(folder / CELLS) as temporary:
         pa_csv.write_csv(as_cells(table), temporary)
+    write_table(folder / FINDINGS, require_columns(compared.findings, columns.FINDINGS))
+    replaced = require_columns(compared.substitutions, columns.SUBSTITUTIONS)
+    write_table(folder / REPLACED, replaced)
     write_table(folder / PAIRS, require_columns(compared.pairs, DATAPOINTS))
+    if compared.statistics is not None:
+        write_statistics(folder / STATISTICS, compared.statistics)
     write_manifest(folder, stage="compare", **compared.manifest)

@@ -12,12 +12,13 @@ import numpy as np
 from absl import logging
 
 from bsjax import pipeline
-from bsjax.analysis.comparison import Method, compare_sets
+from bsjax.analysis.comparison import Method, compare_again, compare_sets
 from bsjax.core.artifacts import REAL, begin_stage, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
+from bsjax.core.text import read_text
 from bsjax.data.captions import pair_keys
-from bsjax.results.comparisons import read_concepts, write_compared
+from bsjax.results.comparisons import read_concepts, read_stored, write_compared
 from bsjax.results.measures import (
     CONCEPTS,
     IMAGE_CODES,
@@ -34,9 +35,25 @@ from bsjax.stats.comparison import Rules
 MEASURED = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, TOP_IMAGES)
 
 
-def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
-    """Compares the generated set with the real one."""
+def compare(
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    from_statistics: bool = False,
+    subset: str | None = None,
+) -> None:
+    """Compares the generated set with the real one.
+
+    Args:
+      config: of the experiment.
+      workdir: of the run.
+      from_statistics: by other rules, from the statistics of the comparison that is there; neither
+        measures nor images are read.
+      subset: file with the keys of the pairs to compare, one per line; with `from_statistics`.
+    """
     name = generated_name(config)
+    if from_statistics:
+        _compare_again(config, workdir / "comparisons" / name, name, subset)
+        return
     manifests = {
         arm: require_manifest(workdir / "measures" / arm, "measure") for arm in (REAL, name)
     }
@@ -55,7 +72,7 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     if config.generator.name == "none":
         preflight.check_pairing(config, real.keys, generated.keys)
     pairing = pair_keys(real.keys, generated.keys)
-    with naming({"limit": "--limit"}):
+    with naming({"limit": "--limit", "clusters": "--config.compare.clusters"}):
         compared = compare_sets(real, generated, _method(config), name, pairing)
     # A config says of each setting what it is, also of those that this version does not use.
     manifest = {**compared.manifest, "config": settings}
@@ -63,6 +80,29 @@ def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     for arm, keys in ((REAL, pairing.unpaired_real), (name, pairing.unpaired_generated)):
         if keys:
             logging.warning("%d images of %s have no partner: %s", len(keys), arm, keys[:5])
+
+
+def _compare_again(
+    config: ml_collections.ConfigDict, folder: pathlib.Path, name: str, subset: str | None
+) -> None:
+    # The file that it is made from stays, so that a killed run can be started again.
+    statistics, pairs, manifest = read_stored(folder)
+    keys = None
+    if subset is not None:
+        lines = read_text(pathlib.Path(subset).expanduser()).splitlines()
+        keys = [line.strip() for line in lines if line.strip()]
+    with naming({"subset": "--subset", "clusters": "--config.compare.clusters"}):
+        compared = compare_again(name, statistics, pairs, manifest, _method(config), keys)
+    settings = select(config, pipeline.BY_NAME["compare"].config_keys)
+    more = {} if keys is None else {"compare.subset": subset}
+    write_compared(
+        folder,
+        dataclasses.replace(
+            compared,
+            manifest={**compared.manifest, "config": settings | more},
+            statistics=None,
+        ),
+    )
 
 
 def correlate(left: pathlib.Path, right: pathlib.Path) -> float:

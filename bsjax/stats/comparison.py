@@ -34,17 +34,26 @@ class Outcome:
 
     Attributes:
       columns: [K] each; `bsjax.results.columns.COMPARED_CONCEPTS` tells what they mean.
-      units: clusters of pairs that the verdicts rest on.
+      sums: over the clusters that the estimates rest on.
+      rows: pair of each of these that was tested.
+      level: largest p of the material test that is called.
       control: the arms of clusters swapped by chance.
       detectable: smallest material fold told with 80 % power, by firing images.
       shift: median log ratio of the concepts with enough data: what all of them moved by.
     """
 
     columns: dict[str, np.ndarray]
-    units: int
+    sums: sums.Sums
+    rows: np.ndarray
+    level: float
     control: controls.Control
     detectable: dict[int, float]
     shift: float
+
+    @property
+    def units(self) -> int:
+        """Clusters of pairs that the verdicts rest on."""
+        return len(self.rows)
 
 
 def compare_codes(
@@ -90,36 +99,28 @@ def compare_codes(
         counted = tuple(arm[drawn] if averages is None else averages @ arm for arm in of_rows)
 
     part, candidates = np.arange(n_units), None
-    if rules.confirm:
+    if rules.confirm and n_units >= 2 * LEAST_UNITS:
         order = np.random.default_rng(seed).permutation(n_units)
         n_held = min(max(round(rules.confirm * n_units), LEAST_UNITS), n_units - LEAST_UNITS)
         part, explored = np.sort(order[:n_held]), np.sort(order[n_held:])
-        suggested = _infer(*(_rows(arms, explored) for arms in (means, tested)), rules)
-        candidates = (suggested["q_material"] <= rules.fdr) | (
-            suggested["q_direction"] <= rules.fdr
-        )
-    tested = _rows(tested, part)
-    columns |= _infer(
-        _rows(means, part),
-        tested,
-        rules,
-        candidates,
-        None if counted is None else _rows(counted, part),
-    )
+        suggested = _infer(_rows(means, explored), _rows(tested, explored), rules)
+        candidates = np.minimum(suggested["q_material"], suggested["q_direction"]) <= rules.fdr
+    means, tested = _rows(means, part), _rows(tested, part)
+    counted = None if counted is None else _rows(counted, part)
+    columns |= _infer(means, tested, rules, candidates, counted)
     columns |= _mapped_intervals(columns, rules)
     columns["verdict_paper"] = verdicts.judge_as_paper(columns["delta"])
     eligible = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
-    spread, level = columns.pop("spread"), min(_level(columns, eligible, rules.fdr), rules.fdr)
-    control = controls.swap_control(
-        tested[0].tocsc(), tested[1].tocsc(), repeats[drawn][part], eligible, seed
-    )
+    spread = np.append(columns.pop("spread")[eligible], 1.0)[: max(int(eligible.sum()), 1)]
+    level = _level(columns, eligible, rules.fdr)
+    control = controls.swap_control(*map(_active, tested), repeats[drawn][part], eligible, seed)
     return Outcome(
         columns=columns,
-        units=int(part.size),
+        sums=sums.sum_pairs(*means),
+        rows=drawn[part],
+        level=level,
         control=control,
-        detectable=controls.detectable_fold(
-            float(np.median(spread[eligible])) if eligible.any() else 1.0, rules.margin, level
-        ),
+        detectable=controls.detectable_fold(float(np.median(spread)), rules.margin, level),
         shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
     )
 
@@ -130,10 +131,7 @@ def _as_the_paper(
     """Energies over all pairs and the paper's contrasts of them, as the reference has them."""
     n = real.shape[0]
     energies = [_totals(arm) / n for arm in (real, generated)]
-    prevalences = [
-        np.bincount(arm.indices[arm.data > 0], minlength=arm.shape[1]) / n
-        for arm in (real, generated)
-    ]
+    prevalences = [_totals(arm > 0) / n for arm in (real, generated)]
     temperatures = divergences.REFERENCE_TEMPERATURE | {rules.form: rules.temperature}
     columns = {
         "energy_real": energies[0],
@@ -218,7 +216,7 @@ def _mapped_intervals(columns: dict[str, np.ndarray], rules: Rules) -> dict[str,
 def _level(columns: dict[str, np.ndarray], eligible: np.ndarray, fdr: float) -> float:
     """p below which one more concept would be called material (Benjamini-Hochberg)."""
     n_called = int((columns["q_material"] <= fdr).sum())
-    return fdr * (n_called + 1) / max(int(eligible.sum()), 1)
+    return min(fdr * (n_called + 1) / max(int(eligible.sum()), 1), fdr)
 
 
 def _rows(arms: PairedCodes, rows: np.ndarray) -> PairedCodes:
@@ -236,4 +234,5 @@ def _active(codes: sp.csr_array) -> sp.csc_array:
 
 def _totals(codes: sp.csr_array) -> np.ndarray:
     """Sums [K] over the rows, in float64."""
-    return np.bincount(codes.indices, codes.data.astype(np.float64), minlength=codes.shape[1])
+    values = codes.data.astype(np.float64)
+    return np.bincount(codes.indices, values, minlength=codes.shape[1]).astype(np.float64)

@@ -95,7 +95,7 @@ def detectable_fold(spread: float, margin: float, level: float) -> dict[int, flo
     Returns:
       Fold by number of images; inf where even an empty arm does not pass.
     """
-    folds = np.exp(np.linspace(np.log(margin) + 1e-3, np.log(1e4), 4000))
+    folds = np.exp(np.linspace(np.log(margin), np.log(1e4), 20_000))
     needed = scipy_stats.norm.isf(level) + scipy_stats.norm.ppf(POWER)
     found = {}
     for n in FIRING_IMAGES:

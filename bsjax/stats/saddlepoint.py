@@ -46,25 +46,25 @@ def upper_tails(
     flat = observed.reshape(len(offsets) - 1, -1)
     tails = np.ones_like(flat)
     lengths = np.diff(offsets)
-    widths = np.array([_power_of_two(length) for length in lengths], np.int64)
-    widths = np.maximum(widths, LEAST_WIDTH)
+    widths = np.array([max(_step(length), LEAST_WIDTH) for length in lengths.tolist()], np.int64)
     with _float64_on_host():
-        for width in np.unique(widths[lengths > 0]):
+        for width in np.unique(widths[lengths > 0]).tolist():
             chosen = np.flatnonzero((widths == width) & (lengths > 0))
-            n_rows = min(max(BLOCK_VALUES // int(width), 1), _power_of_two(chosen.size))
+            n_rows = min(max(BLOCK_VALUES // width, 1), _step(chosen.size))
             for start in range(0, chosen.size, n_rows):
                 rows = chosen[start : start + n_rows]
-                weights = _gather(values, offsets, rows, n_rows, int(width))
+                weights = _gather(values, offsets, rows, n_rows, width)
                 seen = np.zeros((n_rows, flat.shape[1]))
                 seen[: rows.size] = flat[rows]
-                found = _upper_tails(weights, seen, np.float64(probability))
-                tails[rows] = np.asarray(found)[: rows.size]
+                for draw in range(flat.shape[1]):
+                    found = _upper_tails(weights, seen[:, draw], np.float64(probability))
+                    tails[rows, draw] = np.asarray(found)[: rows.size]
     return np.clip(tails, TINY, 1.0).reshape(observed.shape)
 
 
-def _power_of_two(n: int) -> int:
-    """The smallest that is n or more."""
-    return 1 << max(int(n) - 1, 0).bit_length()
+def _step(n: int) -> int:
+    """The smallest power of 4 that is n or more: few shapes, so few programs to compile."""
+    return 1 << (2 * (((n - 1).bit_length() + 1) // 2))
 
 
 def _gather(
@@ -90,11 +90,9 @@ def _float64_on_host() -> Iterator[None]:
 
 @jax.jit
 def _upper_tails(
-    weights: Float[Array, "R W"], observed: Float[Array, "R D"], probability: Float[Array, ""]
-) -> Float[Array, "R D"]:
-    one = jax.vmap(_upper_tail, in_axes=(0, 0, None))
-    # One after the other: a block of weights fits the processor's cache, twenty times that do not.
-    return jax.lax.map(lambda seen: one(weights, seen, probability), observed.T).T
+    weights: Float[Array, "R W"], observed: Float[Array, " R"], probability: Float[Array, ""]
+) -> Float[Array, " R"]:
+    return jax.vmap(_upper_tail, in_axes=(0, 0, None))(weights, observed, probability)
 
 
 def _upper_tail(

@@ -48,7 +48,8 @@ def sum_pairs(real: sp.csr_array, generated: sp.csr_array) -> Sums:
         return np.bincount(codes.indices, minlength=n_concepts)
 
     def total(codes: sp.csr_array, values: np.ndarray) -> np.ndarray:
-        return np.bincount(codes.indices, values, minlength=n_concepts)
+        # Of nothing it makes whole numbers.
+        return np.bincount(codes.indices, values, minlength=n_concepts).astype(np.float64)
 
     return Sums(
         n=n,

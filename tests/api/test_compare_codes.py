@@ -33,12 +33,13 @@ def test_the_statistics_are_those_of_the_stage():
         sp.csr_array(real), sp.csr_array(generated), comparison.Rules(fdr=0.01)
     )
     found = columns(result)
-    for name, values in expected.items():
+    for name, values in expected.columns.items():
         np.testing.assert_array_equal(found[name], values, err_msg=name)
     assert result.concepts.schema.names == [column.name for column in COMPARED_CONCEPTS]
     assert result.pairs.schema.names == [column.name for column in DATAPOINTS]
     assert found["verdict"][3] == "suppressed"
-    assert set(found["fires_real"]) == {None}
+    for name in ("fires_real", "fires_pairs_generated"):
+        assert set(found[name]) == {None}
     assert (result.real, result.generated) == (None, None)
 
 
@@ -89,19 +90,69 @@ def test_clusters_count_once():
     real = np.array([[1.0, 0], [2, 0], [6, 3], [5, 1]])
     generated = np.array([[0.0, 3], [3, 0], [0, 0], [7, 2]])
     result = bsjax.compare_codes(real, generated, clusters=["x", "x", "x", "y"])
-    assert result.concepts["energy_real"].to_pylist() == [(3 + 5) / 2, (1 + 1) / 2]
-    assert result.concepts["energy_generated"].to_pylist() == [(1 + 7) / 2, (1 + 2) / 2]
-    assert result.counts["pairs"] == 2
+    # The paper's numbers are of all pairs; the estimate is ln((1 + 7 + e/2) / (3 + 5 + e/2)).
+    assert result.concepts["energy_real"].to_pylist() == [14 / 4, 4 / 4]
+    assert result.concepts["log_ratio"].to_pylist()[0] == pytest.approx(0.0)
+    e = (1 + 1 + 1 + 2) / 4
+    expected = np.log((1 + 2 + e / 2) / (1 + 1 + e / 2))
+    assert result.concepts["log_ratio"].to_pylist()[1] == pytest.approx(expected)
+    assert (result.counts["pairs"], result.counts["clusters"]) == (4, 2)
     assert result.pairs.num_rows == 4
-    # Each pair five times, told so: the same as once. Not told, they seem five times as many.
-    real, generated = arms(20)
+
+
+SAME = ("log_ratio", "se", "p_material", "p_direction", "q_aligned")
+
+
+@pytest.mark.parametrize("how", ["labels", "captions", "images"])
+def test_what_comes_five_times_is_found_and_counts_once(how):
+    rng = np.random.default_rng(1)
+    real = rng.gamma(2, 1, (40, 60)) * (rng.random((40, 60)) < 0.4)
+    generated = rng.gamma(2, 1, (40, 60)) * (rng.random((40, 60)) < 0.3)
     once = columns(bsjax.compare_codes(real, generated))
-    repeated = [np.repeat(codes, 5, axis=0) for codes in (real, generated)]
-    told = columns(bsjax.compare_codes(*repeated, clusters=np.repeat(np.arange(20), 5)))
-    for name in ("energy_real", "standard_error", "p", "delta", "interval_low"):
-        np.testing.assert_allclose(told[name], once[name], rtol=1e-5)
-    not_told = columns(bsjax.compare_codes(*repeated))
-    assert (not_told["p"] < once["p"]).all()
+    five = np.repeat(np.arange(40), 5)
+    repeated = real[five], generated[five]
+    if how == "images":
+        result = bsjax.compare_codes(*repeated)
+    elif how == "captions":
+        told = [f"caption {row}" for row in five]
+        result = bsjax.compare_codes(*repeated, captions=told, clusters="caption")
+    else:
+        result = bsjax.compare_codes(*repeated, clusters=five)
+    assert (result.counts["pairs"], result.counts["clusters"]) == (200, 40)
+    found = columns(result)
+    for name in SAME:
+        np.testing.assert_allclose(found[name], once[name], rtol=1e-6, err_msg=name)
+    # Taken as rows they seem five times as many, and the control says so.
+    as_rows = bsjax.compare_codes(*repeated, clusters="none")
+    assert (columns(as_rows)["p_direction"] < once["p_direction"]).mean() > 0.9
+    assert not as_rows.control["is_sound"]
+    assert "the control fails" in as_rows.notes[0]
+    assert result.control["is_sound"] and not result.notes
+
+
+def test_all_of_one_caption_is_refused_with_a_way_out():
+    real, generated = arms()
+    with pytest.raises(
+        UserError, match=r"all 60 pairs are of one caption .* clusters=none"
+    ) as told:
+        bsjax.compare_codes(real, generated, captions=["a photo"] * N)
+    assert told.value.fields == ("clusters",)
+    result = bsjax.compare_codes(real, generated, captions=["a photo"] * N, clusters="none")
+    assert result.counts["clusters"] == N
+
+
+def test_rules_change_what_they_say():
+    real, generated = arms()
+    wide = bsjax.compare_codes(real, generated, margin=3)
+    assert columns(wide)["verdict"][3] in ("less", "suppressed")
+    assert (
+        columns(wide)["p_material"] >= columns(bsjax.compare_codes(real, generated))["p_material"]
+    ).all()
+    narrow = bsjax.compare_codes(real, generated, aligned=1.01)
+    assert narrow.counts["aligned"] == 0 < bsjax.compare_codes(real, generated).counts["aligned"]
+    half = bsjax.compare_codes(real, generated, confirm=0.5, seed=1)
+    assert half.counts["clusters"] == N // 2
+    assert half.manifest["config"]["compare.confirm"] == 0.5
 
 
 ONES = np.ones((3, 3))
@@ -124,17 +175,16 @@ MISTAKES = {
     "nothing": (None, ONES, {}, "real is an array of object"),
     "one pair": (ONES[:1], ONES[:1], {}, "1 pair: expected at least 2"),
     "no pair": (ONES[:0], ONES[:0], {}, "0 pair: expected at least 2"),
-    "one cluster": (ONES, ONES, {"clusters": "aaa"}, "1 cluster of pairs: expected at least 2"),
+    "one cluster": (ONES, ONES, {"clusters": [7] * 3}, "all 3 pairs are of one given label"),
+    "no such clusters": (ONES, ONES, {"clusters": "key"}, "clusters='key': expected one of auto"),
     "captions": (ONES, ONES, {"captions": ["a"]}, "captions has 1 entries, expected one for each"),
     "clusters": (ONES, ONES, {"clusters": [1] * 4}, "clusters has 4 entries"),
-    "rule": (ONES, ONES, {"margin": 2}, "margin=2: no such rule; expected one of form"),
+    "rule": (ONES, ONES, {"suppressed": 2}, "suppressed=2: no such rule; expected one of form"),
+    "margin": (ONES, ONES, {"margin": 1.0}, "margin=1.0: expected a number above 1"),
+    "confirm": (ONES, ONES, {"confirm": 1.0}, "confirm=1.0: expected a number from 0 to 0.9"),
     "form": (ONES, ONES, {"form": "log"}, "form='log': expected one of relative, difference"),
     "fdr": (ONES, ONES, {"fdr": 0.0}, "fdr=0.0: expected a number above 0"),
     "seed": (ONES, ONES, {"seed": -1}, "seed=-1: expected a whole number"),
-    "order": (
-        ONES, ONES, {"suppressed": 0.9, "exaggerated": 0.9},
-        "suppressed=0.9: expected less than exaggerated=0.9",
-    ),
 }  # fmt: skip
 
 

@@ -6,8 +6,9 @@ Runs `generate` and `measure` of configs/scenes.py (resumes, repeats nothing), t
 (a) which concepts cover which factor value: AUROC of their image energy, on other real scenes than
     those compared; of those that cover a value and have three quarters of their energy on images
     that show it, the one with the largest AUROC stands for it,
-(b) what the verdicts on these concepts are worth, for both forms of delta and several numbers of
-    images,
+(b) what the verdicts on these concepts are worth, for several numbers of images; and the findings
+    that all called concepts come to, each named by the factor value that its first concept tells
+    best, with what was drawn instead,
 (c) how many concepts are called where there is no difference: real against other real scenes,
 (d) how well copies are told from other pairs,
 (e) whether the generator draws what it was asked for, by linear probes on the encoder.
@@ -31,6 +32,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 
+from bsjax.analysis.comparison import Method, compare_codes
 from bsjax.core.artifacts import write_json
 from bsjax.core.logs import quiet_libraries
 from bsjax.data import scenes
@@ -40,7 +42,6 @@ from bsjax.stages import inputs
 from bsjax.stages.generate import generate
 from bsjax.stages.measure import measure
 from bsjax.stats import verdicts
-from bsjax.stats.comparison import Rules, compare_codes
 from bsjax.stats.datapoints import score_pairs
 
 matplotlib.use("agg")
@@ -52,11 +53,8 @@ COVERED = 0.9  # AUROC
 SIZES = (250, 500, 1000, 4000)
 PURE = 0.75  # share of a concept's energy: its delta then follows the value's share
 COPY_PSNR = 25.0  # dB
-RULES = {  # those of configs/scenes.py, and the other form with the paper's thresholds
-    "relative": Rules("relative", 0.4, 0.25, 0.75),
-    "difference": Rules("difference", 0.8, 0.1, 0.9),
-}
 PROBE_IMAGES = 2000
+JUDGED = ("delta", "verdict")  # columns that tell what a concept's verdict is worth
 VALUES = [(name, value) for name, values in scenes.FACTORS.items() for value in values]
 
 
@@ -189,6 +187,26 @@ def judge_factors(columns: dict[str, np.ndarray], aurocs: np.ndarray, purity: np
     }
 
 
+def name_findings(found: list[dict], aurocs: np.ndarray) -> list[dict]:
+    """Findings with factor values in the place of concepts; "?" where none is covered."""
+
+    def name(concept: int) -> str:
+        place = int(aurocs[concept].argmax())
+        return " ".join(VALUES[place]) if aurocs[concept, place] >= COVERED else "?"
+
+    return [
+        {
+            "of": name(row["concepts"][0]),
+            "concepts": len(row["concepts"]),
+            "verdict": row["verdict"],
+            "ratio": [float(np.exp(row[end])) for end in ("log_ratio", "low", "high")],
+            "instead": [name(concept) for concept in row["instead"]],
+            "asked": [row["asked_n"], float(np.exp(row["asked_log_ratio"]))],
+        }
+        for row in found
+    ]
+
+
 def copies(real: sp.csr_array, generated: sp.csr_array, psnr: np.ndarray, titled) -> dict:
     """How well scores tell the memorised pairs from the others."""
     scores = score_pairs(real, generated)
@@ -258,14 +276,13 @@ def draw(result: dict, path: pathlib.Path) -> None:
     """One figure: deltas of the covered factors, and the ROC of copies."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5.5), width_ratios=(2, 1))
     size = str(max(map(int, result["verdicts"])))
-    rows = result["verdicts"][size]["relative"]["rows"]
+    rows = result["verdicts"][size]["rows"]
     change = {" ".join(key): value for key, value in expected_change().items()}
     names = sorted(rows, key=lambda name: (change[name], name))
     colours = ["#5776b4" if change[n] < 1 else "#b16243" if change[n] > 1 else "0.6" for n in names]
     left.bar(range(len(names)), [rows[name]["delta"] - 0.5 for name in names], bottom=0.5,
              color=colours)  # fmt: skip
-    rules = RULES["relative"]
-    for bound in (rules.suppressed, rules.exaggerated):
+    for bound in (verdicts.PAPER_SUPPRESSED, verdicts.PAPER_EXAGGERATED):
         left.axhline(bound, color="0.3", lw=0.8, ls=":")
     labels = [f"{name.split(' ', 1)[1]} ({change[name]:.2g}x)" for name in names]
     left.set_xticks(range(len(names)), labels, rotation=90)
@@ -316,31 +333,39 @@ def main() -> None:
         told = (f"{v} {best[name, v]:.3f}, {purest[name, v]:.2f}" for v in values)
         print(f"    {name}: {'; '.join(told)}")
 
-    print(
-        "(b) images  form        called  precision  planted found  by any  recall  AUROC"
-        "  untouched called"
-    )
-    print_nothing = []
+    print("(b) images  called  precision  planted found  by any  recall  AUROC  untouched called")
+    print_nothing, captions = [], [scene.caption for scene in here]
     result["verdicts"], result["nothing"] = {}, {}
     for size in sorted({size for size in SIZES if size <= n} | {n}):
-        result["verdicts"][str(size)], result["nothing"][str(size)] = {}, {}
-        for form, rules in RULES.items():
-            columns = compare_codes(real[:size], generated[:size], rules)
-            row = judge_factors(columns, aurocs, purity)
-            result["verdicts"][str(size)][form] = row
-            found = f"{row['planted_found']} of {row['planted_covered']}"
-            print(
-                f"    {size:<6}  {form:<10}  {row['n_called']:<6}  {_show(row['precision']):<9}"
-                f"  {found:<13}  {row['planted_found_by_any']:<6}  {row['recall']:<6.2f}"
-                f"  {_show(row['auroc']):<5}  {row['untouched_called']}"
-            )
-            none = verdicts.count_called(compare_codes(real[:size], other[:size], rules)["verdict"])
-            result["nothing"][str(size)][form] = none
-            print_nothing.append(
-                f"    {size:<6}  {form:<10}  {none['called']} of {none['eligible']}"
-            )
-    print("(c) real against other real scenes: images  form  concepts called", *print_nothing,
-          sep="\n")  # fmt: skip
+        made = compare_codes(real[:size], generated[:size], Method(), captions[:size])
+        columns = {name: np.array(made.concepts[name].to_pylist()) for name in JUDGED}
+        row = judge_factors(columns, aurocs, purity)
+        row["counts"] = dict(made.manifest["counts"])
+        row["findings"] = name_findings(made.findings.to_pylist(), aurocs)
+        result["verdicts"][str(size)] = row
+        found = f"{row['planted_found']} of {row['planted_covered']}"
+        print(
+            f"    {size:<6}  {row['n_called']:<6}  {_show(row['precision']):<9}"
+            f"  {found:<13}  {row['planted_found_by_any']:<6}  {row['recall']:<6.2f}"
+            f"  {_show(row['auroc']):<5}  {row['untouched_called']}"
+        )
+        none = compare_codes(real[:size], other[:size], Method(clusters="none")).manifest
+        result["nothing"][str(size)] = {key: none[key] for key in ("counts", "control")}
+        called = sum(none["counts"][kind] for kind in verdicts.CALLED)
+        print_nothing.append(
+            f"    {size:<6}  {called} of {none['control']['eligible']} called,"
+            f" {none['counts']['less'] + none['counts']['more']} less or more"
+        )
+    print(f"    counts at {size}: {row['counts']}; control: {made.manifest['control']}")
+    print(f"    {len(row['findings'])} findings, those with most evidence first:")
+    for each in row["findings"]:
+        ratio, low, high = each["ratio"]
+        print(
+            f"      {each['of']} {each['verdict']}, {each['concepts']} concepts:"
+            f" {ratio:.3g} [{low:.3g}, {high:.3g}]; instead: {', '.join(each['instead']) or '-'};"
+            f" asked for in {each['asked'][0]}: {each['asked'][1]:.3g}"
+        )
+    print("(c) real against other real scenes: images  concepts", *print_nothing, sep="\n")
 
     drawn = pixels(compared, n)
     truth = np.stack([scene.image for scene in here]).astype(np.float64)

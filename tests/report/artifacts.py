@@ -8,7 +8,7 @@ from PIL import Image
 
 from bsjax.core import addresses
 from bsjax.core.artifacts import write_manifest
-from bsjax.results.columns import COMPARED_CONCEPTS
+from bsjax.results.columns import COMPARED_CONCEPTS, FINDINGS, SUBSTITUTIONS, make_table
 from bsjax.stats import verdicts
 
 EVIL = '<img src=x onerror=alert(1)> & "quoted" $x$'
@@ -104,6 +104,9 @@ def write_comparison(workdir, name, kinds, notes=()):
         columns.setdefault(column.name, unknown)
     table = pa.table({column.name: columns[column.name] for column in COMPARED_CONCEPTS})
     pq.write_table(table, folder / "concepts.parquet")
+    for file, listed in (("findings", FINDINGS), ("substitutions", SUBSTITUTIONS)):
+        empty = make_table(listed, {column.name: [] for column in listed})
+        pq.write_table(empty, folder / f"{file}.parquet")
     pairs = {"rank": [1], "key": ["a"], "caption": [EVIL], "row_real": [0], "row_generated": [3]}
     pairs |= {"cosine": [0.99], "absolute_difference": [0.1], "mean_difference": [-0.01]}
     pq.write_table(pa.table(pairs), folder / "datapoints.parquet")

@@ -12,15 +12,7 @@ import scipy.sparse as sp
 
 from bsjax.core.dims import Grid
 from bsjax.core.sparse_npz import CsrWriter, sum_runs, write_run
-from bsjax.stats import (
-    datapoints,
-    divergences,
-    sparse_codes,
-    streaming,
-    uncertainty,
-    verdicts,
-    words,
-)
+from bsjax.stats import datapoints, divergences, sparse_codes, streaming, words
 
 
 def test_divergences_by_hand():
@@ -31,27 +23,6 @@ def test_divergences_by_hand():
     edge = divergences.delta(divergences.relative(np.array([15.5]), np.array([1.0])), 0.4)
     assert edge[0] == pytest.approx(0.1, abs=1e-3)
     assert divergences.delta(np.array([-1.76]), 0.8)[0] == pytest.approx(0.1, abs=1e-3)
-
-
-def test_p_and_q_by_hand():
-    p = uncertainty.p_values(np.array([2.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0]), 11)
-    np.testing.assert_allclose(p, [0.0733880, 1, 0], atol=1e-6)
-    q = uncertainty.q_values(np.array([0.01, 0.04, 0.03, 0.5]), np.array([1, 1, 1, 0], bool))
-    np.testing.assert_allclose(q[:3], [0.03, 0.04, 0.04])
-    assert np.isnan(q[3])
-
-
-def test_verdicts():
-    delta, q = np.array([0.05, 0.05, 0.95, 0.5, 0.01]), np.array([0.01, 0.2, 0.01, 0.01, 0.0])
-    eligible = np.array([1, 1, 1, 1, 0], bool)
-    got = verdicts.judge(delta, q, eligible, suppressed=0.1, exaggerated=0.9, fdr=0.05)
-    assert got.tolist() == [
-        "suppressed",
-        "no difference",
-        "exaggerated",
-        "no difference",
-        "not enough data",
-    ]
 
 
 def test_pairs_of_copies_come_first():

@@ -1,0 +1,77 @@
+"""comparisons/<set>/statistics.npz: what a comparison can be made from again, without images.
+
+real_* and generated_*  CSR parts (data, indices, indptr) of the pairs' image codes [n, K]
+shape                   n and K
+sum_*                   the eight sums of each concept over the clusters, `bsjax.stats.sums`
+fires_*                 tokens of all measured images [K]; -1 where not known
+text                    keys and captions of the pairs and words of the concepts, JSON in UTF-8
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+import scipy.sparse as sp
+
+from bsjax.core.artifacts import atomic_path
+from bsjax.stats.sums import Sums
+
+ARMS = ("real", "generated")
+PARTS = ("data", "indices", "indptr")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statistics:
+    """Paired image codes with what a table of concepts says beside the statistics.
+
+    Attributes:
+      real: [n, K] codes of the real image of each pair.
+      generated: [n, K] codes of its counterpart.
+      keys: of the pairs.
+      captions: of the pairs; None where there are none.
+      words: of the concepts.
+      fires: [K] of all measured real and generated images; -1 where not known.
+      sums: over the clusters.
+    """
+
+    real: sp.csr_array
+    generated: sp.csr_array
+    keys: list[str]
+    captions: list[str] | None
+    words: list[str]
+    fires: tuple[np.ndarray, np.ndarray]
+    sums: Sums
+
+
+def write_statistics(path: pathlib.Path, statistics: Statistics) -> None:
+    """Writes the file, whole or not at all."""
+    arrays = {"shape": np.array(statistics.real.shape)}
+    for arm, codes, fires in zip(
+        ARMS, (statistics.real, statistics.generated), statistics.fires, strict=True
+    ):
+        arrays |= {f"{arm}_{part}": getattr(codes, part) for part in PARTS}
+        arrays[f"fires_{arm}"] = fires
+    arrays |= {f"sum_{name}": values for name, values in statistics.sums._asdict().items()}
+    text = {name: getattr(statistics, name) for name in ("keys", "captions", "words")}
+    arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def read_statistics(path: pathlib.Path) -> Statistics:
+    """Reads the file, of which the manifest says that it is whole."""
+    with np.load(path, allow_pickle=False) as arrays:
+        shape = tuple(arrays["shape"].tolist())
+        real, generated = (
+            sp.csr_array(tuple(arrays[f"{arm}_{part}"] for part in PARTS), shape=shape)
+            for arm in ARMS
+        )
+        values = {name: arrays[f"sum_{name}"] for name in Sums._fields}
+        return Statistics(
+            real=real,
+            generated=generated,
+            fires=(arrays["fires_real"], arrays["fires_generated"]),
+            sums=Sums(**values | {"n": int(values["n"])}),
+            **json.loads(arrays["text"].tobytes()),
+        )
