@@ -201,7 +201,7 @@ def test_a_config_file_of_before_says_what_to_use(line, tmp_path, monkeypatch):
         f"  {line}\n  return cfg\n"
     )
     error, told_line = told(monkeypatch, f"--config={path}", "--workdir=x")
-    assert isinstance(error, UserError) and "\n" not in told_line
+    assert isinstance(error, errors.UserError) and "\n" not in told_line
     key = re.search(r"suppressed|min_images|bootstrap|exaggerated", line)[0]
     assert f"compare.{key}" in told_line and "there is no such key any more; use" in told_line
 
