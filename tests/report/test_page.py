@@ -6,6 +6,7 @@ import io
 import re
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,8 +19,16 @@ from bsjax.report.model_figures import draw_models, draw_sheet
 from bsjax.report.overlays import heat_uri
 from bsjax.report.page import fold_text, number_text, write_summary
 from bsjax.report.tables import rank, read_comparisons
+from bsjax.results.comparisons import read_concepts
 from bsjax.stats import verdicts
-from tests.report.artifacts import EVIL, RELIABILITY, write_arm, write_comparison
+from tests.report.artifacts import (
+    EVIL,
+    RELIABILITY,
+    SETTINGS,
+    finish,
+    write_arm,
+    write_comparison,
+)
 
 
 def build(workdir, sets, notes=()):
@@ -184,6 +193,21 @@ def test_an_unfinished_stage_is_named(tmp_path):
     write_arm(tmp_path, "real", 4)
     with pytest.raises(UserError, match="run `bsjax compare` to the end first"):
         read_comparisons(tmp_path, ["generated"])
+
+
+def test_a_comparison_of_before_is_named(tmp_path):
+    for name in ("real", "generated"):
+        write_arm(tmp_path, name, 7)
+    write_comparison(tmp_path, "generated", KINDS)
+    folder = tmp_path / "comparisons" / "generated"
+    table = pq.read_table(folder / "concepts.parquet")
+    pq.write_table(table.drop_columns(["log_ratio", "low"]), folder / "concepts.parquet")
+    for file in ("findings", "substitutions"):
+        (folder / f"{file}.parquet").unlink()
+    finish(folder, "compare", SETTINGS)
+    for read in (read_concepts, lambda _: read_comparisons(tmp_path, ["generated"])):
+        with pytest.raises(UserError, match=r"lacks log_ratio, low: another version .*--overwrite"):
+            read(folder)
 
 
 def test_heat_map_is_brightest_where_the_concept_fires_most():
