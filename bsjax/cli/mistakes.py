@@ -17,7 +17,9 @@ from bsjax.core.ranges import GONE, expected_of, told_gone
 
 CONFIG, OVERRIDE = "--config=", "--config."
 LONGEST = 200  # characters of what a config file's error says
-NO_KEY = re.compile(r"""(?:Key )?["']+(\w+)["']""")  # how ml_collections says that there is none
+NO_KEY = re.compile(
+    r"""["']*(?:Key )?["']*(\w+)["']"""
+)  # how ml_collections says that there is none
 
 
 def explain(
@@ -108,7 +110,7 @@ def check_config(config: object, argv: Sequence[str]) -> None:
     """Refuses what is no experiment, before anything takes it for one.
 
     Raises:
-      UserError: get_config gave nothing or something else, or cannot read a file, or keys lack.
+      UserError: get_config gave nothing or something else, or cannot read a file, or keys lack or are gone.
     """
     name = next(each for each in argv if each.startswith(CONFIG)).removeprefix(CONFIG)
     file = name.partition(":")[0]
@@ -126,6 +128,9 @@ def check_config(config: object, argv: Sequence[str]) -> None:
             f"{file}: get_config gives {type(config).__name__}, expected an experiment; begin with"
             " cfg = presets.experiment() and end with return cfg"
         )
+    gone = [key for key in GONE if key in keys]
+    if gone:
+        raise UserError(f"{file}: {gone[0]}: {told_gone(gone[0])}; remove it from the config file")
     missing = sorted(set(flatten(presets.experiment())) - keys)
     if missing:
         raise UserError(
