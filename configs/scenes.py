@@ -7,9 +7,7 @@ come with bsjax, and everything runs through the code that the large models run 
     bsjax run --config=configs/scenes.py --workdir=runs/scenes
 
 500 captions, 64 x 64 pixels, 20 DPM-Solver++ steps, guidance 1.5. A few minutes on two CPU cores.
-The thresholds of delta are 0.25 and 0.75, a 2.6-fold change, between the fourfold gap that is
-planted and the twofold changes that come with it; the paper's 0.1 and 0.9 (15.5-fold) call
-neither it nor a tenfold one.
+Verdicts are given by the same margin as everywhere.
 
 Options behind the colon:
     :tiny       40 captions, under a minute

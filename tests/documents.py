@@ -32,6 +32,13 @@ def python_blocks(page: pathlib.Path) -> list[str]:
     return [block for language, block in BLOCK.findall(page.read_text()) if language == "python"]
 
 
+def table(page: pathlib.Path, heading: str) -> list[list[str]]:
+    """Rows of the first table below a heading, cell by cell, without its head."""
+    text = page.read_text().partition(f"{heading}\n")[2]
+    lines = [line for line in text.partition("\n#")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
 def on_what_comes_with_bsjax(code: str, images: str, encoder: str, sae: str, out: str) -> str:
     """A block with names of the scenes world instead of those that only a reader has."""
     for name, own in {

@@ -143,6 +143,10 @@ DEMO = "--config=configs/folders.py:demo"
         ((DEMO, "--config.generator.steps=2.5"), "=2.5: expected a whole number from 1 on"),
         ((DEMO, "--config.sae.threshold=x"), "=x: expected a number from 0 on, or None"),
         ((DEMO, "--config.overwrite=maybe"), "=maybe: expected True or False"),
+        (
+            (DEMO, "--config.compare.suppressed=0.25"),
+            "--config.compare.suppressed: there is no such key any more; use compare.margin, the",
+        ),
         ((DEMO, "--port=65536"), "--port=65536: expected an integer in the range [0, 65535]"),
         ((DEMO, "--limit=x"), "--limit=x: expected an integer"),
     ],
@@ -167,7 +171,7 @@ def test_wrong_usage_is_told_in_one_line(arguments, expected, monkeypatch):
         (
             "import ml_collections\ndef get_config(arg=''):\n"
             "  return ml_collections.ConfigDict({'seed': 1})\n",
-            "the config lacks compare.bootstrap, compare.exaggerated, compare.fdr and",
+            "the config lacks compare.aligned, compare.clusters, compare.confirm and",
         ),
     ],
 )
@@ -179,6 +183,27 @@ def test_a_config_file_that_goes_wrong_is_named_with_its_line(
     error, line = told(monkeypatch, f"--config={path}", "--workdir=x")
     assert not isinstance(error, errors.UsageError)  # exit status 1, not 2
     assert line.startswith(str(path)) and expected in line
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cfg.compare.suppressed = 0.25",
+        "cfg.compare.min_images = min(cfg.compare.min_images, 3)",
+        "cfg.compare['bootstrap'] += 1",
+        "cfg.lock(); cfg.compare.exaggerated = 0.75",
+    ],
+)
+def test_a_config_file_of_before_says_what_to_use(line, tmp_path, monkeypatch):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"from bsjax import presets\ndef get_config(arg=''):\n  cfg = presets.experiment()\n"
+        f"  {line}\n  return cfg\n"
+    )
+    error, told_line = told(monkeypatch, f"--config={path}", "--workdir=x")
+    assert isinstance(error, errors.UserError) and "\n" not in told_line
+    key = re.search(r"suppressed|min_images|bootstrap|exaggerated", line)[0]
+    assert f"compare.{key}" in told_line and "there is no such key any more; use" in told_line
 
 
 def test_a_flag_is_suggested_to_its_stages_alone(monkeypatch):

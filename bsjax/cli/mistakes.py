@@ -1,6 +1,7 @@
 """What is wrong with a command line or a config file, in one line: expected, got, did you mean."""
 
 import os
+import re
 import traceback
 from collections.abc import Collection, Sequence
 
@@ -12,10 +13,13 @@ from bsjax.cli.suggestions import SUGGESTED, did_you_mean
 from bsjax.core.config import flatten
 from bsjax.core.errors import UsageError, UserError
 from bsjax.core.faults import causes
-from bsjax.core.ranges import expected_of
+from bsjax.core.ranges import GONE, expected_of, told_gone
 
 CONFIG, OVERRIDE = "--config=", "--config."
 LONGEST = 200  # characters of what a config file's error says
+NO_KEY = re.compile(
+    r"""["']*(?:Key )?["']*(\w+)["']"""
+)  # how ml_collections says that there is none
 
 
 def explain(
@@ -47,6 +51,8 @@ def explain(
         if key in sections:
             below = ", ".join(f"{OVERRIDE}{each}" for each in keys if each.startswith(f"{key}."))
             return UsageError(f"{name} is a section; expected one of its keys: {below}")
+        if key in GONE:
+            return UsageError(f"{name}: {told_gone(key)}")
         if key not in keys:
             return UsageError(
                 f"{name}: there is no such key{did_you_mean(key, keys, OVERRIDE)}; all stand in"
@@ -86,6 +92,10 @@ def fault_in_config(error: BaseException, argv: Sequence[str]) -> str:
             line, file = frames[-1].lineno, frames[-1].filename
         text = each.msg if isinstance(each, SyntaxError) else str(each)
         text = " ".join(text.split())[:LONGEST]
+        missed = NO_KEY.match(text)
+        gone = [key for key in GONE if missed and key.endswith(f".{missed[1]}")]
+        if gone:
+            return f"{file}, line {line}: {gone[0]}: {told_gone(gone[0])}; mend the config file"
         return f"{file}, line {line}: {type(each).__name__}: {text}; mend the config file"
     for path in paths:
         if "get_config" in str(error) and isinstance(error, AttributeError):
@@ -100,7 +110,7 @@ def check_config(config: object, argv: Sequence[str]) -> None:
     """Refuses what is no experiment, before anything takes it for one.
 
     Raises:
-      UserError: get_config gave nothing or something else, or cannot read a file, or keys lack.
+      UserError: get_config gave nothing or something else, or cannot read a file, or keys lack or are gone.
     """
     name = next(each for each in argv if each.startswith(CONFIG)).removeprefix(CONFIG)
     file = name.partition(":")[0]
@@ -118,6 +128,9 @@ def check_config(config: object, argv: Sequence[str]) -> None:
             f"{file}: get_config gives {type(config).__name__}, expected an experiment; begin with"
             " cfg = presets.experiment() and end with return cfg"
         )
+    gone = [key for key in GONE if key in keys]
+    if gone:
+        raise UserError(f"{file}: {gone[0]}: {told_gone(gone[0])}; remove it from the config file")
     missing = sorted(set(flatten(presets.experiment())) - keys)
     if missing:
         raise UserError(

@@ -9,6 +9,7 @@ from bsjax.core.errors import UserError
 from bsjax.core.preprocessing import WHOLE
 from bsjax.core.ranges import (
     CHOICES,
+    GONE,
     KEYS,
     SECTIONS,
     check_seed_of_weights,
@@ -106,6 +107,8 @@ def validate(
     """
     keys = [key for key in KEYS if key.rpartition(".")[0] in ("", *sections)]
     flat = flatten(config)
+    # Keys of before are told whatever the stage: a later one would stop on them after hours.
+    check_values({key: flat[key] for key in GONE if key in flat})
     check_values({key: flat[key] for key in keys if key in flat})
     for key in keys:
         if key in CHOICES and not (key == "generator.name" and ":" in flat[key]):

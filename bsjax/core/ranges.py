@@ -212,6 +212,14 @@ KEYS = {
     for section, keys in BY_SECTION.items()
     for name, key in keys.items()
 }
+# Keys of before -> what to use in their place.
+_FOLD = "compare.margin, the fold by which suppressed and exaggerated concepts changed (1.5)"
+GONE = {
+    "compare.suppressed": _FOLD,
+    "compare.exaggerated": _FOLD,
+    "compare.min_images": "nothing: the smallest number of images follows from compare.margin",
+    "compare.bootstrap": "nothing: intervals follow from the codes without resampling",
+}
 MAY_BE_NONE = ("sae.threshold",)
 RANGES = {name: key.allowed for name, key in KEYS.items() if isinstance(key.allowed, Range)}
 CHOICES = {name: key.allowed for name, key in KEYS.items() if type(key.allowed) is tuple}
@@ -228,13 +236,21 @@ def expected_of(key: str) -> str:
     return "True or False" if key in BOOLS else "text"
 
 
+def told_gone(key: str) -> str:
+    """What a key of before is and what to use in its place, in words; "" for any other."""
+    return f"there is no such key any more; use {GONE[key]}" if key in GONE else ""
+
+
 def check_values(flat: Mapping[str, Any]) -> None:
     """Checks each value of a flat config (dotted key -> value) alone; unknown keys may be anything.
 
     Raises:
-      UserError: the first that has not the type or lies outside of its range, with the flag.
+      UserError: the first that has not the type or lies outside of its range, with the flag; or a
+        key of before, with what has taken its place.
     """
     for key, value in flat.items():
+        if key in GONE:
+            raise UserError(f"{key}={value!r}: {told_gone(key)}; remove it from the config")
         if value is None and key in MAY_BE_NONE:
             continue
         if (

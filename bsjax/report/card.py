@@ -20,6 +20,8 @@ GENERATOR = {
     "seed": "seed",
 }
 
+LARGEST_FOLD = 100  # beyond it a change is no longer told in numbers
+
 
 def run_card(workdir: pathlib.Path, comparison: Comparison) -> dict[str, str]:
     """Headings and texts, in reading order; what is not known is left out."""
@@ -28,7 +30,8 @@ def run_card(workdir: pathlib.Path, comparison: Comparison) -> dict[str, str]:
     card = {
         "captions": f"{len(comparison.real.captions)} of real images, hash"
         f" {hash_json(comparison.real.captions)}",
-        "pairs": f"{counts['pairs']}; without partner: {counts['unpaired_real']} real,"
+        "pairs": f"{counts['pairs']} in {counts.get('clusters', counts['pairs'])} clusters, each of"
+        f" which counts once; without partner: {counts['unpaired_real']} real,"
         f" {counts['unpaired_generated']} generated",
     }
     drawn = read_manifest(workdir / "images" / comparison.name, "generate")
@@ -49,28 +52,45 @@ def run_card(workdir: pathlib.Path, comparison: Comparison) -> dict[str, str]:
         f" {real['config'].get('sae.threshold')}, hash {real['parents'].get('sae')}"
     )
     card["divergence"] = _settings(settings, "compare.")
-    card |= _reliability(comparison.manifest)
+    card |= reliability(comparison.manifest)
     card["versions"] = ", ".join(f"{k} {v}" for k, v in comparison.manifest["versions"].items())
     return card
 
 
-def _reliability(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """What the verdicts rest on: control, smallest change that shows, common shift."""
+def reliability(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What the verdicts rest on, in sentences: control, smallest change told, common shift.
+
+    Args:
+      manifest: of a comparison; what it does not say is left out.
+    """
     found = {}
     control = manifest.get("control")
     if control and control["eligible"]:
-        found["control: arms swapped by chance"] = (
-            f"{control['share']:.1%} of {control['eligible']} concepts pass at 5 %,"
-            f" {control['called']:g} are called, lambda {control['inflation']:.2f}"
-            f" ({control['draws']} draws): {'sound' if control['is_sound'] else 'IT FAILS'}"
+        judged = (
+            "sound"
+            if control["is_sound"]
+            else "it fails: more than 5 % of swapped concepts pass, so images are repeated or pairs"
+            " are not exchangeable"
         )
-    folds = manifest.get("detectable_fold", {})
-    told = [f"{fold:.2g}-fold in {n}" for n, fold in folds.items() if fold is not None]
-    if told:
-        found["smallest change told, by firing images"] = ", ".join(told)
+        found["control: arms swapped by chance"] = (
+            f"{judged}. Of {control['eligible']} concepts {100 * control['share']:.1f} % pass at"
+            f" 5 % and {control['called']:g} are called, mean of {control['draws']} swaps; lambda"
+            f" {control['inflation']:.2f} (1 if all is well)"
+        )
+    folds = manifest.get("detectable_fold")
+    if folds:
+        told = {n: fold for n, fold in folds.items() if fold is not None and fold < LARGEST_FOLD}
+        found["smallest change called, by images that show the concept (both arms)"] = (
+            ", ".join(f"{n}: {fold:.2g}-fold" for n, fold in told.items())
+            + f"{'; ' if told else ''}fewer: none below {LARGEST_FOLD}-fold"
+            + " (of the median concept, in 80 % of cases)"
+        )
     shift = manifest.get("global_shift")
     if shift is not None:
-        found["all concepts together"] = f"median generated / real {math.exp(shift):.2f}"
+        found["global shift"] = (
+            f"the median concept is drawn {math.exp(shift):.2f} times as much as in real images"
+            " (1: the arms are alike as a whole)"
+        )
     return found
 
 

@@ -163,6 +163,7 @@ def imported(path: pathlib.Path) -> Comparison:
         "verdict": np.full(relative.size, verdicts.NOT_ENOUGH_DATA),
         "words": np.full(relative.size, ""),
     }
+    columns["verdict_paper"] = verdicts.judge_as_paper(columns["delta"])
     for column in COMPARED_CONCEPTS:
         if column.type == "double":
             columns.setdefault(column.name, unknown)

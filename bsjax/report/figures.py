@@ -11,23 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
 from bsjax.core.artifacts import atomic_path
+from bsjax.report.looks import LOOKS, PALETTES
 from bsjax.report.tables import Comparison, Ranking, rank
 from bsjax.stats import divergences, verdicts
 
-UNDER, OVER, GREY, INK = "#3d7ea6", "#d08a2e", "#9aa0a6", "#202124"
-COLOURS = {
-    verdicts.SUPPRESSED: UNDER,
-    verdicts.EXAGGERATED: OVER,
-    verdicts.LESS: "#9dc1d6",
-    verdicts.MORE: "#e6c594",
-    verdicts.ALIGNED: "#5f9e6e",
-    verdicts.UNDECIDED: GREY,
-    verdicts.NOT_ENOUGH_DATA: "#d9dce0",
-}
-# Of delta, from under to over (METHOD 8).
-PALETTE = LinearSegmentedColormap.from_list(
-    "delta", ("#65c7de", "#5776b4", "#582949", "#b16243", "#e8b548")
-)
+GREY, INK = "#9aa0a6", "#202124"
+COLOURS = {kind: LOOKS[kind].figure for kind in verdicts.KINDS}
+PALETTE = LinearSegmentedColormap.from_list("delta", PALETTES["paper"])
 STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -67,8 +57,8 @@ def draw_all(
         "histogram": (lambda axes: _histogram(axes, comparison), (5.2, 3.4)),
         "ranking": (lambda axes: _ranking(axes, comparison, rankings), (5.2, 4.6)),
         "map": (lambda axes: _map(axes, comparison, places), (5.2, 4.6)),
-        "rarity": (lambda axes: _rarity(axes, comparison), (5.2, 3.4)),
-        "energies": (lambda axes: _energies(axes, comparison), (5.2, 4.0)),
+        "rarity": (lambda axes: _rarity(axes, comparison), (5.2, 4.0)),
+        "energies": (lambda axes: _energies(axes, comparison), (5.2, 4.6)),
     }
     return {
         name: draw(folder, f"{comparison.name}_{name}", size, drawing)
@@ -80,8 +70,8 @@ def draw_all(
 DRAWINGS = {
     "ranking": (5.2, 4.6),
     "histogram": (5.2, 3.4),
-    "rarity": (5.2, 3.4),
-    "energies": (5.2, 4.0),
+    "rarity": (5.2, 4.0),
+    "energies": (5.2, 4.6),
 }
 
 
@@ -143,7 +133,7 @@ def _histogram(axes: Axes, comparison: Comparison) -> None:
         label="all that fire",
     )
     axes.hist(columns["delta"][judged], bins, color=GREY, label="enough data")
-    for kind in (verdicts.SUPPRESSED, verdicts.EXAGGERATED):
+    for kind in verdicts.CALLED:
         chosen = columns["delta"][columns["verdict"] == kind]
         axes.hist(chosen, bins, color=COLOURS[kind], label=f"{kind} ({chosen.size})")
     for bound in (verdicts.PAPER_SUPPRESSED, verdicts.PAPER_EXAGGERATED):
@@ -206,7 +196,7 @@ def _ranking(axes: Axes, comparison: Comparison, rankings: list[Ranking], n: int
     axes.set(
         xscale="log",
         xlim=RATIOS_SHOWN,
-        xlabel="energy generated / real with 95 % interval; dotted: the margin",
+        xlabel="energy generated / real; dotted: the margin",
         title="Strongest concepts",
     )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -241,7 +231,7 @@ def _rarity(axes: Axes, comparison: Comparison) -> None:
         xlabel="fires on real images + 1 (image-token pairs)",
         ylabel=f"|delta - 0.5|  ({comparison.form})",
     )
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    _legend_below(axes)
 
 
 def chance_line(comparison: Comparison, n_bins: int = 12) -> tuple[np.ndarray, np.ndarray] | None:
@@ -280,11 +270,19 @@ def _energies(axes: Axes, comparison: Comparison) -> None:
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel="energy an image, real",
-        ylabel="energy an image, generated",
+        xlabel="energy per image, real",
+        ylabel="energy per image, generated",
         title="Energy of every concept in both arms",
     )
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes) -> None:
+    """Where it hides no point."""
+    axes.legend(
+        frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3,
+        markerscale=1.5, columnspacing=1.0,
+    )  # fmt: skip
 
 
 def _scatter(axes: Axes, columns: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> None:

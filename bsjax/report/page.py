@@ -10,10 +10,14 @@ import numpy as np
 
 from bsjax import __version__
 from bsjax.core.artifacts import atomic_path
+from bsjax.report.card import reliability
 from bsjax.report.figures import CAPTIONS, draw_all
+from bsjax.report.looks import LOOKS, css_name, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
 from bsjax.report.tables import Comparison, Measured, rank
-from bsjax.stats import divergences, verdicts
+from bsjax.stats import divergences
+
+UNKNOWN = "–"
 
 
 def write_summary(
@@ -47,12 +51,14 @@ def write_summary(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["number"] = number_text
     page = environment.get_template("summary.html.j2").render(
         version=__version__,
         sets=[
             _section(c, folder, places, load, n_concepts, n_images, n_pairs) for c in comparisons
         ],
         correlations=_correlations(comparisons),
+        looks={css_name(kind): look for kind, look in LOOKS.items()},
     )
     path = folder / "summary.html"
     with atomic_path(path) as temporary:
@@ -75,11 +81,12 @@ def _section(
     return {
         "name": comparison.name,
         "form": comparison.form,
-        "settings": comparison.manifest["config"],
+        "rule": rule(comparison.manifest["config"]),
+        "reliability": reliability(comparison.manifest),
         "counts": comparison.manifest["counts"],
         "verdicts": [
-            (kind, comparison.manifest["counts"][kind.replace(" ", "_")], meaning)
-            for kind, meaning in verdicts.explain(comparison.manifest["config"]).items()
+            (kind, css_name(kind), comparison.manifest["counts"][kind.replace(" ", "_")], meaning)
+            for kind, meaning in meanings(comparison.manifest["config"]).items()
         ],
         "notes": comparison.manifest["notes"],
         "versions": comparison.manifest["versions"],
@@ -91,7 +98,7 @@ def _section(
         "rankings": [
             {
                 "title": ranking.title,
-                "kind": ranking.kind,
+                "kind": css_name(ranking.kind),
                 "n_found": ranking.n_found,
                 "concepts": [
                     _concept(comparison, concept, n_images, load) for concept in ranking.concepts
@@ -118,8 +125,17 @@ def _concept(comparison: Comparison, concept: int, n_images: int, load) -> dict[
 
 def fold_text(log_ratio: float, low: float, high: float) -> str:
     """A ratio generated / real with its interval, as a reader takes it: 0.12 [0.05, 0.31]."""
-    point, *ends = (f"{np.exp(value):.3g}" for value in (log_ratio, low, high))
+    if np.isnan(log_ratio):
+        return UNKNOWN
+    point, *ends = (number_text(np.exp(value)) for value in (log_ratio, low, high))
     return f"{point} [{ends[0]}, {ends[1]}]"
+
+
+def number_text(value: float, digits: int = 3) -> str:
+    """A number with so many significant digits; what is not known as a dash."""
+    if np.isnan(value):
+        return UNKNOWN
+    return "∞" if np.isposinf(value) else f"{value:.{digits}g}"
 
 
 def _top_images(

@@ -61,7 +61,7 @@ def as_shown(compared: Compared) -> Comparison:
     """A comparison as a page shows it: columns as arrays, pairs as rows."""
     table = compared.concepts
     columns = {column: np.array(table[column].to_pylist()) for column in table.column_names}
-    columns["near"] = verdicts.near_end(columns["log_ratio"], columns["low"], columns["high"])
+    columns["near"] = _near(columns)
     return Comparison(
         compared.name,
         columns,
@@ -73,18 +73,24 @@ def as_shown(compared: Compared) -> Comparison:
     )
 
 
+def _near(columns: dict[str, np.ndarray]) -> np.ndarray:
+    """The end of each interval that is nearer to no change [K]; 0 where no change is inside."""
+    near = verdicts.near_end(columns["log_ratio"], columns["low"], columns["high"])
+    return np.where(near * columns["log_ratio"] < 0, 0.0, near)
+
+
 def rank(comparison: Comparison, n_concepts: int) -> list[Ranking]:
     """The most suppressed and the most exaggerated concepts, by the near end of the interval.
 
-    Where no concept has the verdict, the strongest of those with enough data stand in, so that a
-    reader sees what there is; the title says that none is established.
+    Where no concept has the verdict, the strongest of those with enough data that are not aligned
+    stand in, so that a reader sees what there is; the title says that none is established.
     """
     columns = comparison.columns
-    judged = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
+    may_stand_in = ~np.isin(columns["verdict"], (verdicts.ALIGNED, verdicts.NOT_ENOUGH_DATA))
     rankings = []
     for kind, sign in ((verdicts.SUPPRESSED, 1), (verdicts.EXAGGERATED, -1)):
         found = columns["verdict"] == kind
-        side = judged & (sign * columns["log_ratio"] < 0)
+        side = may_stand_in & (sign * columns["log_ratio"] < 0)
         n_found = int(found.sum())
         pool = np.flatnonzero(found if n_found else side)
         order = np.lexsort((-np.abs(columns["difference"][pool]), sign * columns["near"][pool]))

@@ -106,7 +106,7 @@ SUBSTITUTIONS = (
     ),
     Column("n", "int64", "clusters", "in which the concept is missing (or added)"),
     Column("lift", "double", SHARE, "share of these in which the other appears, beyond all others"),
-    Column("z", "double", "", "lift in standard errors"),
+    Column("z", "double", "standard errors", "lift over its standard error"),
     Column("q", "double", SHARE, "adjusted p over all concepts"),
 )
 DATAPOINTS = (

@@ -36,7 +36,8 @@ from bsjax.results.statistics import Statistics, read_statistics, write_statisti
 
 CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet"
 FINDINGS, REPLACED, STATISTICS = "findings.parquet", "substitutions.parquet", "statistics.npz"
-FILES = (CONCEPTS, FINDINGS, REPLACED, PAIRS)
+MORE = (FINDINGS, REPLACED, PAIRS)
+SHOWN_COLUMNS = 3  # that a message names
 TWINS = "duplicates.parquet"
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
@@ -86,8 +87,10 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
     """
     folder = workdir / "comparisons" / name
     manifest = require_manifest(folder, "compare")
-    check_files(folder, manifest, FILES)
-    concepts, *more, pairs = (pq.read_table(folder / name) for name in FILES)
+    check_files(folder, manifest, [CONCEPTS])
+    concepts = _read_concepts(folder)
+    check_files(folder, manifest, MORE)
+    *more, pairs = (pq.read_table(folder / name) for name in MORE)
     twins = None
     if TWINS in manifest["files"]:
         check_files(folder, manifest, (TWINS,))
@@ -112,7 +115,20 @@ def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
     """
     manifest = require_manifest(folder, "compare")
     check_files(folder, manifest, [CONCEPTS])
-    return pq.read_table(folder / CONCEPTS), manifest
+    return _read_concepts(folder), manifest
+
+
+def _read_concepts(folder: pathlib.Path) -> pa.Table:
+    """The table of concepts, if it has the columns of this version."""
+    table = pq.read_table(folder / CONCEPTS)
+    missing = [c.name for c in COMPARED_CONCEPTS if c.name not in table.column_names]
+    if missing:
+        raise UserError(
+            f"{folder / CONCEPTS} lacks {', '.join(missing[:SHOWN_COLUMNS])}"
+            f"{', ...' if missing[SHOWN_COLUMNS:] else ''}: another version of bsjax compared; run"
+            " `bsjax compare --overwrite`"
+        )
+    return table
 
 
 def read_stored(folder: pathlib.Path) -> tuple[Statistics, pa.Table, dict[str, Any]]:

@@ -114,7 +114,7 @@ def test_an_image_that_is_turned_by_its_file_is_turned_in_memory_too(encoder, sa
 
 
 def test_compare_equals_the_stage(workdir, real, generated):
-    result = bsjax.compare(real, generated, suppressed=0.25, exaggerated=0.75)
+    result = bsjax.compare(real, generated)
     folder = workdir / "comparisons" / "generated"
     assert_same(result.concepts, pq.read_table(folder / "concepts.parquet"))
     assert_same(result.pairs, pq.read_table(folder / "datapoints.parquet"))
@@ -129,7 +129,7 @@ def test_compare_equals_the_stage(workdir, real, generated):
 
 
 def test_what_is_saved_is_what_the_stages_leave(workdir, encoder, sae, real, generated, tmp_path):
-    bsjax.compare(real, generated, suppressed=0.25, exaggerated=0.75).save(tmp_path / "a")
+    bsjax.compare(real, generated).save(tmp_path / "a")
     for file in sorted((workdir / "measures").rglob("*")) + sorted(
         (workdir / "comparisons").rglob("*")
     ):
@@ -143,8 +143,8 @@ def test_what_is_saved_is_what_the_stages_leave(workdir, encoder, sae, real, gen
         pq.read_table(workdir / "comparisons/generated/concepts.parquet"),
     )
     # Another of the same name is refused, one of another name stands beside it.
-    other = bsjax.compare(real, generated)
-    with pytest.raises(UserError, match=r"compare.exaggerated was 0.75 .*overwrite=True") as error:
+    other = bsjax.compare(real, generated, margin=1.25)
+    with pytest.raises(UserError, match=r"compare.margin was 1.5 .*overwrite=True") as error:
         other.save(tmp_path / "a")
     assert "--" not in str(error.value)
     other.save(tmp_path / "a", overwrite=True)

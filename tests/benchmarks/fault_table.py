@@ -59,7 +59,6 @@ def configs(n_images: int, workdir: pathlib.Path):
     config.generator.steps = 2
     config.generator.images_per_shard, config.generator.batch_per_device = 8, 2
     config.encoder.batch_per_device = config.measure.images_per_shard = 4
-    config.compare.bootstrap = min(config.compare.bootstrap, 20)
     training = get_config("train_sae")
     training.real.limit = n_images
     train = training.train

@@ -61,14 +61,15 @@ def change(**values):
         ("encoder.crop", 280),
         ("encoder.batch_per_device", 0),
         ("compare.temperature", 0.0),
-        ("compare.suppressed", 0.95),
+        ("compare.margin", 1.0),
         ("measure.top_images", 0),
         ("train.n_active", 0),
         ("real.max_bad", 1.5),
         ("encoder.weights", "random:-1"),
         ("encoder.weights", "random:"),
         ("encoder.weights", "random:4294967296"),
-        ("compare.suppressed", NAN),
+        ("compare.margin", NAN),
+        ("compare.clusters", "captions"),
         ("train.steps", -1),  # and no epochs
     ],
 )
@@ -76,6 +77,27 @@ def test_validate_names_the_flag_to_change(key, value):
     config.validate(change())
     with pytest.raises(UserError, match=rf"^{key}.*--config\.{key}"):
         config.validate(change(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "instead"),
+    [
+        ("compare.suppressed", 0.25, "compare.margin"),
+        ("compare.exaggerated", 0.75, "compare.margin"),
+        ("compare.min_images", 10, "follows from compare.margin"),
+        ("compare.bootstrap", 0, "without resampling"),
+    ],
+)
+def test_a_key_of_before_says_what_to_use(key, value, instead):
+    experiment = change()
+    section, _, name = key.partition(".")
+    experiment[section][name] = value
+    # Whatever the stage reads: a later one would stop on it after hours.
+    for sections in (("compare",), ("real", "encoder", "train")):
+        with pytest.raises(UserError, match=rf"^{key}={value}: .*{instead}.*remove it") as error:
+            config.validate(experiment, sections=sections)
+        assert "\n" not in str(error.value)
+    assert set(ranges.GONE).isdisjoint(ranges.KEYS)
 
 
 def test_encoders_that_are_named_otherwise_than_by_a_variant():
@@ -145,8 +167,10 @@ def test_every_key_of_an_experiment_has_its_range_or_type():
         ("measure.rank_concept", (-2,), (-1, 0)),
         ("compare.temperature", (0.0, -1.0, NAN, INF), (0.1,)),
         ("compare.fdr", (0.0, 1.1, NAN), (0.01, 1.0)),
-        ("compare.min_images", (0, -5), (1,)),
-        ("compare.bootstrap", (-1, 100_001), (0, 100_000)),
+        ("compare.margin", (1.0, 0.5, -2.0, 1001.0, NAN, INF, "2"), (1.01, 1.5, 1000.0, 2)),
+        ("compare.aligned", (1.0, 0.5, 1001.0, NAN, INF), (1.01, 2.0, 1000.0)),
+        ("compare.confirm", (-0.1, 0.91, NAN), (0.0, 0.5, 0.9)),
+        ("compare.clusters", (1, None), ("auto",)),
         ("overwrite", (1, "yes"), (True,)),
         ("real.path", (5, None), ("x",)),
     ],

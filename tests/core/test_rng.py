@@ -23,14 +23,12 @@ from bsjax.core.rng import item_key, stage_key
 from bsjax.generators.protocol import normal_rows
 from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.encoder import init_encoder
-from bsjax.stats.uncertainty import bootstrap_weights
 key = stage_key(0, "x")
 tokens = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 drawn = [
     jax.random.normal(key, (3,)),
     normal_rows(jax.random.split(item_key(key, 1), 2), (3,)),
     init_encoder(key, 4, 8)["kernel"],
-    bootstrap_weights(key, 2, 5),
     fit_candidates(key, tokens, 6, 2, make_mesh(1, 1, jax.devices()[:1]))[0],
     load_dinov2("vitxs8_reg", "random:0").params["cls_token"],
 ]

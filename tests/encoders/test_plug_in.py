@@ -36,7 +36,6 @@ def config():
     train.n_concepts = train.n_candidates = 32
     train.steps, train.tokens_per_step, train.loss = 30, 64, "mse"
     train.candidate_iterations, train.judge_tokens = 2, 64
-    cfg.compare.min_images = 2
     return cfg
 
 

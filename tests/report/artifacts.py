@@ -8,22 +8,39 @@ from PIL import Image
 
 from bsjax.core import addresses
 from bsjax.core.artifacts import write_manifest
+from bsjax.results.columns import COMPARED_CONCEPTS, FINDINGS, SUBSTITUTIONS, make_table
 from bsjax.stats import verdicts
 
 EVIL = '<img src=x onerror=alert(1)> & "quoted" $x$'
-COUNTS = {"pairs": 4, "unpaired_real": 0, "unpaired_generated": 1}
+COUNTS = {"pairs": 4, "clusters": 3, "unpaired_real": 0, "unpaired_generated": 1}
 SETTINGS = {
     "compare.form": "relative",
     "compare.temperature": 0.4,
-    "compare.suppressed": 0.1,
-    "compare.exaggerated": 0.9,
+    "compare.margin": 1.5,
+    "compare.aligned": 2.0,
     "compare.fdr": 0.05,
-    "compare.min_images": 10,
+    "compare.confirm": 0.0,
+    "compare.clusters": "auto",
 }
+RELIABILITY = {
+    "control": {
+        "share": 0.051,
+        "called": 0.05,
+        "inflation": 1.01,
+        "eligible": 30,
+        "draws": 20,
+        "is_sound": True,
+    },
+    "detectable_fold": {"10": None, "20": 455.6, "50": 6.13, "100": 3.2},
+    "global_shift": float(np.log(0.8)),
+}
+LOG_RATIOS = dict(zip(verdicts.KINDS, (-3.0, 3.0, -0.5, 0.5, 0.05, -0.2, -1.2), strict=True))
 
 
-def finish(folder, stage, config, counts=COUNTS, notes=()):
-    write_manifest(folder, stage=stage, config=config, parents={}, counts=counts, notes=notes)
+def finish(folder, stage, config, counts=COUNTS, notes=(), **more):
+    write_manifest(
+        folder, stage=stage, config=config, parents={}, counts=counts, notes=notes, **more
+    )
 
 
 def write_arm(workdir, name, n_concepts, n_special=5, resize=28):
@@ -67,17 +84,31 @@ def write_comparison(workdir, name, kinds, notes=()):
         "delta_difference": 1 - delta,
         "relative": 0.4 * np.log(delta / (1 - delta)) + 0.01 * np.arange(n),
         "difference": delta - 0.5,
-        "p": np.full(n, 0.001),
-        "q": np.where(np.array(kinds) == verdicts.NOT_ENOUGH_DATA, np.nan, 0.01),
         "verdict": kinds,
+        "verdict_paper": verdicts.judge_as_paper(delta).astype(str),
+        "log_ratio": np.array([LOG_RATIOS[kind] for kind in kinds]),
+        "se": np.full(n, 0.2),
         "words": [EVIL] * n,
     }
     for arm in ("real", "generated"):
         columns |= {f"{c}_{arm}": np.full(n, 0.5) for c in ("energy", "prevalence")}
         columns[f"fires_{arm}"] = np.arange(n) * 7
-    pq.write_table(pa.table(columns), folder / "concepts.parquet")
+    is_known = np.array(kinds) != verdicts.NOT_ENOUGH_DATA
+    # No generated image shows those without enough data: one end is open.
+    columns["low"] = np.where(is_known, columns["log_ratio"] - 0.4, -np.inf)
+    columns["high"] = columns["log_ratio"] + 0.4
+    for name in ("q_material", "q_direction", "q_aligned"):
+        columns[name] = np.where(is_known, 0.01, np.nan)
+    for column in COMPARED_CONCEPTS:
+        unknown = np.full(n, np.nan) if column.type == "double" else np.zeros(n, np.int64)
+        columns.setdefault(column.name, unknown)
+    table = pa.table({column.name: columns[column.name] for column in COMPARED_CONCEPTS})
+    pq.write_table(table, folder / "concepts.parquet")
+    for file, listed in (("findings", FINDINGS), ("substitutions", SUBSTITUTIONS)):
+        empty = make_table(listed, {column.name: [] for column in listed})
+        pq.write_table(empty, folder / f"{file}.parquet")
     pairs = {"rank": [1], "key": ["a"], "caption": [EVIL], "row_real": [0], "row_generated": [3]}
     pairs |= {"cosine": [0.99], "absolute_difference": [0.1], "mean_difference": [-0.01]}
     pq.write_table(pa.table(pairs), folder / "datapoints.parquet")
     counts = {kind.replace(" ", "_"): kinds.count(kind) for kind in verdicts.KINDS}
-    finish(folder, "compare", SETTINGS, COUNTS | counts, notes)
+    finish(folder, "compare", SETTINGS, COUNTS | counts, notes, **RELIABILITY)

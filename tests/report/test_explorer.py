@@ -8,12 +8,12 @@ import io
 import json
 import math
 import pathlib
+import re
 import shutil
 import threading
 import time
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 
 from bsjax.core.errors import UserError
@@ -22,9 +22,10 @@ from bsjax.report.exchange import FIELDS, imported, read_enriched, write_enriche
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import write_data
 from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, write_site
+from bsjax.report.looks import LOOKS, rule
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
-from tests.report.artifacts import EVIL, write_arm, write_comparison
+from tests.report.artifacts import EVIL, SETTINGS, write_arm, write_comparison
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -34,7 +35,8 @@ pytestmark = [
 ]
 SETS = ("one #1 100%", "two & more")
 N = 40
-KINDS = [verdicts.KINDS[k % 4] for k in range(N)]
+KINDS = [verdicts.KINDS[k % len(verdicts.KINDS)] for k in range(N)]
+N_SUPPRESSED = KINDS.count(verdicts.SUPPRESSED)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +122,73 @@ def test_an_encoder_of_patches_alone_has_no_bars(browser, folder, open_page, tmp
         assert watched.page.locator("figure .bars").count() == 0
     finally:
         watched.close()
+
+
+def rgb(colour):
+    return "rgb({}, {}, {})".format(*(int(colour[i : i + 2], 16) for i in (1, 3, 5)))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_verdicts_are_told_by_symbol_and_colour(open_page, scheme):
+    page = open_page("#view=table", color_scheme=scheme)
+    meanings = verdicts.explain(SETTINGS)
+    for kind in verdicts.KINDS:
+        cell = page.locator(f"#rows tr[data-verdict='{kind}'] .verdict").first
+        assert cell.inner_text() == f"{LOOKS[kind].symbol} {kind}"
+        assert cell.get_attribute("title") == meanings[kind]
+        shown = cell.evaluate("cell => getComputedStyle(cell).color")
+        assert shown == rgb(getattr(LOOKS[kind], scheme))
+
+
+def test_ready_made_views_are_those_of_the_verdicts(open_page):
+    page = open_page("#view=table")
+    group = page.locator("[aria-label='ready-made views'] button")
+    calls = [kind for kind in verdicts.KINDS if LOOKS[kind].sign]
+    assert group.all_inner_texts() == [*calls, verdicts.NOT_ENOUGH_DATA, "all"]
+    for kind, is_down in ((verdicts.LESS, False), (verdicts.MORE, True)):
+        page.click(f"role=button[name='{kind}']")
+        page.wait_for_function(
+            "n => document.querySelectorAll('#rows tbody tr').length === n",
+            arg=KINDS.count(kind),
+        )
+        assert ("down=true" in page.url) == is_down and f"verdict={kind}" in page.url
+
+
+def test_open_ends_and_unknown_numbers(open_page):
+    page = open_page("#view=table")
+    row = page.locator("#rows tr[data-verdict='not enough data']").first
+    assert re.search(r"0\.301 \[0, 0\.449\]", row.inner_text())  # exp(-1.2), exp(-0.8)
+    assert "–" in row.inner_text()  # q, which is not known
+    for text in ("NaN", "Infinity", "null", "undefined"):
+        assert text not in page.inner_text("#rows")
+
+
+def test_the_list_begins_with_what_is_established_most(open_page):
+    page = open_page("#view=table")
+    order = page.eval_on_selector_all("#rows tbody tr", "all => all.map(e => e.dataset.verdict)")
+    firsts = list(dict.fromkeys(order))
+    assert firsts[:3] == ["suppressed", "not enough data", "less"]
+    assert set(firsts[3:5]) == {"aligned", "undecided"} and firsts[5:] == ["more", "exaggerated"]
+
+
+def test_the_panel_tells_verdict_ratio_and_the_papers_word(open_page):
+    page = open_page("#concept=0")
+    text = page.inner_text("#panel .numbers")
+    assert "▼ suppressed: drawn less, by more than 1.5-fold" in text
+    assert "0.0498 [0.0334, 0.0743]" in text  # exp(-3), exp(-3.4), exp(-2.6)
+    said = page.locator("#panel dt:text('the paper') + dd")
+    assert said.inner_text() == "suppressed"
+    page = open_page("#concept=2")
+    assert said.page is not page
+    assert page.locator("#panel dt:text('the paper') + dd").inner_text() == "between"
+
+
+def test_the_run_card_tells_all_verdicts_and_their_rule(open_page):
+    page = open_page("#view=card")
+    text = page.inner_text("#view")
+    assert rule(SETTINGS) in text
+    for meaning in verdicts.explain(SETTINGS).values():
+        assert meaning in text
 
 
 def click_point(page, concept):
@@ -232,27 +301,29 @@ def test_filter_sort_and_csv(open_page, folder):
     page = open_page("#view=table")
     rows = page.locator("#rows tbody tr")
     assert rows.count() == N
-    page.click("text=most suppressed")
-    page.wait_for_function("document.querySelectorAll('#rows tbody tr').length === 10")
-    page.fill("#search", "name 12 ")
+    suppressed = f"document.querySelectorAll('#rows tbody tr').length === {N_SUPPRESSED}"
+    page.click("role=button[name='suppressed']")
+    page.wait_for_function(suppressed)
+    page.fill("#search", "name 14 ")
     page.wait_for_function("document.querySelectorAll('#rows tbody tr').length === 1")
     page.fill("#search", "")
-    page.wait_for_function("document.querySelectorAll('#rows tbody tr').length === 10")
+    page.wait_for_function(suppressed)
     with page.expect_download() as waiting:
         page.click("text=CSV of this view")
     found = read_csv(waiting.value)
-    assert [row["verdict"] for row in found] == ["suppressed"] * 10
+    assert [row["verdict"] for row in found] == ["suppressed"] * N_SUPPRESSED
     page.click("role=button[name='all']")
     page.wait_for_function(f"document.querySelectorAll('#rows tbody tr').length === {N}")
     with page.expect_download() as waiting:
         page.click("text=CSV of this view")
     found = read_csv(waiting.value)
-    table = pq.read_table(folder.parent / "comparisons" / SETS[0] / "concepts.parquet")
-    wanted = {row["concept"]: row for row in table.to_pylist()}
+    (comparison,) = read_comparisons(folder.parent, [SETS[0]])
+    wanted = comparison.columns
     assert len(found) == N
     for row in found:
-        true = wanted[int(row["concept"])]
+        true = {name: values[int(row["concept"])] for name, values in wanted.items()}
         assert row["verdict"] == true["verdict"]
+        assert row["verdict_paper"] == true["verdict_paper"]
         for name in COLUMNS:
             value = float(row[name]) if row[name] else math.nan
             assert value == pytest.approx(true[name], rel=1e-6, nan_ok=True), name
@@ -473,7 +544,8 @@ def test_32000_concepts_and_8_models(browser, tmp_path):
     write_comparison(workdir, "m", list(verdicts.KINDS))
     (small,) = read_comparisons(workdir, ["m"])
     columns = {name: rng.random(n) for name in COLUMNS}
-    columns |= {"verdict": np.array(verdicts.KINDS)[rng.integers(0, 4, n)]}
+    columns |= {"verdict": np.array(verdicts.KINDS)[rng.integers(0, len(verdicts.KINDS), n)]}
+    columns |= {"verdict_paper": verdicts.judge_as_paper(columns["delta"])}
     real = dataclasses.replace(small.real, top_rows=np.zeros((n, 12), np.int32))
     sets = [small._replace(name=f"m{i}", columns=columns, real=real) for i in range(8)]
     folder = tmp_path / "report"

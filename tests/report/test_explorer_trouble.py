@@ -187,9 +187,9 @@ def test_many_points_without_webgl(open_page, workdir, tmp_path):
     n, rng = 12_000, np.random.default_rng(0)
     comparisons = read_comparisons(workdir, SETS)
     columns = {name: rng.random(n) for name in COLUMNS}
-    kinds = np.array([verdicts.NO_DIFFERENCE] * n, dtype=object)
+    kinds = np.array([verdicts.UNDECIDED] * n, dtype=object)
     kinds[::6] = verdicts.SUPPRESSED
-    columns |= {"verdict": kinds}
+    columns |= {"verdict": kinds, "verdict_paper": verdicts.judge_as_paper(columns["delta"])}
     real = dataclasses.replace(comparisons[0].real, top_rows=np.zeros((n, 12), np.int32))
     sets = [each._replace(columns=columns, real=real) for each in comparisons]
     write_static(tmp_path)
@@ -420,7 +420,7 @@ def test_the_stamp_tells_what_does_not_go_together(workdir):
     assert stamp_of(read_comparisons(workdir, SETS)) == stamp
     assert stamp_of([two, one]) != stamp != stamp_of([one])
     assert stamp_of([one._replace(name="x"), two]) != stamp
-    columns = one.columns | {"q": one.columns["q"] + 1}
+    columns = one.columns | {"q_material": one.columns["q_material"] + 1}
     assert stamp_of([one._replace(columns=columns), two]) != stamp
     images = one.real.images
     keys = pa.array(["x", *one.real.keys[1:]])

@@ -6,18 +6,29 @@ import io
 import re
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
-from bsjax.report.figures import no_difference_line
+from bsjax.report.card import reliability
+from bsjax.report.figures import chance_line
+from bsjax.report.looks import LOOKS, css_name
 from bsjax.report.model_figures import draw_models, draw_sheet
 from bsjax.report.overlays import heat_uri
-from bsjax.report.page import write_summary
+from bsjax.report.page import fold_text, number_text, write_summary
 from bsjax.report.tables import rank, read_comparisons
+from bsjax.results.comparisons import read_concepts
 from bsjax.stats import verdicts
-from tests.report.artifacts import EVIL, write_arm, write_comparison
+from tests.report.artifacts import (
+    EVIL,
+    RELIABILITY,
+    SETTINGS,
+    finish,
+    write_arm,
+    write_comparison,
+)
 
 
 def build(workdir, sets, notes=()):
@@ -75,11 +86,11 @@ def test_generated_images_bear_the_caption_of_their_real_one(tmp_path):
     assert page.text.count("four") == 4
 
 
-def test_headings_say_whether_anything_is_significant(tmp_path):
+def test_headings_say_whether_anything_is_established(tmp_path):
     page = Page(build(tmp_path / "a", {"generated": KINDS}))
     assert "Most suppressed" in page.text and "Most exaggerated" in page.text
-    page = Page(build(tmp_path / "b", {"generated": [verdicts.NO_DIFFERENCE] * 4}))
-    assert "None significantly suppressed; the strongest shifts" in page.text
+    page = Page(build(tmp_path / "b", {"generated": [verdicts.UNDECIDED] * 4}))
+    assert "None established as suppressed; the strongest shifts" in page.text
     page = Page(build(tmp_path / "c", {"generated": [verdicts.NOT_ENOUGH_DATA] * 4}))
     assert "strongest shifts" not in page.text
     assert page.text.count("No concept has enough data on this side") == 2
@@ -96,17 +107,107 @@ def test_ranking_is_by_strength_within_the_verdict(tmp_path):
     write_arm(tmp_path, "generated", 4)
     write_comparison(tmp_path, "generated", [KINDS[2], KINDS[0], KINDS[0], KINDS[1]])
     (comparison,) = read_comparisons(tmp_path, ["generated"])
-    comparison.columns["delta"][:] = [0.01, 0.05, 0.02, 0.99]
+    # By the near end of the interval: an estimate far off with a wide one is no strong finding.
+    comparison.columns["log_ratio"][:] = [-9.0, -5.0, -2.0, 3.0]
+    comparison.columns["near"][:] = [-8.0, -0.5, -1.5, 2.0]
     suppressed, exaggerated = rank(comparison, 5)
     assert suppressed.concepts == [2, 1] and suppressed.n_found == 2
     assert exaggerated.concepts == [3]
     assert rank(comparison, 1)[0].concepts == [2]
 
 
+def test_what_stands_in_where_nothing_is_established(tmp_path):
+    write_arm(tmp_path, "real", 7)
+    write_arm(tmp_path, "generated", 7)
+    kinds = [verdicts.ALIGNED, verdicts.NOT_ENOUGH_DATA, *[verdicts.UNDECIDED] * 3, "less", "more"]
+    write_comparison(tmp_path, "generated", kinds)
+    (comparison,) = read_comparisons(tmp_path, ["generated"])
+    comparison.columns["difference"][:] = [9, 9, -0.1, -0.3, -0.2, -0.01, 0.01]
+    suppressed, exaggerated = rank(comparison, 5)
+    # Of undecided ones no change lies inside the interval: the larger difference comes first.
+    assert suppressed.concepts == [5, 3, 4, 2] and suppressed.n_found == 0
+    assert exaggerated.concepts == [6]
+
+
+def test_the_near_end_is_none_where_no_change_lies_inside(tmp_path):
+    write_arm(tmp_path, "real", 7)
+    write_arm(tmp_path, "generated", 7)
+    write_comparison(tmp_path, "generated", KINDS)
+    (comparison,) = read_comparisons(tmp_path, ["generated"])
+    near = dict(zip(KINDS, comparison.columns["near"].tolist(), strict=True))
+    assert near == pytest.approx(
+        {"suppressed": -2.6, "exaggerated": 2.6, "less": -0.1, "more": 0.1}
+        | {"aligned": 0, "undecided": 0, "not enough data": -0.8}
+    )
+
+
+def test_numbers_as_a_reader_takes_them():
+    low, high = np.log(0.05), np.log(0.314)
+    assert fold_text(np.log(0.12), low, high) == "0.12 [0.05, 0.314]"
+    assert fold_text(np.log(0.12), -np.inf, high) == "0.12 [0, 0.314]"
+    assert fold_text(np.log(12), np.log(3), np.inf) == "12 [3, ∞]"
+    assert fold_text(np.nan, np.nan, np.nan) == "–"
+    assert (number_text(1.23456), number_text(0.0456, 2), number_text(np.nan)) == (
+        "1.23", "0.046", "–",
+    )  # fmt: skip
+
+
+def test_every_verdict_is_counted_and_explained(tmp_path):
+    text = build(tmp_path, {"generated": [*KINDS, "less"]})
+    page = Page(text)
+    words = " ".join(page.text.split())
+    for kind, meaning in verdicts.explain({"compare.margin": 1.5, "compare.aligned": 2.0}).items():
+        assert f"{LOOKS[kind].symbol} {kind}{1 + (kind == 'less')}{meaning}" in words
+    for kind in KINDS:
+        assert re.search(rf"class=\"{css_name(kind)}\"", text)
+    assert "nan" not in words and "inf" not in words.replace("information", "")
+    assert "clusters of pairs, which count once3" in words
+    assert "Pairs of one caption or of one real image count once." in words
+
+
+def test_what_the_verdicts_rest_on(tmp_path):
+    words = " ".join(Page(build(tmp_path, {"generated": KINDS})).text.split())
+    assert "sound. Of 30 concepts 5.1 % pass at 5 % and 0.05 are called" in words
+    assert "50: 6.1-fold, 100: 3.2-fold; fewer: none below 100-fold" in words
+    assert "20: 4.6e+02-fold" not in words
+    assert "the median concept is drawn 0.80 times as much as in real images" in words
+
+
+def test_a_control_that_fails_is_said_in_words():
+    failing = RELIABILITY["control"] | {"is_sound": False, "share": 0.262, "called": 1131.0}
+    said = reliability(RELIABILITY | {"control": failing})["control: arms swapped by chance"]
+    assert said.startswith(
+        "it fails: more than 5 % of swapped concepts pass, so images are repeated or pairs are not"
+        " exchangeable. Of 30 concepts 26.2 % pass"
+    )
+    assert reliability({}) == {}
+    nothing = {"control": RELIABILITY["control"] | {"eligible": 0}, "global_shift": None}
+    assert reliability(nothing) == {}
+    folds = reliability({"detectable_fold": {"10": None}})
+    assert list(folds.values()) == [
+        "fewer: none below 100-fold (of the median concept, in 80 % of cases)"
+    ]
+
+
 def test_an_unfinished_stage_is_named(tmp_path):
     write_arm(tmp_path, "real", 4)
     with pytest.raises(UserError, match="run `bsjax compare` to the end first"):
         read_comparisons(tmp_path, ["generated"])
+
+
+def test_a_comparison_of_before_is_named(tmp_path):
+    for name in ("real", "generated"):
+        write_arm(tmp_path, name, 7)
+    write_comparison(tmp_path, "generated", KINDS)
+    folder = tmp_path / "comparisons" / "generated"
+    table = pq.read_table(folder / "concepts.parquet")
+    pq.write_table(table.drop_columns(["log_ratio", "low"]), folder / "concepts.parquet")
+    for file in ("findings", "substitutions"):
+        (folder / f"{file}.parquet").unlink()
+    finish(folder, "compare", SETTINGS)
+    for read in (read_concepts, lambda _: read_comparisons(tmp_path, ["generated"])):
+        with pytest.raises(UserError, match=r"lacks log_ratio, low: another version .*--overwrite"):
+            read(folder)
 
 
 def test_heat_map_is_brightest_where_the_concept_fires_most():
@@ -117,18 +218,19 @@ def test_heat_map_is_brightest_where_the_concept_fires_most():
     assert heat_uri(np.zeros((2, 2))) is None
 
 
-def test_the_line_of_no_difference_by_hand(tmp_path):
+def test_the_line_of_chance_by_hand(tmp_path):
     write_arm(tmp_path, "real", 4)
     write_arm(tmp_path, "generated", 4)
     write_comparison(tmp_path, "generated", KINDS)
     (comparison,) = read_comparisons(tmp_path, ["generated"])
-    assert no_difference_line(comparison) is None
-    # Energies are 0.5 in both arms; concepts fire 0, 7, 14 and 21 times.
-    comparison.columns["standard_error"] = np.array([9.0, 0.1, 0.2, 0.0])
-    fires, distance = no_difference_line(comparison)
-    np.testing.assert_array_equal(fires, [1, 8, 15, 22])
-    bounds = np.array([1.0, 0.196, 0.392, 0.0]) / 0.4
+    # Energies are 0.5 in both arms; concepts fire 0, 7, 14, ... times, and 1 is added.
+    comparison.columns["se"][:] = [9.0, 0.1, 0.2, 0.0, 0.4, 0.4, np.nan]
+    fires, distance = chance_line(comparison)
+    np.testing.assert_array_equal(fires, [1, 8, 15, 22, 29, 36])
+    bounds = np.tanh(1.96 * np.array([9.0, 0.1, 0.2, 0.0, 0.4, 0.4]) / 2) / 0.4
     np.testing.assert_allclose(distance, 1 / (1 + np.exp(-bounds)) - 0.5)
+    comparison.columns["se"][:] = np.nan
+    assert chance_line(comparison) is None
 
 
 def test_figures_of_two_models_and_sheets(tmp_path):

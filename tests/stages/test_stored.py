@@ -112,6 +112,7 @@ def test_by_command(tmp_path):
         "measure", "--config=scenes", f"--workdir={tmp_path}", "--limit=12",
         "--config.generator.name=none", "--config.generated.source=scenes",
         "--config.generated.path=3", "--config.generated.limit=12", "--config.compare.fdr=0.125",
+        "--config.compare.margin=1.25",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     compared = tmp_path / "comparisons" / "generated"
@@ -120,7 +121,7 @@ def test_by_command(tmp_path):
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         settings = read_manifest(compared, "compare")["config"]
         assert settings["compare.fdr"] == (0.25 if len(flags) == 2 else 0.125)
-        assert settings["compare.suppressed"] == 0.25  # as the config says, not the default
+        assert settings["compare.margin"] == 1.25  # as measured with, not the default
         assert pq.read_table(compared / "concepts.parquet").num_rows == 512
     done = bsjax("compare", f"--workdir={tmp_path}", "--config.compare.fdr=2")
     assert done.returncode == 1
@@ -156,8 +157,8 @@ def test_compare_takes_a_config_of_which_it_reads_little(tmp_path):
     validate(config, stage.needs_images, stage.sections)
     with pytest.raises(UserError, match="measures/real/manifest.json is missing"):
         compare(config, tmp_path)
-    config.compare.suppressed = 0.95
-    with pytest.raises(UserError, match="compare.suppressed=0.95"):
+    config.compare.margin = 0.95
+    with pytest.raises(UserError, match="compare.margin=0.95"):
         validate(config, stage.needs_images, stage.sections)
     for name in ("measure", "train_sae", "run"):
         stage = pipeline.BY_NAME[name]

@@ -147,6 +147,7 @@ def test_interrupted_measure_goes_on_with_the_same_numbers(config, tmp_path, mon
 
 
 def test_compare_and_report(config, tmp_path):
+    config.compare.clusters = "none"  # an untrained network takes some of the emoji for one
     measure(config, tmp_path)
     compare(config, tmp_path)
     table = pq.read_table(tmp_path / "comparisons" / "generated" / "concepts.parquet")
@@ -157,8 +158,15 @@ def test_compare_and_report(config, tmp_path):
     ]
     gap = codes[1] - codes[0]
     np.testing.assert_allclose(row["difference"], gap.mean(axis=0), rtol=1e-5, atol=1e-6)
-    error = gap.std(axis=0, ddof=1) / np.sqrt(N_IMAGES)
-    np.testing.assert_allclose(row["standard_error"], error, rtol=1e-4, atol=1e-6)
+    shown = [(arm > 0).sum(axis=0) for arm in codes]
+    np.testing.assert_array_equal(row["n_real"], shown[0])
+    np.testing.assert_array_equal(row["n_generated"], shown[1])
+    sums = [arm.sum(axis=0) for arm in codes]
+    half = np.divide(sum(sums), 2 * sum(shown), out=np.full(N_CONCEPTS, np.nan),
+                     where=sum(shown) > 0)  # fmt: skip
+    ratio = np.log((sums[1] + half) / (sums[0] + half))
+    np.testing.assert_allclose(row["log_ratio"], ratio, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(row["verdict"] == "not enough data", sum(shown) < 11)
     total = codes[0].mean(0) + codes[1].mean(0)
     relative = np.divide(gap.mean(0), total, out=np.zeros_like(total), where=total > 0)
     np.testing.assert_allclose(row["relative"], relative, atol=1e-6)
@@ -167,9 +175,11 @@ def test_compare_and_report(config, tmp_path):
         row["delta_difference"], 1 / (1 + np.exp(-gap.mean(0) / 0.8)), atol=1e-6
     )
     folder = tmp_path / "comparisons" / "generated"
-    control = json.loads((folder / "manifest.json").read_text())["control"]
-    assert control["pairs"] == N_IMAGES // 2
-    assert control["eligible"] > 0.5 * N_CONCEPTS
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["counts"]["clusters"] == manifest["counts"]["pairs"] == N_IMAGES
+    control = manifest["control"]
+    assert control["is_sound"] and control["draws"] == 20
+    assert control["eligible"] == (row["verdict"] != "not enough data").sum()
     assert control["called"] <= 0.05 * control["eligible"]
     assert correlate(folder, folder) == pytest.approx(1)
     report(config, tmp_path)

@@ -25,6 +25,7 @@ from bsjax.core import checksums
 from bsjax.core.artifacts import hash_json
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import pack, write_data
+from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
 from bsjax.report.tables import Comparison, Measured
 from bsjax.stats import divergences, verdicts
@@ -35,6 +36,7 @@ N_BINS = 20
 N_TOGETHER = 8  # co-occurring concepts shown
 N_SEARCHED = 4  # top images whose captions the search looks at
 N_SHARED = 3  # concepts that both images of a pair show most
+PAPER_KINDS = (verdicts.SUPPRESSED, verdicts.BETWEEN, verdicts.EXAGGERATED)
 COLUMNS = (
     "delta", "delta_low", "delta_high", "delta_relative", "delta_difference", "relative",
     "difference", "energy_real", "energy_generated", "prevalence_real", "prevalence_generated",
@@ -128,8 +130,8 @@ def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
                 "name": comparison.name,
                 "form": settings["compare.form"],
                 "temperature": settings["compare.temperature"],
-                "meanings": list(verdicts.explain(settings).values()),
-                "fdr": _finite(settings["compare.fdr"]),
+                "meanings": list(meanings(settings).values()),
+                "rule": rule(settings),
                 "counts": comparison.manifest["counts"],
                 "notes": comparison.manifest["notes"],
                 "card": dict(card),
@@ -149,7 +151,9 @@ def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
         "keys": real.keys,
         "captions": real.captions,
         "chunk": {"concepts": CONCEPTS_PER_CHUNK, "images": IMAGES_PER_CHUNK},
-        "verdicts": list(verdicts.KINDS),
+        "verdicts": [{"name": kind, **LOOKS[kind]._asdict()} for kind in verdicts.KINDS],
+        "verdicts_paper": PAPER_KINDS,
+        "palettes": PALETTES,
         "figures": list(figures),
     }
 
@@ -159,6 +163,8 @@ def columns_payload(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     payload = {name: pack(columns[name], "float32") for name in COLUMNS}
     kinds = {kind: i for i, kind in enumerate(verdicts.KINDS)}
     payload["verdict"] = pack(np.array([kinds[v] for v in columns["verdict"]]), "uint8")
+    paper = [PAPER_KINDS.index(v) for v in columns["verdict_paper"]]
+    payload["verdict_paper"] = pack(np.array(paper), "uint8")
     return payload
 
 

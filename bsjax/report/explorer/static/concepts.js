@@ -35,13 +35,14 @@ export async function loadColumns(i) {
 /** Columns that are loaded already. */
 export const columnsOf = (i) => columns.get(i);
 
+/** What the page's data say of a concept's verdict: {name, symbol, light, dark, sign, is_judged}. */
 export const verdictOf = (i, concept) => site.verdicts[columnsOf(i).verdict[concept]];
 
 /** Ids that pass the filter, in order. */
 export function filtered(i) {
   const c = columnsOf(i);
   const words = state.q.trim().toLowerCase();
-  const wanted = state.verdict ? site.verdicts.indexOf(state.verdict) : -1;
+  const wanted = state.verdict ? site.verdicts.findIndex((each) => each.name === state.verdict) : -1;
   const caught = lasso.ids;
   const ids = [];
   for (let k = 0; k < site.n; k += 1) {
@@ -76,10 +77,11 @@ export const isUnfiltered = () => !state.q && !state.verdict && !lasso.ids && st
   && state.high >= 1 && state.fires <= 0;
 
 export const fixed = (x, digits = 3) => (Number.isNaN(x) ? "–" : x.toFixed(digits));
-export const short = (x) => (Number.isNaN(x) ? "–" : Number(x.toPrecision(3)).toString());
+export const short = (x) => (Number.isNaN(x) ? "–" : Number.isFinite(x) ? Number(x.toPrecision(3)).toString()
+  : x > 0 ? "∞" : "−∞");
+export const whole = (x) => (Number.isNaN(x) ? "–" : String(x));
 /** Energy generated / real with its interval. */
 export const ratioText = (c, k) => (Number.isNaN(c.log_ratio[k]) ? "–"
-  : `${ratio(c.log_ratio[k])} [${ratio(c.low[k])}, ${ratio(c.high[k])}]`);
-const ratio = (logarithm) => (logarithm === Infinity ? "∞" : short(Math.exp(logarithm)));
-export const percent = (x) => `${(100 * x).toFixed(1)} %`;
+  : `${short(Math.exp(c.log_ratio[k]))} [${short(Math.exp(c.low[k]))}, ${short(Math.exp(c.high[k]))}]`);
+export const percent = (x) => (Number.isNaN(x) ? "–" : `${(100 * x).toFixed(1)} %`);
 export const formOf = (i) => `${site.sets[i].form}, T = ${site.sets[i].temperature}`;

@@ -1,7 +1,7 @@
 // The panel of the selected concept: numbers, where it fires in its top images, what it goes with.
 
-import { themed } from "./colour.js";
-import { columnsOf, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf } from "./concepts.js";
+import { themed, verdictLabel } from "./colour.js";
+import { columnsOf, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
 import { inflate, load, unpack } from "./data.js";
 import { copyButton, el } from "./elements.js";
 import { fault } from "./faults.js";
@@ -92,18 +92,19 @@ function head(k) {
 function numbers(k, i) {
   const c = columnsOf(i);
   const rows = [
-    ["verdict", `${verdictOf(i, k)}: ${site.sets[i].meanings[c.verdict[k]]}`],
+    ["verdict", verdictLabel(verdictOf(i, k)), `: ${site.sets[i].meanings[c.verdict[k]]}`],
     ["generated / real", ratioText(c, k)],
     ["made of", `${short(c.prevalence_ratio[k])} by images that show it × ${short(c.amount_ratio[k])} by amount${Number.isNaN(c.area_ratio[k]) ? "" : ` × ${short(c.area_ratio[k])} by area`}`],
     ["q (false discovery)", `${short(c.q_material[k])} of the margin, ${short(c.q_direction[k])} of the direction`],
+    ["the paper's thresholds on delta say", site.verdicts_paper[c.verdict_paper[k]]],
     [`delta (${formOf(i)})`, `${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}]`],
     ["both forms", `relative ${fixed(c.delta_relative[k])}, difference ${fixed(c.delta_difference[k])}`],
-    ["energy an image", `${short(c.energy_real[k])} real, ${short(c.energy_generated[k])} generated`],
+    ["energy per image", `${short(c.energy_real[k])} real, ${short(c.energy_generated[k])} generated`],
     ["in images", `${percent(c.prevalence_real[k])} real, ${percent(c.prevalence_generated[k])} generated`],
-    ["fires", `${c.fires_real[k]} real, ${c.fires_generated[k]} generated`],
+    ["fires", `${whole(c.fires_real[k])} real, ${whole(c.fires_generated[k])} generated`],
   ];
   return el("dl", { className: "numbers" },
-    ...rows.map(([name, value]) => el("div", {}, el("dt", { textContent: name }), el("dd", { textContent: value }))));
+    ...rows.map(([name, ...value]) => el("div", {}, el("dt", { textContent: name }), el("dd", {}, ...value))));
 }
 
 /** Place of the concept by delta in every set, from the most suppressed. */

@@ -1,14 +1,15 @@
 // The table of concepts: filter, sort, and the current view as CSV.
 
-import { columnsOf, filtered, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf } from "./concepts.js";
+import { verdictLabel } from "./colour.js";
+import { columnsOf, filtered, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
 import { choice, download, el } from "./elements.js";
 import { DEFAULTS, set, state } from "./state.js";
 
 const ROWS_A_PAGE = 200; // rows added at a time
 const HEADINGS = [
-  ["concept", "id"], ["name", "name"], ["near", "generated / real [95 %]"], ["delta", "delta"], ["difference", "difference"],
+  ["concept", "id"], ["name", "name"], ["verdict", "verdict"], ["near", "generated / real [95 %]"], ["q_material", "q of the margin"],
+  ["delta", "delta"], ["prevalence_real", "real images"], ["prevalence_generated", "generated images"], ["difference", "difference"],
   ["fires_real", "fires real"], ["fires_generated", "fires generated"],
-  ["prevalence_real", "real images"], ["prevalence_generated", "generated images"], ["q_material", "q of the margin"], ["verdict", "verdict"],
 ];
 let shown = ROWS_A_PAGE;
 
@@ -39,9 +40,10 @@ function quick() {
     onclick: () => { set({ q: "", low: 0, high: 1, fires: 0, ...changes }); redrawFilters(); },
   });
   return el("div", { className: "toolbar", role: "group", "aria-label": "ready-made views" },
-    button("most suppressed", { verdict: "suppressed", sort: "near", down: false }),
-    button("most exaggerated", { verdict: "exaggerated", sort: "near", down: true }),
-    button("not enough data", { verdict: "not enough data", sort: "fires_real", down: true }),
+    ...site.verdicts.filter((each) => each.sign).map(({ name, sign }) =>
+      button(name, { verdict: name, sort: "near", down: sign > 0 })),
+    ...site.verdicts.filter((each) => !each.is_judged).map(({ name }) =>
+      button(name, { verdict: name, sort: "fires_real", down: true })),
     button("all", { verdict: "", sort: "near", down: false }));
 }
 
@@ -64,7 +66,7 @@ export function filters(i) {
   });
   return el("div", { className: "toolbar filters" },
     el("label", {}, "search ", text),
-    choice("verdict", [["", "any"], ...site.verdicts.map((v) => [v, v])], state.verdict, (verdict) => set({ verdict })),
+    choice("verdict", [["", "any"], ...site.verdicts.map(({ name }) => [name, name])], state.verdict, (verdict) => set({ verdict })),
     number(`delta from`, "low", 0.01, 1), number("to", "high", 0.01, 1), number("least fires", "fires", 1, 1e12),
     el("button", { type: "button", textContent: "CSV of this view", onclick: () => exportCsv(i) }),
     el("span", { className: "hint", textContent: `delta: ${formOf(i)}` }));
@@ -87,14 +89,14 @@ function drawRows() {
     const cells = [
       el("button", { type: "button", textContent: String(k), "aria-label": `show concept ${k}`, onclick: () => set({ concept: k }) }),
       el("bdi", { textContent: site.names[k] }),
-      ratioText(c, k), fixed(c.delta[k]),
-      short(c.difference[k]), String(c.fires_real[k]), String(c.fires_generated[k]),
-      percent(c.prevalence_real[k]), percent(c.prevalence_generated[k]), short(c.q_material[k]), verdictOf(i, k),
+      verdictLabel(verdictOf(i, k), site.sets[i].meanings[c.verdict[k]]), ratioText(c, k), short(c.q_material[k]),
+      fixed(c.delta[k]), percent(c.prevalence_real[k]), percent(c.prevalence_generated[k]), short(c.difference[k]),
+      whole(c.fires_real[k]), whole(c.fires_generated[k]),
     ];
     const row = el("tr", { className: k === state.concept ? "selected" : "", onclick: () => set({ concept: k }) },
       ...cells.map((cell) => el("td", {}, cell)));
     row.dataset.concept = k;
-    row.dataset.verdict = verdictOf(i, k);
+    row.dataset.verdict = verdictOf(i, k).name;
     return row;
   });
   const more = el("button", {
@@ -115,11 +117,11 @@ export function listed() {
 
 function exportCsv(i) {
   const c = columnsOf(i);
-  const names = Object.keys(c).filter((name) => name !== "verdict");
+  const names = Object.keys(c).filter((name) => !name.startsWith("verdict"));
   // What a spreadsheet would take for a formula is marked as text.
   const quote = (text) => `"${text.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
-  const value = (x) => (Number.isNaN(x) ? "" : String(x));
+  const value = (x) => (Number.isNaN(x) ? "" : String(x).replace("Infinity", "inf")); // as concepts.csv has it
   const lines = filtered(i).map((k) =>
-    [k, quote(site.names[k]), ...names.map((name) => value(c[name][k])), quote(verdictOf(i, k))].join(","));
-  download(`${site.sets[i].name}.csv`, `${["concept", "name", ...names, "verdict"].join(",")}\n${lines.join("\n")}\n`, "text/csv");
+    [k, quote(site.names[k]), ...names.map((name) => value(c[name][k])), quote(verdictOf(i, k).name), quote(site.verdicts_paper[c.verdict_paper[k]])].join(","));
+  download(`${site.sets[i].name}.csv`, `${["concept", "name", ...names, "verdict", "verdict_paper"].join(",")}\n${lines.join("\n")}\n`, "text/csv");
 }
