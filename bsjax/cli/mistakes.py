@@ -110,7 +110,8 @@ def check_config(config: object, argv: Sequence[str]) -> None:
     """Refuses what is no experiment, before anything takes it for one.
 
     Raises:
-      UserError: get_config gave nothing or something else, or cannot read a file, or keys lack or are gone.
+      UserError: get_config gave nothing or something else, or cannot read a file, or keys lack
+        or are gone.
     """
     name = next(each for each in argv if each.startswith(CONFIG)).removeprefix(CONFIG)
     file = name.partition(":")[0]
