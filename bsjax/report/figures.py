@@ -11,20 +11,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from bsjax.core.artifacts import atomic_path
+from bsjax.report.looks import CALLED, LOOKS, PALETTES
 from bsjax.report.tables import Comparison, Ranking, rank
 from bsjax.stats import divergences, verdicts
 
-UNDER, OVER, GREY, INK = "#3d7ea6", "#d08a2e", "#9aa0a6", "#202124"
-COLOURS = {
-    verdicts.SUPPRESSED: UNDER,
-    verdicts.EXAGGERATED: OVER,
-    verdicts.NO_DIFFERENCE: GREY,
-    verdicts.NOT_ENOUGH_DATA: "#d9dce0",
-}
-# Of delta, from under to over (METHOD 8).
-PALETTE = LinearSegmentedColormap.from_list(
-    "delta", ("#65c7de", "#5776b4", "#582949", "#b16243", "#e8b548")
-)
+GREY, INK = "#9aa0a6", "#202124"
+COLOURS = {kind: LOOKS[kind].figure for kind in verdicts.KINDS}
+PALETTE = LinearSegmentedColormap.from_list("delta", PALETTES["paper"])
 STYLE = {
     "font.size": 10,
     "font.family": "DejaVu Sans",
@@ -139,7 +132,7 @@ def _histogram(axes: Axes, comparison: Comparison) -> None:
         label="all that fire",
     )
     axes.hist(columns["delta"][judged], bins, color=GREY, label="enough data")
-    for kind in (verdicts.SUPPRESSED, verdicts.EXAGGERATED):
+    for kind in CALLED:
         chosen = columns["delta"][columns["verdict"] == kind]
         axes.hist(chosen, bins, color=COLOURS[kind], label=f"{kind} ({chosen.size})")
     for bound in (settings["compare.suppressed"], settings["compare.exaggerated"]):
@@ -270,18 +263,18 @@ def _energies(axes: Axes, comparison: Comparison) -> None:
     axes.set(
         xscale="log",
         yscale="log",
-        xlabel="energy an image, real",
-        ylabel="energy an image, generated",
+        xlabel="energy per image, real",
+        ylabel="energy per image, generated",
         title="Energy of every concept in both arms",
     )
     axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
 def _scatter(axes: Axes, columns: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> None:
-    """One point a concept, coloured by verdict; the rarer verdicts lie on top."""
+    """One point per concept, coloured by verdict; the rarer verdicts lie on top."""
     for kind, colour in reversed(COLOURS.items()):
         chosen = columns["verdict"] == kind
-        size = 24 if kind in (verdicts.SUPPRESSED, verdicts.EXAGGERATED) else 9
+        size = 24 if kind in CALLED else 9
         axes.scatter(
             x[chosen], y[chosen], s=size, color=colour, alpha=0.8, linewidths=0, label=kind
         )

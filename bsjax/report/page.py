@@ -11,6 +11,7 @@ import numpy as np
 from bsjax import __version__
 from bsjax.core.artifacts import atomic_path
 from bsjax.report.figures import CAPTIONS, draw_all
+from bsjax.report.looks import CALLED, LOOKS, rule
 from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
 from bsjax.report.tables import Comparison, Measured, rank
 from bsjax.stats import divergences, verdicts
@@ -53,6 +54,7 @@ def write_summary(
             _section(c, folder, places, load, n_concepts, n_images, n_pairs) for c in comparisons
         ],
         correlations=_correlations(comparisons),
+        looks={kind: LOOKS[kind] for kind in verdicts.KINDS},
     )
     path = folder / "summary.html"
     with atomic_path(path) as temporary:
@@ -75,7 +77,7 @@ def _section(
     return {
         "name": comparison.name,
         "form": comparison.form,
-        "settings": comparison.manifest["config"],
+        "rule": rule(comparison.manifest["config"]),
         "counts": comparison.manifest["counts"],
         "notes": comparison.manifest["notes"],
         "versions": comparison.manifest["versions"],
@@ -105,14 +107,14 @@ def _concept(comparison: Comparison, concept: int, n_images: int, load) -> dict[
         ("real", _top_images(comparison.real, comparison.real, concept, n_images, load)),
         ("generated", _top_images(comparison.generated, comparison.real, concept, n_images, load)),
     ]
-    row["undecided"] = row["verdict"] in (verdicts.NO_DIFFERENCE, verdicts.NOT_ENOUGH_DATA)
+    row["undecided"] = row["verdict"] not in CALLED
     return row
 
 
 def _top_images(
     arm: Measured, real: Measured, concept: int, n_images: int, load
 ) -> list[dict[str, Any]]:
-    rows = arm.top_rows[concept][:n_images]
+    rows = arm.top_rows[concept][:n_images].tolist()
     return [
         {
             "image": load(arm.paths[row], arm.resize, arm.crop),

@@ -22,6 +22,7 @@ from bsjax.report.exchange import FIELDS, imported, read_enriched, write_enriche
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import write_data
 from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, write_site
+from bsjax.report.looks import LOOKS
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import EVIL, write_arm, write_comparison
@@ -120,6 +121,34 @@ def test_an_encoder_of_patches_alone_has_no_bars(browser, folder, open_page, tmp
         assert watched.page.locator("figure .bars").count() == 0
     finally:
         watched.close()
+
+
+def test_registers_without_a_class_token_are_called_registers(browser, tmp_path):
+    for name in ("real", "one"):
+        write_arm(tmp_path, name, 4, n_special=2, special=["register 1", "register 2"])
+    write_comparison(tmp_path, "one", KINDS[:4])
+    comparisons = read_comparisons(tmp_path, ["one"])
+    places, names = np.eye(4, 2, dtype=np.float32), list("abcd")
+    write_site(tmp_path / "report", comparisons, places, names, [{}], [], thumbnail)
+    watched = Watched(browser, tmp_path / "report", "#concept=0")
+    try:
+        bars = watched.page.locator("figure .bars").first
+        bars.wait_for()
+        label = bars.get_attribute("aria-label")
+        assert label.endswith("register 1 100 %, register 2 100 %") and "class" not in label
+    finally:
+        watched.close()
+
+
+def test_verdicts_are_told_by_symbol_and_colour(open_page):
+    page = open_page("#view=table")
+    for kind in verdicts.KINDS:
+        cell = page.locator(f"#rows tr[data-verdict='{kind}'] .verdict").first
+        assert cell.inner_text() == f"{LOOKS[kind].symbol} {kind}"
+        assert cell.get_attribute("title") == LOOKS[kind].meaning
+        shown = cell.evaluate("cell => getComputedStyle(cell).color")
+        light = tuple(int(LOOKS[kind].light[i : i + 2], 16) for i in (1, 3, 5))
+        assert shown == "rgb({}, {}, {})".format(*light)
 
 
 def click_point(page, concept):

@@ -23,8 +23,10 @@ import scipy.sparse as sp
 from bsjax import __version__
 from bsjax.core import checksums
 from bsjax.core.artifacts import hash_json
+from bsjax.core.dims import Grid
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import pack, write_data
+from bsjax.report.looks import LOOKS, PALETTES, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
 from bsjax.report.tables import Comparison, Measured
 from bsjax.stats import divergences, verdicts
@@ -48,7 +50,7 @@ def write_site(
     places: np.ndarray,
     names: Sequence[str],
     cards: Sequence[Mapping[str, str]],
-    figures: Sequence[str],
+    figures: Sequence[tuple[str, str]],
     load_thumbnail: LoadThumbnail,
     has_thumbnails: bool = False,
 ) -> pathlib.Path:
@@ -60,7 +62,7 @@ def write_site(
       places: [K, 2] of the concepts on the map.
       names: of the concepts.
       cards: a set's run card: heading -> text.
-      figures: files in `folder`/figures to show.
+      figures: (file in `folder`/figures, what it shows).
       load_thumbnail: reads what the encoder saw of an image file.
       has_thumbnails: `write_thumbnails` has been called for these comparisons.
 
@@ -130,7 +132,7 @@ def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
                 "suppressed": settings["compare.suppressed"],
                 "exaggerated": settings["compare.exaggerated"],
                 "fdr": settings["compare.fdr"],
-                "min_images": settings["compare.min_images"],
+                "rule": rule(settings),
                 "counts": comparison.manifest["counts"],
                 "notes": comparison.manifest["notes"],
                 "card": dict(card),
@@ -150,7 +152,8 @@ def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
         "keys": real.keys,
         "captions": real.captions,
         "chunk": {"concepts": CONCEPTS_PER_CHUNK, "images": IMAGES_PER_CHUNK},
-        "verdicts": list(verdicts.KINDS),
+        "verdicts": [{"name": kind, **LOOKS[kind]._asdict()} for kind in verdicts.KINDS],
+        "palettes": PALETTES,
         "figures": list(figures),
     }
 
@@ -249,6 +252,7 @@ def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
             {
                 "rows": pack(arm.top_rows[part], "int32"),
                 "grid": list(codes[0].shape[2:]),
+                "special_names": special_names(arm),
                 "peak": pack(peak, "float32"),
                 "maps": pack(maps, "uint8", deflate=True),
                 "special": pack(special, "uint8", deflate=True),
@@ -256,6 +260,14 @@ def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
                 "strength": pack(strength[part], "float32"),
             },
         )
+
+
+def special_names(arm: Measured) -> list[str]:
+    """What the tokens in front of the patches are, as far as the measures say."""
+    known = arm.manifest.get("counts", {}).get("special_tokens", [])
+    n_special = math.prod(arm.special.shape[2:])
+    # Measures of before it was written down: encoders had a class token.
+    return known or list(Grid(n_special - 1, 0, 0).special_names if n_special else ())
 
 
 def thumbnail_payloads(

@@ -1,14 +1,19 @@
 // Colours of delta, from suppressed to exaggerated; of the page for what plotly draws.
 
-export const PALETTES = {
-  paper: ["#65c7de", "#5776b4", "#582949", "#b16243", "#e8b548"],
-  "colour-blind safe": ["#2166ac", "#67a9cf", "#bdbdbd", "#ef8a62", "#b2182b"],
-};
+import { site } from "./concepts.js";
+import { el } from "./elements.js";
 
 /** plotly's form of a palette. */
 export function scale(name) {
-  const colours = Object.hasOwn(PALETTES, name) ? PALETTES[name] : PALETTES.paper;
+  const { palettes } = site;
+  const colours = Object.hasOwn(palettes, name) ? palettes[name] : Object.values(palettes)[0];
   return colours.map((colour, i) => [i / (colours.length - 1), colour]);
+}
+
+/** A verdict in its colour, light or dark. */
+export function verdictLabel({ name, symbol, light, dark, meaning }) {
+  return el("span", { className: "verdict", title: meaning, css: { "--light": light, "--dark": dark } },
+    el("span", { "aria-hidden": "true", textContent: `${symbol} ` }), name);
 }
 
 /** A colour of the style sheet as it is now, light or dark. */

@@ -35,13 +35,14 @@ export async function loadColumns(i) {
 /** Columns that are loaded already. */
 export const columnsOf = (i) => columns.get(i);
 
+/** What the page's data say of a concept's verdict: {name, symbol, light, dark, sign, is_judged, meaning}. */
 export const verdictOf = (i, concept) => site.verdicts[columnsOf(i).verdict[concept]];
 
 /** Ids that pass the filter, in order. */
 export function filtered(i) {
   const c = columnsOf(i);
   const words = state.q.trim().toLowerCase();
-  const wanted = state.verdict ? site.verdicts.indexOf(state.verdict) : -1;
+  const wanted = state.verdict ? site.verdicts.findIndex((each) => each.name === state.verdict) : -1;
   const caught = lasso.ids;
   const ids = [];
   for (let k = 0; k < site.n; k += 1) {

@@ -1,7 +1,7 @@
-// The map of the dictionary: a point a concept, coloured by delta; one model, or two side by side.
+// The map of the dictionary: one point per concept, coloured by delta; one model, or two side by side.
 
-import { PALETTES, PLOT_CONFIG, plain, plotLayout, plotly, scale, themed } from "./colour.js";
-import { columnsOf, filtered, fixed, formOf, isUnfiltered, loadColumns, setNumber, site } from "./concepts.js";
+import { PLOT_CONFIG, plain, plotLayout, plotly, scale, themed } from "./colour.js";
+import { columnsOf, filtered, fixed, formOf, isUnfiltered, loadColumns, setNumber, site, verdictOf } from "./concepts.js";
 import { load, unpack } from "./data.js";
 import { choice, el } from "./elements.js";
 import { guarded } from "./faults.js";
@@ -34,7 +34,7 @@ export async function showMap(root) {
     plots.push(plot);
     await drawPlot(plot);
   }
-  if (isThinned(site.n)) root.querySelector(".toolbar").append(el("p", { className: "hint", textContent: thinnedText(site.n, "suppressed, exaggerated and filtered ones") }));
+  if (isThinned(site.n)) root.querySelector(".toolbar").append(el("p", { className: "hint", textContent: thinnedText(site.n, `${site.verdicts.filter((each) => each.sign).map((each) => each.name).join(", ")} and filtered ones`) }));
   for (const { box } of plots) joinViews(box);
   await markSelected();
 }
@@ -50,7 +50,7 @@ export async function updateMap(keys) {
 function toolbar() {
   const sizes = [["fires", "fires"], ["contrast", "|contrast|"], ["equal", "equal"]];
   return el("div", { className: "toolbar" },
-    choice("colours", Object.keys(PALETTES).map((name) => [name, name]), state.colour, (colour) => set({ colour })),
+    choice("colours", Object.keys(site.palettes).map((name) => [name, name]), state.colour, (colour) => set({ colour })),
     choice("size by", sizes, state.size, (size) => set({ size })),
     el("button", {
       type: "button", textContent: "clear the lasso",
@@ -84,7 +84,7 @@ function points(plot, box) {
   const size = (k) => (state.size === "equal" ? 6 : state.size === "contrast"
     ? 3 + 10 * Math.abs(contrast[k]) / most
     : 3 + 1.8 * Math.log10(1 + c.fires_real[k] + c.fires_generated[k]));
-  const isTold = new Uint8Array(site.verdicts.map((name) => /suppressed|exaggerated/.test(name)));
+  const isTold = new Uint8Array(site.verdicts.map((each) => each.sign !== 0));
   const rank = (k) => 2 * (1 - keep[k]) + 1 - isTold[c.verdict[k]] + 1 / (2 + c.fires_real[k] + c.fires_generated[k]);
   const isFirst = plot.ids === null;
   const ids = drawn(site.names, xs, ys, rank, box);
@@ -96,7 +96,7 @@ function points(plot, box) {
   if (!isFirst && !isThinned(site.n)) return style;
   const form = formOf(i);
   const text = (k) =>
-    `${k} ${plain(site.names[k] || "(no typical word)")}<br>delta ${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}] (${form})<br>${c.fires_real[k]} fires in real, ${c.fires_generated[k]} in generated images<br>${site.verdicts[c.verdict[k]]}`;
+    `${k} ${plain(site.names[k] || "(no typical word)")}<br>delta ${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}] (${form})<br>${c.fires_real[k]} fires in real, ${c.fires_generated[k]} in generated images<br>${verdictOf(i, k).symbol} ${verdictOf(i, k).name}`;
   return { ...style, x: ids.map((k) => xs[k]), y: ids.map((k) => ys[k]), text: ids.map(text) };
 }
 

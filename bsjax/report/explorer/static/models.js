@@ -32,9 +32,9 @@ export async function showModels(root) {
     el("p", { className: "hint", textContent:
       "Concepts that both can judge. Two models that have nothing in common correlate at about 0.5, since both are compared with the same real images." }),
     el("h2", { textContent: "Correlation of relative, every two models" }), matrix());
-  const unsure = site.verdicts.indexOf("not enough data");
+  const isJudged = (columns, k) => site.verdicts[columns.verdict[k]].is_judged;
   const ids = [];
-  for (let k = 0; k < site.n; k += 1) if (a.verdict[k] !== unsure && b.verdict[k] !== unsure) ids.push(k);
+  for (let k = 0; k < site.n; k += 1) if (isJudged(a, k) && isJudged(b, k)) ids.push(k);
   const [x, y] = [a, b].map((columns) => ids.map((k) => columns[form][k]));
   const pick = () => {
     const positions = drawn(ids, x, y, (p) => -Math.abs(x[p] - y[p]), box);
@@ -46,7 +46,7 @@ export async function showModels(root) {
   const line = themed("soft");
   await plotly().newPlot(box, [{
     type: pointType(), mode: "markers", ...pick(), hoverinfo: "text",
-    marker: { size: 5, opacity: 0.7, color: themed("over") },
+    marker: { size: 5, opacity: 0.7, color: themed("generated") },
   }], plotLayout({
     margin: { l: 60, r: 8, t: 8, b: 48 }, dragmode: "pan",
     xaxis: { title: { text: `${form}, ${plain(site.sets[i].name)}` }, zerolinecolor: line },

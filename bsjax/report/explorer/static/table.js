@@ -1,5 +1,6 @@
 // The table of concepts: filter, sort, and the current view as CSV.
 
+import { verdictLabel } from "./colour.js";
 import { columnsOf, filtered, fixed, formOf, loadColumns, percent, setNumber, short, site, verdictOf } from "./concepts.js";
 import { choice, download, el } from "./elements.js";
 import { DEFAULTS, set, state } from "./state.js";
@@ -39,9 +40,10 @@ function quick() {
     onclick: () => { set({ q: "", low: 0, high: 1, fires: 0, ...changes }); redrawFilters(); },
   });
   return el("div", { className: "toolbar", role: "group", "aria-label": "ready-made views" },
-    button("most suppressed", { verdict: "suppressed", sort: "delta", down: false }),
-    button("most exaggerated", { verdict: "exaggerated", sort: "delta", down: true }),
-    button("not enough data", { verdict: "not enough data", sort: "fires_real", down: true }),
+    ...site.verdicts.filter((each) => each.sign).map(({ name, sign }) =>
+      button(`most ${name}`, { verdict: name, sort: "delta", down: sign > 0 })),
+    ...site.verdicts.filter((each) => !each.is_judged).map(({ name }) =>
+      button(name, { verdict: name, sort: "fires_real", down: true })),
     button("all", { verdict: "", sort: "delta", down: false }));
 }
 
@@ -64,7 +66,7 @@ export function filters(i) {
   });
   return el("div", { className: "toolbar filters" },
     el("label", {}, "search ", text),
-    choice("verdict", [["", "any"], ...site.verdicts.map((v) => [v, v])], state.verdict, (verdict) => set({ verdict })),
+    choice("verdict", [["", "any"], ...site.verdicts.map(({ name }) => [name, name])], state.verdict, (verdict) => set({ verdict })),
     number(`delta from`, "low", 0.01, 1), number("to", "high", 0.01, 1), number("least fires", "fires", 1, 1e12),
     el("button", { type: "button", textContent: "CSV of this view", onclick: () => exportCsv(i) }),
     el("span", { className: "hint", textContent: `delta: ${formOf(i)}` }));
@@ -89,12 +91,12 @@ function drawRows() {
       el("bdi", { textContent: site.names[k] }),
       `${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}]`,
       short(c.difference[k]), fixed(c.relative[k]), String(c.fires_real[k]), String(c.fires_generated[k]),
-      percent(c.prevalence_real[k]), percent(c.prevalence_generated[k]), short(c.q[k]), verdictOf(i, k),
+      percent(c.prevalence_real[k]), percent(c.prevalence_generated[k]), short(c.q[k]), verdictLabel(verdictOf(i, k)),
     ];
     const row = el("tr", { className: k === state.concept ? "selected" : "", onclick: () => set({ concept: k }) },
       ...cells.map((cell) => el("td", {}, cell)));
     row.dataset.concept = k;
-    row.dataset.verdict = verdictOf(i, k);
+    row.dataset.verdict = verdictOf(i, k).name;
     return row;
   });
   const more = el("button", {
@@ -120,6 +122,6 @@ function exportCsv(i) {
   const quote = (text) => `"${text.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
   const value = (x) => (Number.isNaN(x) ? "" : String(x));
   const lines = filtered(i).map((k) =>
-    [k, quote(site.names[k]), ...names.map((name) => value(c[name][k])), quote(verdictOf(i, k))].join(","));
+    [k, quote(site.names[k]), ...names.map((name) => value(c[name][k])), quote(verdictOf(i, k).name)].join(","));
   download(`${site.sets[i].name}.csv`, `${["concept", "name", ...names, "verdict"].join(",")}\n${lines.join("\n")}\n`, "text/csv");
 }
