@@ -1,5 +1,6 @@
 """What README and docs tell a reader to type."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -30,6 +31,13 @@ def commands(page: pathlib.Path) -> Iterator[list[str]]:
 def python_blocks(page: pathlib.Path) -> list[str]:
     """Its blocks of Python."""
     return [block for language, block in BLOCK.findall(page.read_text()) if language == "python"]
+
+
+def notebook_code(path: pathlib.Path) -> str:
+    """A notebook's cells of code as one program, without those that install anything."""
+    cells = json.loads(path.read_text())["cells"]
+    texts = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return "\n".join(text for text in texts if "%pip" not in text)
 
 
 def on_what_comes_with_bsjax(code: str, images: str, encoder: str, sae: str, out: str) -> str:
