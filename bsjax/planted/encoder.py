@@ -5,10 +5,11 @@ afterwards, read from a patch its background and the shape and colour of what it
 the four registers one factor of the whole image, and from the class token all four. What is not a
 token's own it should not tell: there the heads learn to say that every value is as likely.
 
-The norm keeps every token's length. Of the class token and the registers, which come once an image,
-little is left of it for what tells images apart unless their means are held near 0: an RA-SAE would
-spend its few atoms on the means. Nor does the cross-entropy mind when three's register lies halfway
-to four's, but a concept's code is a scalar product: registers of other values are held apart.
+The norm keeps every token's length. Of the class token and the registers, which come once per
+image, little is left of it for what tells images apart unless their means are held near 0: an
+RA-SAE would spend its few atoms on the means. Nor does the cross-entropy mind when three's register
+lies halfway to four's, but a concept's code is a scalar product: registers of other values are held
+apart.
 """
 
 from typing import Any
