@@ -226,7 +226,7 @@ def compare_codes(
     real: Any,
     generated: Any,
     captions: Sequence[str] | None = None,
-    clusters: Sequence[Any] | None = None,
+    clusters: Sequence[Any] | np.ndarray | None = None,
     **rules: Any,
 ) -> Comparison:
     """Compares paired image codes of any SAE, of any framework.

@@ -1,11 +1,10 @@
 """comparisons/<set>/: how a generated set differs from the real one, read and written here alone.
 
-concepts.parquet, concepts.csv    one row a concept    } columns as `bsjax.results.columns`
-datapoints.parquet                one row a pair       } lists them
+concepts.parquet, concepts.csv    one row per concept    } columns as `bsjax.results.columns`
+datapoints.parquet                one row per pair       } lists them
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from bsjax.core.artifacts import REAL, atomic_path, check_files, require_manifest, write_manifest
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 from bsjax.core.text import as_cells
 from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS, require_columns
 from bsjax.results.measures import (
@@ -38,8 +38,8 @@ class Compared:
 
     Attributes:
       name: of the generated set.
-      concepts: one row a concept, columns `bsjax.results.columns.COMPARED_CONCEPTS`.
-      pairs: one row a pair, most alike first, columns `bsjax.results.columns.DATAPOINTS`.
+      concepts: one row per concept, columns `bsjax.results.columns.COMPARED_CONCEPTS`.
+      pairs: one row per pair, most alike first, columns `bsjax.results.columns.DATAPOINTS`.
       manifest: config, parents, counts, notes, control, unpaired.
       real: the measured real images; None where codes alone were compared.
       generated: the measured generated images.
@@ -53,7 +53,7 @@ class Compared:
     generated: Measured | None = None
 
 
-def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None) -> Compared:
+def read_compared(workdir: AnyPath, name: str, real: Measured | None = None) -> Compared:
     """Reads comparisons/<name>/ and the measures of both sets.
 
     Args:
@@ -80,7 +80,7 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
     return Compared(name, concepts, pairs, manifest, real, generated)
 
 
-def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
+def read_concepts(folder: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
     """The concepts of a finished comparison, and its manifest.
 
     Raises:
@@ -91,7 +91,7 @@ def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
     return pq.read_table(folder / CONCEPTS), manifest
 
 
-def write_compared(folder: pathlib.Path, compared: Compared) -> None:
+def write_compared(folder: AnyPath, compared: Compared) -> None:
     """Writes a comparison and finishes its folder."""
     table = require_columns(compared.concepts, COMPARED_CONCEPTS)
     write_table(folder / CONCEPTS, table)

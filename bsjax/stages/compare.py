@@ -18,6 +18,7 @@ from bsjax.analysis.comparison import Method, compare_sets
 from bsjax.core.artifacts import REAL, begin_stage, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
+from bsjax.core.paths import AnyPath
 from bsjax.data.captions import pair_keys
 from bsjax.results.comparisons import read_concepts, write_compared
 from bsjax.results.measures import (
@@ -36,7 +37,7 @@ from bsjax.stats.comparison import Rules
 MEASURED = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, TOP_IMAGES)
 
 
-def compare(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def compare(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Compares the generated set with the real one."""
     name = generated_name(config)
     manifests = {
@@ -102,7 +103,7 @@ def _check_comparable(real: dict, generated: dict, name: str) -> None:
                 )
 
 
-def _read(folder: pathlib.Path, manifest: dict) -> Measured:
+def _read(folder: AnyPath, manifest: dict) -> Measured:
     """One arm's artifacts.
 
     Raises:
