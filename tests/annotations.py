@@ -1,11 +1,18 @@
-"""How annotations are read when tests check them: as type checkers read them."""
+"""How annotations are read when tests check them."""
 
 import inspect
 
-from beartype import BeartypeConf, beartype
+import numpy as np
+from beartype import BeartypeConf, BeartypeHintOverrides, beartype
 
-# PEP 484: an int is a float, too.
-checked = beartype(conf=BeartypeConf(is_pep484_tower=True))
+# Numpy's numbers count as Python's, which they can stand for everywhere; an int is a float, too, as
+# PEP 484 has it.
+WHOLE = int | np.integer
+checked = beartype(
+    conf=BeartypeConf(
+        hint_overrides=BeartypeHintOverrides({int: WHOLE, float: WHOLE | float | np.floating})
+    )
+)
 
 
 def unchecked(function):
