@@ -3,15 +3,13 @@
 import inspect
 
 import numpy as np
-from beartype import BeartypeConf, BeartypeHintOverrides, beartype
+from beartype import BeartypeConf, FrozenDict, beartype
 
 # Numpy's numbers count as Python's, which they can stand for everywhere; an int is a float, too, as
 # PEP 484 has it.
 WHOLE = int | np.integer
 checked = beartype(
-    conf=BeartypeConf(
-        hint_overrides=BeartypeHintOverrides({int: WHOLE, float: WHOLE | float | np.floating})
-    )
+    conf=BeartypeConf(hint_overrides=FrozenDict({int: WHOLE, float: WHOLE | float | np.floating}))
 )
 
 
