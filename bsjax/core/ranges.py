@@ -38,7 +38,8 @@ class Range(NamedTuple):
             return True
         # A comparison with NaN is false.
         above = self.low < value if self.is_low_open else self.low <= value
-        return above and (value < self.high if self.is_high_open else value <= self.high)
+        below = value < self.high if self.is_high_open else value <= self.high
+        return bool(above and below)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.is_whole else "a number"

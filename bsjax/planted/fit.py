@@ -35,7 +35,7 @@ class FitState(struct.PyTreeNode):
     params: Any
     average: Any  # exponential moving average of the parameters, which is what is kept
     opt_state: Any
-    step: Int[Array, ""]
+    step: Int[Array, ""] | jax.ShapeDtypeStruct
 
 
 def fit(
