@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.errors import UserError
@@ -35,7 +35,7 @@ class FitState(struct.PyTreeNode):
     params: Any
     average: Any  # exponential moving average of the parameters, which is what is kept
     opt_state: Any
-    step: Int[Array, ""] | jax.ShapeDtypeStruct
+    step: Any  # int32; jax hands its shape, or nothing, through the same tree
 
 
 def fit(

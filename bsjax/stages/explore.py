@@ -90,7 +90,9 @@ def show(workdir: str | AnyPath, height: int = 860) -> Any:
     return None
 
 
-def make_app(workdir: AnyPath, host: str | None = LOOPBACK, frames: str = NOBODY) -> Starlette:
+def make_app(
+    workdir: str | AnyPath, host: str | None = LOOPBACK, frames: str = NOBODY
+) -> Starlette:
     """The report as an application: ranges and compression, the page at /.
 
     Args:
