@@ -137,12 +137,10 @@ def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
     return total, losses | right | extra
 
 
-def closeness(
-    registers: Float[Array, "B R D"], batch: dict[str, Float[Array, "B T C"]]
-) -> Float[Array, ""]:
+def closeness(registers: Float[Array, "B R D"], batch: dict[str, Any]) -> Float[Array, ""]:
     """Mean over registers, and pairs of images, of the squared cosine where positive.
 
-    Pairs that share the value of the register's factor do not count.
+    Pairs that share the value of the register's factor do not count; `batch` has the `targets`.
     """
     unit = registers / jnp.linalg.norm(registers, axis=-1, keepdims=True)
     cosines = jnp.einsum("ird,jrd->rij", unit, unit)
