@@ -5,14 +5,15 @@
 """
 
 import importlib
-import pathlib
 import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
 import ml_collections
 
-StageFunction = Callable[[ml_collections.ConfigDict, pathlib.Path], None]
+from bsjax.core.paths import AnyPath
+
+StageFunction = Callable[[ml_collections.ConfigDict, AnyPath], None]
 
 
 class Stage(NamedTuple):

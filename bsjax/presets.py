@@ -8,6 +8,8 @@ import pathlib
 import ml_collections
 from ml_collections import config_dict
 
+from bsjax.core.config import parse_arg
+
 EMOJI = pathlib.Path(__file__).parent / "assets" / "emoji"
 SCENES = pathlib.Path(__file__).parent / "assets" / "scenes"
 
@@ -75,6 +77,23 @@ def kandinsky(variant: str, weights: str, prior_weights: str) -> ml_collections.
     generator.prior_weights = prior_weights
     generator.steps, generator.guidance = 100, 4.0
     return generator
+
+
+def on_what_it_draws(generator: ml_collections.ConfigDict, arg: str) -> ml_collections.ConfigDict:
+    """The experiment on a generator's images, with the options :paper and :tiny.
+
+    Raises:
+      UserError: another option.
+    """
+    chosen = parse_arg(arg, paper=False, tiny=False)
+    cfg = experiment()
+    cfg.generator = generator
+    if chosen.paper:
+        at_the_papers_size(cfg.generator)
+    if chosen.tiny:
+        on_emoji(cfg, is_tiny=True)
+        in_small(cfg.generator)
+    return cfg
 
 
 def at_the_papers_size(generator: ml_collections.ConfigDict) -> None:

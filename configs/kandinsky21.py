@@ -17,20 +17,12 @@ With :paper,tiny the tiny size holds.
 """
 
 from bsjax import presets
-from bsjax.core.config import parse_arg
 
 
 def get_config(arg: str = ""):
-    arg = parse_arg(arg, paper=False, tiny=False)
-    cfg = presets.experiment()
-    cfg.generator = presets.kandinsky(
+    generator = presets.kandinsky(
         "kandinsky21",
         "kandinsky-community/kandinsky-2-1",
         "kandinsky-community/kandinsky-2-1-prior",
     )
-    if arg.paper:
-        presets.at_the_papers_size(cfg.generator)
-    if arg.tiny:
-        presets.on_emoji(cfg, is_tiny=True)
-        presets.in_small(cfg.generator)
-    return cfg
+    return presets.on_what_it_draws(generator, arg)

@@ -19,16 +19,8 @@ With :paper,tiny the tiny size holds.
 """
 
 from bsjax import presets
-from bsjax.core.config import parse_arg
 
 
 def get_config(arg: str = ""):
-    arg = parse_arg(arg, paper=False, tiny=False)
-    cfg = presets.experiment()
-    cfg.generator = presets.pixart("pixart_1024", "PixArt-alpha/PixArt-XL-2-1024-MS", 1024)
-    if arg.paper:
-        presets.at_the_papers_size(cfg.generator)
-    if arg.tiny:
-        presets.on_emoji(cfg, is_tiny=True)
-        presets.in_small(cfg.generator)
-    return cfg
+    generator = presets.pixart("pixart_1024", "PixArt-alpha/PixArt-XL-2-1024-MS", 1024)
+    return presets.on_what_it_draws(generator, arg)

@@ -1,7 +1,7 @@
 """The published RA-SAE: 32,000 concepts over DINOv2 tokens of ImageNet-1k (arXiv:2506.19708).
 
 The recipe of the model card (`matybohacek/RA-SAE-DINOv2-32k`): all 261 tokens of 1.28 million
-images, 50 epochs (1.67e10 tokens), 5 active concepts a token by batch top-k, AdamW with weight
+images, 50 epochs (1.67e10 tokens), 5 active concepts per token by batch top-k, AdamW with weight
 decay 1e-4, 5 % warm-up and cosine from 5e-4 to 1e-6, mixed precision with the last ten epochs in
 float32, MSE plus the auxiliary loss that revives dead concepts. The batch size is not published;
 here 65,536 tokens.
@@ -10,10 +10,10 @@ here 65,536 tokens.
         --config.train.token_store=/mnt/disks/tokens
 
 Hardware, compiled for and by roofline (`bsjax plan`, not measured): v5e:2x4 2.5 hours, v5e:4x4 1.2
-hours, v5e:8x8 0.3 hours, with 3 to 6 GB of 16 GB a chip.
+hours, v5e:8x8 0.3 hours, with 3 to 6 GB of 16 GB per chip.
 Disk: the token store takes 513 GB (`train.supply=images` needs none, but encodes every epoch
-anew). Expected quality: nobody has run this yet; the published SAE has 9.99 fires a token over one
-pass, one dead concept and three that fire on more than a tenth of all tokens.
+anew). Expected quality: nobody has run this yet; the published SAE has 9.99 fires per token over
+one pass, one dead concept and three that fire on more than a tenth of all tokens.
 
 `imagenet2012` must have been prepared by tensorflow-datasets in the ArrayRecord format; any folder,
 ArrayRecord or parquet of images does as well (--config.real.source, --config.real.path).

@@ -15,19 +15,11 @@ With :paper,tiny the tiny size holds.
 """
 
 from bsjax import presets
-from bsjax.core.config import parse_arg
 
 
 def get_config(arg: str = ""):
-    arg = parse_arg(arg, paper=False, tiny=False)
-    cfg = presets.experiment()
-    cfg.generator = presets.stable_diffusion(
+    generator = presets.stable_diffusion(
         "sd15_dpo", "sd15", "stable-diffusion-v1-5/stable-diffusion-v1-5"
     )
-    cfg.generator.unet_weights = "mhdang/dpo-sd1.5-text2image-v1"
-    if arg.paper:
-        presets.at_the_papers_size(cfg.generator)
-    if arg.tiny:
-        presets.on_emoji(cfg, is_tiny=True)
-        presets.in_small(cfg.generator)
-    return cfg
+    generator.unet_weights = "mhdang/dpo-sd1.5-text2image-v1"
+    return presets.on_what_it_draws(generator, arg)

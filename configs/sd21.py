@@ -19,17 +19,9 @@ With :paper,tiny the tiny size holds.
 """
 
 from bsjax import presets
-from bsjax.core.config import parse_arg
 
 
 def get_config(arg: str = ""):
-    arg = parse_arg(arg, paper=False, tiny=False)
-    cfg = presets.experiment()
-    cfg.generator = presets.stable_diffusion("sd21", "sd21", "stabilityai/stable-diffusion-2-1")
-    cfg.generator.height = cfg.generator.width = 768
-    if arg.paper:
-        presets.at_the_papers_size(cfg.generator)
-    if arg.tiny:
-        presets.on_emoji(cfg, is_tiny=True)
-        presets.in_small(cfg.generator)
-    return cfg
+    generator = presets.stable_diffusion("sd21", "sd21", "stabilityai/stable-diffusion-2-1")
+    generator.height = generator.width = 768
+    return presets.on_what_it_draws(generator, arg)

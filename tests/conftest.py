@@ -14,10 +14,10 @@ import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
-# Annotated shapes are checked at run time wherever a test goes.
-jaxtyping.install_import_hook(
-    ["bsjax.core.topk", "bsjax.models", "bsjax.sae", "bsjax.stats"], "beartype.beartype"
-)
+import tests.annotations  # noqa: E402, F401
+
+# What annotations say, shapes among it, is checked at run time wherever a test goes.
+jaxtyping.install_import_hook("bsjax", "tests.annotations.checked")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

@@ -1,5 +1,6 @@
 """What README and docs tell a reader to type."""
 
+import json
 import pathlib
 import re
 import shlex

@@ -12,6 +12,7 @@ import pytest
 
 from bsjax import __version__
 from bsjax.cli import configs
+from tests import documents
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
@@ -120,3 +121,35 @@ def test_the_wheel_works_outside_of_the_clone(version, wheel, tmp_path):
     assert (workdir / "report" / "index.html").is_file()
     assert (workdir / "report" / "figures" / "scenes_map.png").is_file()
     shutil.rmtree(tmp_path / "environment")
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """The programs of an environment of this Python with the wheel in it."""
+    folder = tmp_path_factory.mktemp("installed")
+    return install("{}.{}".format(*sys.version_info), wheel, folder)
+
+
+@pytest.mark.slow
+def test_the_python_of_readme_runs_where_it_is_installed(installed, tmp_path):
+    (code,) = documents.python_blocks(REPO / "README.md")
+    show = "from bsjax import presets; print(presets.EMOJI, presets.SCENES)"
+    emoji, scenes = call(installed / "python", "-c", show, cwd=tmp_path).split()
+    assert not emoji.startswith(str(REPO))
+    code = documents.on_what_comes_with_bsjax(
+        code, f"{emoji}/real", f"{scenes}/encoder", f"{scenes}/sae", str(tmp_path / "out")
+    )
+    call(installed / "python", "-c", code, cwd=tmp_path)
+    assert (tmp_path / "out" / "report" / "index.html").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.name for path in (REPO / "colab").glob("*.ipynb")))
+def test_the_notebook_runs_where_it_is_installed(name, installed, tmp_path):
+    code = documents.notebook_code(REPO / "colab" / name)
+    assert "N_SCENES = 300" in code
+    code = code.replace("N_SCENES = 300", "N_SCENES = 40")
+    path = tmp_path / "notebook.py"
+    path.write_text(f"import matplotlib\nmatplotlib.use('Agg')\n{code}")
+    call(installed / "python", str(path), cwd=tmp_path)
+    assert (tmp_path / "runs" / "scenes" / "report" / "index.html").is_file()

@@ -23,7 +23,7 @@ from bsjax.core.mesh import over_data, put, replicated
 from bsjax.core.precision import matmul_precision
 from bsjax.data.captions import BadImage, ImageSet, check_bad
 from bsjax.data.images import Batch, iterate_batches
-from bsjax.encoders.protocol import Backbone, Encoder
+from bsjax.encoders.protocol import Backbone, Encoder, encode_images
 from bsjax.results.shards import ShardStore
 from bsjax.sae.encoder import codes_of
 from bsjax.stats import copies, sparse_codes, streaming
@@ -53,7 +53,7 @@ class Reading(NamedTuple):
     crop: int  # pixels of the centre crop
     max_bad: float = 0.01  # largest share of unusable images before the work stops
     workers: int = 0  # processes that decode; 0: threads alone
-    top_images: int = 12  # kept a concept
+    top_images: int = 12  # kept per concept
     images_per_shard: int = 256  # repeated at most by an interrupted run
 
 
@@ -78,7 +78,7 @@ def make_engine(
       crop: pixels of the images' side.
       dtype: of the encoder's products: float32 or bfloat16.
       mesh: over whose data axis images are divided.
-      batch_size: images a step.
+      batch_size: images per step.
     """
     grid = encoder.grid(crop, crop)
     step = jit_measure(encoder, grid, mesh)
@@ -118,8 +118,7 @@ def measure_step(
     The product with the SAE's kernel decides which codes pass the threshold, so it is always
     computed in float32.
     """
-    with jax.default_matmul_precision(precision):
-        tokens = encode(params, images)  # [B, T, D]
+    tokens = encode_images(params, images, encode, precision)  # [B, T, D]
     batch, n_tokens, width = tokens.shape
     codes = codes_of(sae, tokens.reshape(batch * n_tokens, width), threshold)  # [N, K]
     codes = codes.reshape(batch, n_tokens, -1)  # [B, T, K]

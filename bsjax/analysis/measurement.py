@@ -1,7 +1,6 @@
 """An image set -> measures/<set>/: the artifact with everything that it says of how it was made."""
 
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -12,6 +11,7 @@ from absl import logging
 from bsjax.analysis.engine import FIRST_KEPT, Engine, Reading, measure_images
 from bsjax.core.artifacts import hash_json, write_manifest
 from bsjax.core.logs import PhaseTimer
+from bsjax.core.paths import AnyPath
 from bsjax.data.captions import ImageSet
 from bsjax.results.shards import ShardStore
 
@@ -20,7 +20,7 @@ SILENT = ("threshold", "sae", "encoder")
 
 
 def write_measures(
-    folder: pathlib.Path,
+    folder: AnyPath,
     name: str,
     images: ImageSet,
     reading: Reading,
@@ -68,6 +68,7 @@ def write_measures(
         "bad": len(bad),
         "caption_source": images.caption_source,
         "tokens_per_image": engine.grid.n_tokens,
+        "special_tokens": list(engine.grid.special_names),
     }
     manifest = write_manifest(
         folder,

@@ -1,7 +1,6 @@
 """Vision encoders: images -> tokens."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -47,7 +46,7 @@ class Encoder(protocol.Encoder):
 
         Args:
           images: as `bsjax.measure` takes them.
-          batch_per_device: images a step on each device; -1: 1 on a CPU, 32 on accelerators.
+          batch_per_device: images per step on each device; -1: 1 on a CPU, 32 on accelerators.
 
         Returns:
           [n, T, D] float32.
@@ -110,7 +109,7 @@ def load_encoder(
 
 
 def batch_size(batch_per_device: int, mesh: jax.sharding.Mesh) -> int:
-    """Images a step of all devices: one image's tokens fit a CPU's caches."""
+    """Images per step of all devices: one image's tokens fit a CPU's caches."""
     if batch_per_device < 1 and batch_per_device != -1:
         raise UserError(
             f"{{batch_per_device}}={batch_per_device}: expected 1 or more, or -1; set it so",
@@ -119,11 +118,4 @@ def batch_size(batch_per_device: int, mesh: jax.sharding.Mesh) -> int:
     return images_per_step(batch_per_device, mesh, on_accelerators=32)
 
 
-def _apply(
-    params: Any, images: jax.Array, encode: Callable[..., jax.Array], precision: str
-) -> jax.Array:
-    with jax.default_matmul_precision(precision):
-        return encode(params, images)
-
-
-_tokens = jax.jit(_apply, static_argnums=(2, 3))
+_tokens = jax.jit(protocol.encode_images, static_argnums=(2, 3))

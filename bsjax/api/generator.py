@@ -19,6 +19,7 @@ from bsjax.api.images import Picture
 from bsjax.convert.config_keys import read_object
 from bsjax.convert.hub import download_snapshot
 from bsjax.core.errors import UserError
+from bsjax.core.families import FAMILIES
 from bsjax.core.logs import quiet_libraries
 from bsjax.core.ranges import DTYPES, LARGEST_SEED, RANGES, whole
 from bsjax.data.image_shards import Prompt
@@ -31,13 +32,10 @@ from bsjax.stages.text_phase import TextFeatures
 
 NAMES = {"generator.weights": "source", "generator.name": "family"}
 FAMILY_OF_PIPELINE = {
-    "StableDiffusionPipeline": "stable_diffusion",
-    "PixArtAlphaPipeline": "pixart",
-    "KandinskyPipeline": "kandinsky",
-    "KandinskyCombinedPipeline": "kandinsky",
+    pipeline: name for name, family in FAMILIES.items() for pipeline in family.pipelines
 }
 # Steps and guidance of each pipeline's defaults.
-DEFAULTS = {"stable_diffusion": (50, 7.5), "pixart": (20, 4.5), "kandinsky": (100, 4.0)}
+DEFAULTS = {name: (family.steps, family.guidance) for name, family in FAMILIES.items()}
 PIXELS = 512  # of the paper, and where a model does not tell
 
 
@@ -69,7 +67,7 @@ class TextToImage:
         keys: Sequence[str] | None = None,
         batch_per_device: int = -1,
     ) -> list[Picture]:
-        """Draws an image a caption.
+        """Draws one image per caption.
 
         An image depends on the seed, its caption and its place alone, not on the batch.
 

@@ -69,8 +69,8 @@ def list_images(
       images: a folder (or, with `source`, what that takes), or a sequence of paths of files, of
         uint8 arrays [H, W, 3] (or [H, W], [H, W, 4]), of PIL images, of mappings with image (and
         caption, key), of records; an array [n, H, W, 3] too. Sizes may differ.
-      captions: one an image, or key -> caption; a folder has its own beside its images.
-      keys: one an image, where they are not the names of files, or numbers in order.
+      captions: one per image, or key -> caption; a folder has its own beside its images.
+      keys: one per image, where they are not the names of files, or numbers in order.
       source: folder | arrayrecord | parquet | tfds | scenes, of a path.
       split: of a tfds data set, or of a folder of parquet files.
       caption_field: where captions are, if not in a usual field.
@@ -91,17 +91,7 @@ def list_images(
                 "captions",
             )
         fields = Fields(caption_field, image_field, ALL if all_captions else FIRST)
-        path = os.fspath(images)
-        if source == "folder":
-            found = list_folder(path, limit, fields)
-            digest = digest_files(found)
-        else:
-            found, identity = list_source(source, path, split, limit, fields)
-            digest = hash_json(identity)
-        if captions is None:
-            return Listed(found, digest)
-        records = [_told(record, captions) for record in found.records]
-        return Listed(_image_set(records), hash_json([digest, dict(captions)]))
+        return _list_path(os.fspath(images), source, split, limit, fields, captions)
     if isinstance(images, ImageSet):
         images = images.records
     if isinstance(images, Mapping) or not hasattr(images, "__len__"):
@@ -132,6 +122,26 @@ def list_images(
         records = [_renamed(record, caption=caption) for record, caption in told]
     refuse_duplicates((record.key for record in records), "images")
     return Listed(_image_set(records), hash_json([_identity(record) for record in records]))
+
+
+def _list_path(
+    path: str,
+    source: str,
+    split: str,
+    limit: int,
+    fields: Fields,
+    captions: Mapping[str, str] | None,
+) -> Listed:
+    if source == "folder":
+        found = list_folder(path, limit, fields)
+        digest = digest_files(found)
+    else:
+        found, identity = list_source(source, path, split, limit, fields)
+        digest = hash_json(identity)
+    if captions is None:
+        return Listed(found, digest)
+    records = [_told(record, captions) for record in found.records]
+    return Listed(_image_set(records), hash_json([digest, dict(captions)]))
 
 
 def pictures_of(images: ImageSet, keys: Sequence[str]) -> dict[int, Any]:

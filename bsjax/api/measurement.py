@@ -31,6 +31,7 @@ MOST_BAD = 0.01
 NAMES = {"weights": "the encoder's weights", "dtype": "its dtype"}
 
 
+# Over 80 lines: most of them say what its arguments mean.
 def measure(
     images: Any,
     encoder: Any,

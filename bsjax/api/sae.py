@@ -73,8 +73,8 @@ class SAE:
 
         Args:
           tokens: [..., D], such as `Encoder.encode` gives them.
-          sparse: a matrix instead of an array: with 32,000 concepts and 261 tokens an image dense
-            codes take 33 MB an image, sparse ones 20 kB.
+          sparse: a matrix instead of an array: with 32,000 concepts and 261 tokens per image dense
+            codes take 33 MB per image, sparse ones 20 kB.
 
         Returns:
           [..., K] float32; or scipy.sparse CSR [N, K], N tokens one below the other.

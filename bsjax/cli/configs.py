@@ -24,15 +24,15 @@ class Description(NamedTuple):
     options: dict[str, str]  # as written behind the colon -> what it does
 
 
-def folder() -> pathlib.Path:
+def folder(package: pathlib.Path = PACKAGE) -> pathlib.Path:
     """Where they lie: within the package where it is installed, beside it in a clone."""
-    installed = PACKAGE / "configs"
-    return installed if installed.is_dir() else PACKAGE.parent / "configs"
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
-def names() -> list[str]:
+def names(package: pathlib.Path = PACKAGE) -> list[str]:
     """All names, in order."""
-    return sorted(path.stem for path in folder().glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for path in folder(package).glob("*.py") if path.stem != "__init__")
 
 
 def is_path(name: str) -> bool:

@@ -66,7 +66,7 @@ LONGEST = 60  # characters of a value that an error shows
 
 def check_keys(
     where: str,
-    config: Mapping[str, Any],
+    config: Any,
     known: Mapping[str, Key],
     harmless: Collection[str] = (),
     flag: str = "",
@@ -75,7 +75,8 @@ def check_keys(
 
     Args:
       where: the file, for the error.
-      config: its content. Keys that start with "_" say who wrote it and are left alone.
+      config: its content, which must be an object. Keys that start with "_" say who wrote it and
+        are left alone.
       known: the keys that are used, or that must have one value.
       harmless: keys that change nothing here, whatever stands there.
       flag: what an error tells the user to set.

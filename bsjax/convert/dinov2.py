@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from bsjax.convert import encoder_files
 from bsjax.convert.dinov2_config import check_encoder_config
@@ -151,7 +152,7 @@ class OpenedEncoder(NamedTuple):
 
 
 def load_dinov2(
-    variant: str, weights: str, compute_dtype: jnp.dtype = jnp.float32
+    variant: str, weights: str, compute_dtype: DTypeLike = jnp.float32
 ) -> LoadedEncoder:
     """Loads a variant's weights.
 
@@ -186,7 +187,7 @@ def load_config(model: DinoV2, weights: str, variant: str) -> LoadedEncoder:
 
 
 def open_dinov2(
-    variant: str | None, weights: str, compute_dtype: jnp.dtype = jnp.float32
+    variant: str | None, weights: str, compute_dtype: DTypeLike = jnp.float32
 ) -> OpenedEncoder:
     """Finds weights that are of a variant as far as sizes and config.json tell; reads none.
 

@@ -5,6 +5,7 @@ reads 200 MB instead of 4.4 GB. Files of ours say by checksums what was written.
 """
 
 import hashlib
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -34,7 +35,6 @@ PUBLISHED = "RA-SAE-DINOv2-32k.pth"
 TRAINED = "sae.safetensors"
 OVERCOMPLETE = "overcomplete.safetensors"
 FUSED_SCHEMA = 2  # 1 kept no threshold
-CACHE_DIR = pathlib.Path("~/.cache/bsjax")
 
 # Files from before there was a checksum have these alone.
 _FIRST_METADATA = {"digest", "source", "threshold"}
@@ -46,7 +46,7 @@ class LoadedSAE(NamedTuple):
 
     encoder: dict[str, np.ndarray]  # as bsjax.sae.encoder.EncoderParams
     dictionary: np.ndarray  # [K, D], projected and fused
-    threshold: float | np.ndarray | None  # one, or one a concept; None: the checkpoint has none
+    threshold: float | np.ndarray | None  # one, or one per concept; None: the checkpoint has none
     source: str
     digest: str  # of encoder and dictionary
 
@@ -133,6 +133,12 @@ def _locate(weights: str, flag: str) -> tuple[pathlib.Path, bool]:
     return _locate(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED), flag)
 
 
+def cache_dir() -> pathlib.Path:
+    """Where fused copies go whose checkpoint lies in a folder that cannot be written."""
+    caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    return caches.expanduser() / "bsjax"
+
+
 def load_published(path: pathlib.Path) -> LoadedSAE:
     """Reads a checkpoint of the published form, or the fused copy made of it earlier.
 
@@ -143,7 +149,7 @@ def load_published(path: pathlib.Path) -> LoadedSAE:
     key = {"schema": FUSED_SCHEMA, "bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     caches = (
         path.with_suffix(".fused.safetensors"),
-        CACHE_DIR.expanduser() / f"{hash_json(str(path.resolve()))}.fused.safetensors",
+        cache_dir() / f"{hash_json(str(path.resolve()))}.fused.safetensors",
     )
     for cache in caches:
         loaded = _read_fused(cache, hash_json(key), str(path))

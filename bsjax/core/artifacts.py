@@ -23,6 +23,7 @@ from etils import epath
 from bsjax import __version__
 from bsjax.core import checksums
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 
 SCHEMA_VERSION = 2  # 1 listed no files
 MANIFEST, STARTED = "manifest.json", "config.json"
@@ -114,7 +115,7 @@ def package_versions() -> dict[str, str]:
 
 
 def write_manifest(
-    folder: pathlib.Path,
+    folder: AnyPath,
     *,
     stage: str,
     config: Mapping[str, Any],
@@ -179,7 +180,7 @@ def again(stage: str) -> str:
     return f"run `bsjax {stage or 'STAGE'} --overwrite` to make it anew"
 
 
-def read_manifest(folder: pathlib.Path, stage: str = "") -> dict[str, Any] | None:
+def read_manifest(folder: AnyPath, stage: str = "") -> dict[str, Any] | None:
     """The manifest of a finished folder, or None if the folder is unfinished.
 
     Args:
@@ -211,7 +212,7 @@ def read_manifest(folder: pathlib.Path, stage: str = "") -> dict[str, Any] | Non
     return manifest
 
 
-def require_manifest(folder: pathlib.Path, stage: str) -> dict[str, Any]:
+def require_manifest(folder: AnyPath, stage: str) -> dict[str, Any]:
     """The manifest of a folder that `stage` must have finished.
 
     Raises:
@@ -224,7 +225,7 @@ def require_manifest(folder: pathlib.Path, stage: str) -> dict[str, Any]:
 
 
 def begin_stage(
-    folder: pathlib.Path,
+    folder: AnyPath,
     *,
     config: Mapping[str, Any],
     parents: Mapping[str, str],
@@ -277,7 +278,7 @@ def begin_stage(
     return manifest
 
 
-def _read_started(folder: pathlib.Path) -> dict[str, Any] | None:
+def _read_started(folder: AnyPath) -> dict[str, Any] | None:
     """config.json of a run in progress.
 
     A damaged one counts as none: partial results tell by themselves of which config they are. One

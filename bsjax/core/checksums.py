@@ -23,7 +23,7 @@ BLOCK = 1 << 20  # bytes hashed at a time
 THREADS = 4
 CHECKSUM = "sha256"  # key of a checksum within what it is of
 
-# Digest of each file by what tells that it is still the same: hashed once a run.
+# Digest of each file by what tells that it is still the same: hashed once per run.
 _known: dict[tuple[str, int, int, int], str] = {}
 
 
@@ -135,7 +135,7 @@ def sum_of(content: Any, identity: str = "") -> str:
     return hashlib.sha256(f"{identity}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def seal(content: Mapping[str, Any], identity: str = "") -> dict[str, Any]:
+def seal(content: Mapping[Any, Any], identity: str = "") -> dict[Any, Any]:
     """`content` with a checksum of its own."""
     content = {key: value for key, value in content.items() if key != CHECKSUM}
     # As JSON has it: what is read later is compared.

@@ -1,7 +1,7 @@
 """Sums and maxima over mesh axes, inside `jax.shard_map`.
 
-An axis of one device needs no exchange; left to XLA, it still costs a copy on CPUs. With no axes
-named the functions work outside of `jax.shard_map` too.
+An axis of one device needs no communication; left to XLA, it still costs a copy on CPUs. With no
+axes named the functions work outside of `jax.shard_map` too.
 """
 
 import math

@@ -41,6 +41,14 @@ class Grid(NamedTuple):
         return self.n_class + self.n_registers
 
     @property
+    def special_names(self) -> tuple[str, ...]:
+        """What they are, in their order."""
+        return (
+            *("class" for _ in range(self.n_class)),
+            *(f"register {i + 1}" for i in range(self.n_registers)),
+        )
+
+    @property
     def n_patches(self) -> int:
         return self.h * self.w
 

@@ -34,13 +34,19 @@ PARTIAL = ".partial"  # unfinished shards of a measured set
 
 
 @contextlib.contextmanager
-def hold(workdir: str | os.PathLike, stage: str = "", is_writer: bool = True) -> Iterator[None]:
+def hold(
+    workdir: str | os.PathLike,
+    stage: str = "",
+    is_writer: bool = True,
+    heartbeat: float = HEARTBEAT_SECONDS,
+) -> Iterator[None]:
     """Keeps other runs out of a workdir, and removes what killed ones left behind.
 
     Args:
       workdir: made if it is not there.
       stage: about to run; those that only read take no lock.
       is_writer: whether this host takes the lock for all hosts of the job.
+      heartbeat: seconds after which the lock is touched again.
 
     Raises:
       UserError: another run works here, or nothing can be written.
@@ -59,7 +65,7 @@ def hold(workdir: str | os.PathLike, stage: str = "", is_writer: bool = True) ->
             f"{folder} cannot be written ({error.strerror}); choose another --workdir"
         ) from error
     done = threading.Event()
-    beat = threading.Thread(target=_beat, args=(folder / FILE, mine, done), daemon=True)
+    beat = threading.Thread(target=_beat, args=(folder / FILE, mine, done, heartbeat), daemon=True)
     beat.start()
     try:
         sweep(folder)
@@ -190,8 +196,8 @@ def _process_space() -> str:
     return " ".join(parts)
 
 
-def _beat(path: pathlib.Path, mine: str, done: threading.Event) -> None:
-    while not done.wait(HEARTBEAT_SECONDS):
+def _beat(path: pathlib.Path, mine: str, done: threading.Event, heartbeat: float) -> None:
+    while not done.wait(heartbeat):
         with contextlib.suppress(OSError):
             if path.read_text(encoding="utf-8") == mine:
                 os.utime(path)

@@ -90,10 +90,10 @@ class Pulse:
         """Something reached the reader just now."""
         self._said = self._clock()
 
-    def check(self) -> None:
-        """Writes a line if it is time for one."""
+    def check(self, silence: float = SILENCE) -> None:
+        """Writes a line if nothing was said for `silence` seconds."""
         steps = self._steps[-1:]
-        if not steps or self._clock() - self._said < SILENCE:
+        if not steps or self._clock() - self._said < silence:
             return
         (describe, began), now = steps[0], self._clock()
         self.said()
@@ -122,13 +122,13 @@ def step(description: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def watch_silence(description: str) -> Iterator[None]:
-    """While the block runs a thread sees to it that the log is never silent for long."""
+def watch_silence(description: str, silence: float = SILENCE) -> Iterator[None]:
+    """While the block runs a thread sees to it that the log is not silent for `silence` seconds."""
     ended = threading.Event()
 
     def watch():
         while not ended.wait(1.0):
-            PULSE.check()
+            PULSE.check(silence)
 
     PULSE.said()
     with PULSE.step(lambda: description):

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from bsjax.core.errors import UserError
+from bsjax.core.families import FAMILIES
 
-INT32 = 2**31 - 1  # places and steps are counted in int32 on the devices
+INT32 = 2**31 - 1  # indices and steps are counted in int32 on the devices
 FLOAT32 = 3.4e38
 LARGEST_SEED = 2**32 - 1  # jax takes the last 32 bits of a larger one
 LONGEST_TOP_LIST = 1024  # held for every concept, on every device
@@ -37,7 +38,8 @@ class Range(NamedTuple):
             return True
         # A comparison with NaN is false.
         above = self.low < value if self.is_low_open else self.low <= value
-        return above and (value < self.high if self.is_high_open else value <= self.high)
+        below = value < self.high if self.is_high_open else value <= self.high
+        return bool(above and below)
 
     def __str__(self) -> str:
         kind = "a whole number" if self.is_whole else "a number"
@@ -67,7 +69,7 @@ CAPTIONS = ("first", "all")
 SUPPLIES = ("memory", "store", "images")
 DTYPES = ("float32", "bfloat16")
 LOSSES = ("mse", "aux")
-GENERATORS = ("none", "stable_diffusion", "pixart", "kandinsky")
+GENERATORS = ("none", *FAMILIES)
 ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
 ENCODER_INITS = ("xavier", "candidates")
 PRECISIONS = ("highest", "high")
@@ -100,8 +102,8 @@ BY_SECTION = {
         "overwrite": Key(bool, "make anew what another config made"),
     },
     "mesh": {
-        "data": Key(AUTO, "devices over which images are divided; -1: all that model leaves"),
-        "model": Key(AUTO, "devices over which concepts are divided (training)"),
+        "data": Key(AUTO, "batch sharding: devices that share a batch; -1: all that model leaves"),
+        "model": Key(AUTO, "model sharding: devices that share the concepts (training)"),
     },
     "real": IMAGE_SET,
     "generated": IMAGE_SET,
@@ -122,8 +124,8 @@ BY_SECTION = {
         "dtype": Key(DTYPES, "of products; samples stay float32"),
         "batch_per_device": Key(AUTO, "images; -1: 1 on a CPU, 8 on accelerators"),
         "images_per_shard": Key(COUNT, "images a finished shard holds"),
-        "prompts": Key(str, "file with a prompt a line, instead of the real images' captions"),
-        "samples": Key(COUNT, "images a line of that file"),
+        "prompts": Key(str, "file with one prompt per line, instead of the real images' captions"),
+        "samples": Key(COUNT, "images per line of that file"),
     },
     "encoder": {
         "variant": Key(str, 'of the table of encoders | module:Class | "": as the weights say'),
@@ -142,14 +144,14 @@ BY_SECTION = {
         "n_candidates": Key(COUNT, "k-means centroids of tokens"),
         "candidate_iterations": Key(whole(0), "of k-means"),
         "candidate_tokens": Key(COUNT, "sample that the centroids are fitted to"),
-        "n_active": Key(COUNT, "concepts a token, on average over a batch"),
+        "n_active": Key(COUNT, "concepts per token, on average over a batch"),
         "relax_radius": Key(NOT_NEGATIVE, "how far an atom may lie off; same unit as features"),
         "loss": Key(LOSSES, "aux: mse, and what revives dead concepts"),
         "activation": Key(ACTIVATIONS, "what makes codes sparse"),
         "encoder_init": Key(ENCODER_INITS, "xavier: as published; candidates: from the atoms"),
         "l1_weight": Key(NOT_NEGATIVE, "times mean over tokens of summed codes (for jumprelu)"),
         "tokens_per_step": Key(COUNT, "batch size"),
-        "accumulate": Key(COUNT, "micro-batches a step, each with a top-k of its own"),
+        "accumulate": Key(COUNT, "micro-batches per step, each with a top-k of its own"),
         "steps": Key(whole(-1), "-1: as many as train.epochs takes"),
         "epochs": Key(POSITIVE._replace(also=-1), "over all tokens; counts where steps is -1"),
         "compute_dtype": Key(DTYPES, "of products; masters, sums and optimizer stay float32"),
@@ -163,11 +165,11 @@ BY_SECTION = {
         "supply": Key(SUPPLIES, "tokens of memory | a store, written once | images as it goes"),
         "max_tokens": Key(COUNT, "supply=memory: tokens held, sampled evenly over the images"),
         "token_store": Key(str, "supply=store: its folder"),
-        "shard_images": Key(AUTO, "supply=store: images a shard; -1: as many as make 0.5 GB"),
+        "shard_images": Key(AUTO, "supply=store: images per shard; -1: as many as make 0.5 GB"),
         "compare_with": Key(str, "sae folder of another seed, for quality.json's stability"),
-        "judge_tokens": Key(COUNT, "sample that quality.json is measured on"),
-        "look_every": Key(COUNT, "steps between two looks at the metrics, which wait for devices"),
-        "checkpoint_every": Key(COUNT, "steps"),
+        "judge_tokens": Key(COUNT, "eval tokens: sample that quality.json is measured on"),
+        "look_every": Key(COUNT, "log metrics every N steps; each log waits for the devices"),
+        "checkpoint_every": Key(COUNT, "save a checkpoint every N steps"),
         "keep_checkpoints": Key(COUNT, "how many of the newest stay"),
     },
     "plan": {
@@ -178,7 +180,7 @@ BY_SECTION = {
         "fixed_mesh": Key(bool, "only the shape in mesh instead of all"),
     },
     "measure": {
-        "top_images": Key(whole(1, LONGEST_TOP_LIST), "images kept a concept"),
+        "top_images": Key(whole(1, LONGEST_TOP_LIST), "images kept per concept"),
         "rank_concept": Key(whole(-1), "rank captions by this concept; -1: do not"),
         "images_per_shard": Key(COUNT, "an interrupted run repeats at most so many images"),
     },

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 from bsjax.core.errors import UserError
 
@@ -52,7 +52,7 @@ def stage_key(seed: int, purpose: str) -> Key[Array, ""]:
     return jax.random.fold_in(seed_key(seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
 
 
-def item_key(key: Key[Array, ""], index: int) -> Key[Array, ""]:
+def item_key(key: Key[Array, ""], index: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of item `index`: the same in whatever batch the item comes."""
     return jax.random.fold_in(key, index)
 

@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from bsjax.core import checksums
 from bsjax.core.artifacts import TEMPORARY, atomic_path, explain_full_disk, read_json, write_json
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 
 # Bytes copied at a time into the zip file.
 COPY_BLOCK = 1 << 22
@@ -97,7 +98,7 @@ class CsrWriter:
 
 
 def write_run(
-    folder: pathlib.Path, blocks: Iterator[sp.csr_array], n_columns: int, identity: str = ""
+    folder: AnyPath, blocks: Iterator[sp.csr_array], n_columns: int, identity: str = ""
 ) -> None:
     """Writes a run of f64 values from consecutive blocks of rows; whole or not at all.
 
@@ -128,7 +129,7 @@ def write_run(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def is_whole_run(folder: pathlib.Path, identity: str = "") -> bool:
+def is_whole_run(folder: AnyPath, identity: str = "") -> bool:
     """Whether a run is, to the last byte, what `write_run` wrote for this identity."""
     try:
         proof = read_json(folder / RUN_PROOF)
@@ -140,7 +141,7 @@ def is_whole_run(folder: pathlib.Path, identity: str = "") -> bool:
         return False
 
 
-def read_run_rows(folder: pathlib.Path, start: int, stop: int) -> sp.csr_array:
+def read_run_rows(folder: AnyPath, start: int, stop: int) -> sp.csr_array:
     """Rows `start` to `stop` of a run."""
     indptr = np.load(folder / "indptr.npy", mmap_mode="r")[start : stop + 1].astype(np.int64)
     n_columns = int(np.load(folder / "n_columns.npy"))
@@ -151,7 +152,7 @@ def read_run_rows(folder: pathlib.Path, start: int, stop: int) -> sp.csr_array:
 
 
 def sum_runs(
-    folders: Sequence[pathlib.Path], n_rows: int, rows_per_block: int = 2048
+    folders: Sequence[AnyPath], n_rows: int, rows_per_block: int = 2048
 ) -> Iterator[sp.csr_array]:
     """Adds runs of one shape, a block of rows at a time, in the order given."""
     for start in range(0, n_rows, rows_per_block):
@@ -162,6 +163,6 @@ def sum_runs(
         yield sp.csr_array(total)
 
 
-def _ensure(folder: pathlib.Path) -> pathlib.Path:
+def _ensure(folder: AnyPath) -> AnyPath:
     folder.mkdir(parents=True, exist_ok=True)
     return folder

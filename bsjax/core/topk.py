@@ -4,7 +4,7 @@ Functions with `axes` run inside `jax.shard_map`: each device holds a block, cou
 the named mesh axes, and nothing else is sent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -49,19 +49,35 @@ def largest_of_rows(
 
 
 def nth_largest(
-    values: Float[Array, "..."] | Sequence[Float[Array, "..."]], n: int, axes: Axes = ()
+    values: Float[Array, "..."] | Sequence[Float[Array, "..."]],
+    n: int,
+    axes: Axes = (),
+    *,
+    one_word: int = ONE_WORD,
+    bits_per_pass: Mapping[str, int] = BITS_PER_PASS,
 ) -> Float[Array, ""]:
     """The `n`-th largest of non-negative numbers (of one or several arrays), as a sort finds it.
 
     Denormal numbers count as zero, as the hardware's comparisons take them.
+
+    Args:
+      values: an array, or several.
+      n: from 1 for the largest.
+      axes: of the mesh, over which the numbers lie.
+      one_word: so many numbers are counted in two words.
+      bits_per_pass: platform -> bits of the answer found by a pass over the data; one elsewhere.
     """
     arrays = [values] if isinstance(values, jax.Array) else values
-    is_reached = _compare_count(arrays, n, axes)
-    return _search(lambda trial: is_reached(trial).astype(jnp.int32), jnp.zeros((), jnp.uint32), 1)
+    is_reached = _compare_count(arrays, n, axes, one_word)
+
+    def count(trial):
+        return is_reached(trial).astype(jnp.int32)
+
+    return _search(count, jnp.zeros((), jnp.uint32), 1, bits_per_pass)
 
 
 def _compare_count(
-    arrays: Sequence[Float[Array, "..."]], n: int, axes: Axes
+    arrays: Sequence[Float[Array, "..."]], n: int, axes: Axes, one_word: int = ONE_WORD
 ) -> Callable[[Float[Array, ""]], Bool[Array, ""]]:
     """Trial -> whether at least `n` of all numbers reach it, however many there are.
 
@@ -71,7 +87,7 @@ def _compare_count(
     n_numbers = sum(array.size for array in arrays) * n_devices(axes)
     if n > n_numbers:
         return lambda trial: jnp.zeros((), bool)
-    if n_numbers < ONE_WORD:
+    if n_numbers < one_word:
 
         def is_reached(trial):
             counts = [jnp.sum(array >= trial, dtype=jnp.uint32) for array in arrays]
@@ -79,7 +95,7 @@ def _compare_count(
 
         return is_reached
 
-    parts = [part for array in arrays for part in _parts_of(array)]
+    parts = [part for array in arrays for part in _parts_of(array, one_word)]
 
     def is_reached(trial):
         counts = [jnp.sum(part >= trial, dtype=jnp.uint32) for part in parts]
@@ -92,11 +108,11 @@ def _compare_count(
     return is_reached
 
 
-def _parts_of(array: Float[Array, "..."]) -> list[Float[Array, "..."]]:
+def _parts_of(array: Float[Array, "..."], one_word: int) -> list[Float[Array, "..."]]:
     """Stretches of the first dimension of which each has fewer numbers than one word counts."""
-    if array.size < ONE_WORD:
+    if array.size < one_word:
         return [array]
-    length = max((ONE_WORD - 1) * array.shape[0] // array.size, 1)
+    length = max((one_word - 1) * array.shape[0] // array.size, 1)
     return [array[start : start + length] for start in range(0, array.shape[0], length)]
 
 
@@ -149,7 +165,10 @@ def places_of_largest(
 
 
 def _search(
-    count: Callable[[Float[Array, "..."]], Int[Array, "..."]], start: UInt[Array, "..."], n: int
+    count: Callable[[Float[Array, "..."]], Int[Array, "..."]],
+    start: UInt[Array, "..."],
+    n: int,
+    bits_per_pass: Mapping[str, int] = BITS_PER_PASS,
 ) -> Float[Array, "..."]:
     """The largest number that at least `n` entries reach, found by its bits, highest first.
 
@@ -181,7 +200,7 @@ def _search(
 
         return search
 
-    branches = {platform: by_digits(width) for platform, width in BITS_PER_PASS.items()}
+    branches = {platform: by_digits(width) for platform, width in bits_per_pass.items()}
     found = jax.lax.platform_dependent(start, default=by_digits(1), **branches)
     # Denormal trials compare as zero, which every entry reaches.
     return jnp.where(found < SMALLEST_NORMAL, 0.0, as_float(found))

@@ -8,7 +8,7 @@ import os
 import pathlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,17 @@ from bsjax.data.text import ALL, Fields, captions_in, captions_of, no_captions_n
 
 CAPTIONS = TABLES[0]
 SHOWN = 10
+
+
+@runtime_checkable
+class Record(Protocol):
+    """One image of a set, wherever it lies: `read`, and key, path, caption, extra and cluster.
+
+    These are as `ImageRecord` has them.
+    """
+
+    def read(self) -> Any:
+        """The encoded image, or the image."""
 
 
 class ImageRecord(NamedTuple):
@@ -47,7 +58,7 @@ class BadImage(NamedTuple):
 class ImageSet(NamedTuple):
     """A folder's images in the order of their keys."""
 
-    records: Sequence[ImageRecord]
+    records: Sequence[Record]
     bad: tuple[BadImage, ...]  # named in captions.csv, but absent; or of no use for other reasons
     n_listed: int  # images named, absent ones included
     n_unlisted: int  # images in the folder that captions.csv does not name

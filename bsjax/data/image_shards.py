@@ -36,6 +36,7 @@ from bsjax.core.artifacts import (
     write_json,
 )
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 from bsjax.data.captions import BadImage, ImageSet
 from bsjax.data.decode import decode_rgb
 from bsjax.data.openers import Opened, Reader
@@ -70,11 +71,11 @@ class ImageShards:
     Args:
       folder: where the shards lie.
       prompts: all prompts of the set.
-      per_shard: prompts a shard.
+      per_shard: prompts per shard.
       seed: written into each record.
     """
 
-    def __init__(self, folder: epath.Path, prompts: Sequence[Prompt], per_shard: int, seed: int):
+    def __init__(self, folder: AnyPath, prompts: Sequence[Prompt], per_shard: int, seed: int):
         self.folder, self.prompts, self.per_shard, self.seed = folder, prompts, per_shard, seed
         self.n_shards = -(-len(prompts) // per_shard)
         self._open: dict[int, dict[int, Outcome]] = {}  # shard -> place -> outcome
@@ -234,17 +235,17 @@ class ImageShards:
             )  # fmt: skip
             os.truncate(path, whole)
 
-    def _path(self, shard: int) -> epath.Path:
+    def _path(self, shard: int) -> AnyPath:
         return self.folder / SHARD_PATTERN.replace("*", f"{shard:05d}")
 
-    def _sidecar(self, shard: int) -> epath.Path:
+    def _sidecar(self, shard: int) -> AnyPath:
         return self.folder / f"shard-{shard:05d}.json"
 
-    def _journal(self, shard: int) -> epath.Path:
+    def _journal(self, shard: int) -> AnyPath:
         return self.folder / f"journal-{shard:05d}"
 
 
-def list_generated(folder: epath.Path) -> ImageSet:
+def list_generated(folder: AnyPath) -> ImageSet:
     """The images of a finished generated set, each known by its key.
 
     Raises:
@@ -259,7 +260,7 @@ def list_generated(folder: epath.Path) -> ImageSet:
     return ImageSet(records, (), len(keys), 0, 0, "generated")
 
 
-def _refuse_foreign(folder: epath.Path, manifest: dict[str, Any]) -> None:
+def _refuse_foreign(folder: AnyPath, manifest: dict[str, Any]) -> None:
     foreign = [name for name in _shard_files(folder) if name not in manifest["files"]]
     if foreign:
         raise UserError(
@@ -283,11 +284,11 @@ def open_generated(path: str) -> Opened:
     return Opened(n_records, make_reader, files)
 
 
-def _shard_files(folder: epath.Path) -> list[str]:
+def _shard_files(folder: AnyPath) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if _SHARD.match(path.name))
 
 
-def _reader(folder: str, files: Sequence[str], table: epath.Path):
+def _reader(folder: str, files: Sequence[str], table: AnyPath):
     keys = pq.read_table(str(table), columns=["key"])["key"].to_pylist()
     paths = [os.path.join(folder, name) for name in files]
     source = ArrayRecords([whole_file(path) for path in paths])

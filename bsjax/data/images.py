@@ -17,7 +17,7 @@ from jaxtyping import Bool, Int32, UInt8
 from PIL import Image
 
 from bsjax.core.preprocessing import WHOLE
-from bsjax.data.captions import ImageRecord
+from bsjax.data.captions import Record
 from bsjax.data.decode import decode_rgb
 from bsjax.data.sources import read_image
 
@@ -113,7 +113,7 @@ def thumbnail(path: str, resize: int, crop: int) -> Image.Image:
 
 
 def iterate_batches(
-    records: Sequence[ImageRecord],
+    records: Sequence[Record],
     *,
     resize: int,
     crop: int,
@@ -131,7 +131,7 @@ def iterate_batches(
       records: the set.
       resize: pixels of the short side, or WHOLE, as `resize_crop`.
       crop: pixels of the centre crop.
-      batch_size: images a batch.
+      batch_size: images per batch.
       start: first row.
       stop: row behind the last; None for the end of the set.
       workers: processes that decode; 0 decodes in threads of this process.
@@ -172,7 +172,7 @@ class _LoadBatch:
 
     def __init__(
         self,
-        records: Sequence[ImageRecord],
+        records: Sequence[Record],
         first: int,
         stop: int,
         resize: int,
@@ -201,7 +201,7 @@ class _LoadBatch:
 
 
 def load_images(
-    records: Sequence[ImageRecord],
+    records: Sequence[Record],
     size: int,
     resize: int,
     crop: int,
@@ -227,7 +227,7 @@ def load_images(
 
 
 def _load_image(
-    record: ImageRecord, resize: int, crop: int, interpolation: str
+    record: Record, resize: int, crop: int, interpolation: str
 ) -> tuple[UInt8[np.ndarray, "H W 3"] | None, str]:
     """What the encoder sees of a record, or why there is nothing."""
     try:

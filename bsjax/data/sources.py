@@ -22,7 +22,7 @@ class LazyRecord(NamedTuple):
 
     source: "Records"
     row: int  # of the image in the source
-    place: int  # in the sequence: another where an image comes once a caption
+    place: int  # in the sequence: another where an image comes once per caption
 
     @property
     def key(self) -> str:

@@ -24,7 +24,7 @@ from bsjax.core.artifacts import atomic_path, check_files, read_manifest
 from bsjax.core.errors import UserError
 from bsjax.data.record_files import ArrayRecords, Stretch, whole_file
 
-BLOCK = 256  # tokens a record
+BLOCK = 256  # tokens per record
 DTYPE = np.dtype(ml_dtypes.bfloat16)
 FLAG = "--config.train.token_store"
 SUM_BYTES = 16  # of a block's sha256 that are kept
@@ -171,7 +171,7 @@ class TokenStore:
     def n_tokens(self) -> int:
         return BLOCK * sum(shard.n_blocks for shard in self.shards)
 
-    def read_blocks(self, blocks: Sequence[int]) -> Float[np.ndarray, "N D"]:
+    def read_blocks(self, blocks: Sequence[int] | np.ndarray) -> Float[np.ndarray, "N D"]:
         """The tokens of some blocks, in float32.
 
         Raises:
@@ -213,7 +213,7 @@ class TokenArray:
     def width(self) -> int:
         return self.tokens.shape[1]
 
-    def read_blocks(self, blocks: Sequence[int]) -> Float[np.ndarray, "N D"]:
+    def read_blocks(self, blocks: Sequence[int] | np.ndarray) -> Float[np.ndarray, "N D"]:
         return self.tokens[np.asarray(blocks)]
 
 
@@ -273,7 +273,7 @@ class StepReader:
           tokens_per_step: of all hosts, all micro-batches.
           parts: stretches [start, stop) of each micro-batch that this host needs, disjoint and
             ascending.
-          n_micro: micro-batches a step.
+          n_micro: micro-batches per step.
 
         Raises:
           UserError: steps that are not made of whole blocks.

@@ -6,10 +6,12 @@ an example. To give it to everyone, add VARIANTS and MODEL_TYPES and a line in `
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from bsjax.convert.encoder_files import RANDOM
@@ -19,6 +21,21 @@ from bsjax.core.preprocessing import Preprocessing
 # What a class must have, as `registry.require_whole` holds it to.
 METHODS = ("grid", "abstract_params", "load_params", "apply")
 ATTRIBUTES = ("width", "patch_size", "preprocessing")
+
+
+def encode_images(
+    params: Any, images: Array, apply: Callable[..., Array], precision: str
+) -> Float[Array, "B T D"]:
+    """Images, resized and cropped, to tokens: what every step that encodes is traced from.
+
+    Args:
+      params: of the encoder.
+      images: uint8 [B, H, W, 3].
+      apply: the encoder's.
+      precision: of its products, as `core.precision.matmul_precision` names it.
+    """
+    with jax.default_matmul_precision(precision):
+        return apply(params, images)
 
 
 class Weights(NamedTuple):
@@ -42,7 +59,7 @@ class Backbone(Protocol):
       dtype: "float32" or "bfloat16", of the matmuls.
 
     Attributes:
-      width: D, features a token.
+      width: D, features per token.
       patch_size: pixels of a patch's side.
       preprocessing: what it was trained with; the user may ask for another resize and crop.
 
@@ -104,7 +121,9 @@ class Encoder:
     notes: tuple[str, ...] = ()
     dtype: str = "float32"
 
-    def apply(self, params: Any, images: UInt8[Array, "B H W 3"]) -> Float[Array, "B T D"]:
+    def apply(
+        self, params: Any, images: UInt8[Array | np.ndarray, "B H W 3"]
+    ) -> Float[Array, "B T D"]:
         """Images, resized and cropped, to tokens; pure. Takes host arrays, too."""
         return self.backbone.apply(jax.tree.map(jnp.asarray, params), jnp.asarray(images))
 
@@ -125,7 +144,7 @@ class Encoder:
 
     @property
     def width(self) -> int:
-        """D, features a token."""
+        """D, features per token."""
         return self.backbone.width
 
     @property

@@ -167,7 +167,7 @@ class Kandinsky:
         require_vocabulary(self.tokenizer, text["vocab_size"], places["text_encoder"])
         n_positions = clip["max_position_embeddings"]
         require_equal(
-            ("tokens a caption", caption_length(
+            ("tokens per caption", caption_length(
                 self.clip_tokenizer, n_positions, places["clip_text"])),
             ("prior.num_embeddings", LENGTH),
         )  # fmt: skip

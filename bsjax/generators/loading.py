@@ -15,17 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
 from jax.sharding import SingleDeviceSharding
 
 from bsjax.convert.config_keys import read_object
 from bsjax.convert.hub import download_snapshot, list_repository
 from bsjax.convert.tables import convert_by_name, match_names
 from bsjax.convert.tensors import TensorSource, choose_files, open_folder, refuse_kind, shards_of
-from bsjax.core import checksums
+from bsjax.core import checksums, families
 from bsjax.core.artifacts import is_remote, read_json, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import place_shapes, put
+from bsjax.core.paths import AnyPath
 from bsjax.generators.modules import DIFFUSION_STEMS, TRANSFORMERS_STEMS
 from bsjax.generators.protocol import MAIN, Generator, Settings, flag_of
 from bsjax.generators.random_weights import RANDOM, random_params
@@ -41,11 +41,7 @@ from bsjax.generators.tokenizers import HubTokenizer
 
 CACHE, CACHE_SCHEMA = "generator.json", 3
 # Imported when asked for: other stages need neither diffusers nor transformers.
-FAMILIES = {
-    "stable_diffusion": "bsjax.generators.stable_diffusion:StableDiffusion",
-    "pixart": "bsjax.generators.pixart:PixArt",
-    "kandinsky": "bsjax.generators.kandinsky:Kandinsky",
-}
+FAMILIES = {name: family.place for name, family in families.FAMILIES.items()}
 
 
 class Opened(NamedTuple):
@@ -95,7 +91,7 @@ def build(name: str, variant: str, settings: Settings) -> Generator:
       UserError: no such family or variant.
     """
     family = family_of(name)
-    released = RELEASED.get(name, {})
+    released = RELEASED.get(name) or getattr(family, "RELEASED", {})
     if family.CONFIGS and variant not in released:
         raise UserError(
             f"generator.variant={variant!r}: expected one of {', '.join(released)}; set"
@@ -115,7 +111,7 @@ def open_generator(
 
     Args:
       name: a key of `FAMILIES`, or module:Class.
-      variant: a key of `RELEASED[name]`; only for random weights.
+      variant: a key of `RELEASED[name]`, or of the class's RELEASED; only for random weights.
       weights: repository ("" is the main one) -> hub id or folder, or random:SEED for the main one.
         One that is absent or empty is the main one.
       settings: how images are drawn.
@@ -175,7 +171,7 @@ def open_generator(
     return Opened(generator, digest, read, place, rebuild, roots, configs, classes)
 
 
-def save_cache(opened: Opened, folder: epath.Path, weights: Mapping[str, str]) -> None:
+def save_cache(opened: Opened, folder: AnyPath, weights: Mapping[str, str]) -> None:
     """Writes the converted generator: configs, tokenizers, parameters, a component at a time.
 
     Last of all what calls it finished, with size and sha256 of every file.
@@ -204,7 +200,7 @@ def save_cache(opened: Opened, folder: epath.Path, weights: Mapping[str, str]) -
 
 
 def open_cache(
-    name: str, folder: epath.Path, settings: Settings, weights: Mapping[str, str]
+    name: str, folder: AnyPath, settings: Settings, weights: Mapping[str, str]
 ) -> Opened:
     """A generator that `save_cache` wrote; needs none of its repositories.
 
@@ -255,7 +251,7 @@ def open_cache(
     return Opened(generator, content["digest"], read, place, rebuild)
 
 
-def _cached(folder: epath.Path, name: str) -> str:
+def _cached(folder: AnyPath, name: str) -> str:
     path = folder / "params" / name
     return os.fspath(path) if is_remote(path) else os.path.abspath(path)
 

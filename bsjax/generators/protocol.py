@@ -48,7 +48,7 @@ class Component(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """Captions as the sampler takes them: arrays with a row a caption."""
+    """Captions as the sampler takes them: arrays with one row per caption."""
 
     arrays: dict[str, np.ndarray]
     n_truncated: int  # captions longer than the text encoder reads
@@ -80,7 +80,7 @@ class Generator(Protocol):
         """Shapes of `n` captions' arrays."""
 
     def sample(self, params: Any, batch: dict[str, Array], keys: Key[Array, " B"]) -> Samples:
-        """Draws an image a row; pure, and row by row independent of the others."""
+        """Draws one image per row; pure, and row by row independent of the others."""
 
 
 def as_samples(images: Float[Array, "B H W 3"]) -> Samples:

@@ -145,9 +145,9 @@ def _is_sound(timesteps: np.ndarray, n_steps: int, n_train: int) -> bool:
 
     PNDM's table repeats the second one; that is not among these yet.
     """
-    return (
+    return bool(
         len(timesteps) == n_steps
-        and bool(np.all(np.diff(timesteps) < 0))
+        and np.all(np.diff(timesteps) < 0)
         and 0 <= timesteps[-1] <= timesteps[0] < n_train
     )
 

@@ -71,7 +71,7 @@ def pixel_weights(mask: Bool[np.ndarray, "*B 64 64"]) -> Float[np.ndarray, "*B 6
 
 
 def encode(
-    params: Any, images: Array
+    params: Any, images: Array | np.ndarray
 ) -> tuple[Float[Array, "B 16 16 c"], Float[Array, "B 16 16 c"]]:
     """Mean and log variance of the latents, not scaled.
 
@@ -85,7 +85,7 @@ def encode(
     return found.mean, found.logvar
 
 
-def whiten(params: Any, images: Array) -> Any:
+def whiten(params: Any, images: Array | np.ndarray) -> Any:
     """The same autoencoder with latents of mean 0 and covariance 1, by its two 1 x 1 convolutions.
 
     What little variance tells shapes apart is then no fainter to the generator than the rest.

@@ -5,10 +5,11 @@ afterwards, read from a patch its background and the shape and colour of what it
 the four registers one factor of the whole image, and from the class token all four. What is not a
 token's own it should not tell: there the heads learn to say that every value is as likely.
 
-The norm keeps every token's length. Of the class token and the registers, which come once an image,
-little is left of it for what tells images apart unless their means are held near 0: an RA-SAE would
-spend its few atoms on the means. Nor does the cross-entropy mind when three's register lies halfway
-to four's, but a concept's code is a scalar product: registers of other values are held apart.
+The norm keeps every token's length. Of the class token and the registers, which come once per
+image, little is left of it for what tells images apart unless their means are held near 0: an
+RA-SAE would spend its few atoms on the means. Nor does the cross-entropy mind when three's register
+lies halfway to four's, but a concept's code is a scalar product: registers of other values are held
+apart.
 """
 
 from typing import Any
@@ -136,12 +137,10 @@ def loss(params: Any, batch: Any, key: Any) -> tuple[Array, dict[str, Array]]:
     return total, losses | right | extra
 
 
-def closeness(
-    registers: Float[Array, "B R D"], batch: dict[str, Float[Array, "B T C"]]
-) -> Float[Array, ""]:
+def closeness(registers: Float[Array, "B R D"], batch: dict[str, Any]) -> Float[Array, ""]:
     """Mean over registers, and pairs of images, of the squared cosine where positive.
 
-    Pairs that share the value of the register's factor do not count.
+    Pairs that share the value of the register's factor do not count; `batch` has the `targets`.
     """
     unit = registers / jnp.linalg.norm(registers, axis=-1, keepdims=True)
     cosines = jnp.einsum("ird,jrd->rij", unit, unit)

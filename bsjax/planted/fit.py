@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.errors import UserError
@@ -35,7 +35,7 @@ class FitState(struct.PyTreeNode):
     params: Any
     average: Any  # exponential moving average of the parameters, which is what is kept
     opt_state: Any
-    step: Int[Array, ""]
+    step: Any  # int32; jax hands its shape, or nothing, through the same tree
 
 
 def fit(
@@ -63,7 +63,7 @@ def fit(
       make_batch: step -> host arrays; runs in a thread of its own, one step ahead.
       steps: in all.
       peak_learning_rate: reached after the warm-up.
-      batch: images a step, for the rate shown.
+      batch: images per step, for the rate shown.
       weight_decay: of matrices and kernels alone.
       checkpoint_every: steps.
       look_every: steps between two lines of curves.jsonl.
@@ -71,25 +71,8 @@ def fit(
     Returns:
       The averaged parameters, and the seconds that it took, interruptions left out.
     """
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, peak_learning_rate, max(steps * 3 // 100, 1), steps
-    )
-    is_matrix = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, b2=0.99, weight_decay=weight_decay, mask=is_matrix),
-    )
-
-    @jax.jit
-    def advance(state: FitState, batch: Any) -> tuple[FitState, dict[str, Array]]:
-        key = jax.random.fold_in(seed_key(0), state.step)
-        grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        keep = jnp.minimum(DECAY, (1 + state.step) / (10 + state.step))
-        average = jax.tree.map(lambda a, p: a + (1 - keep) * (p - a), state.average, params)
-        return FitState(params, average, opt_state, state.step + 1), metrics
-
+    optimizer = make_optimizer(params, steps, peak_learning_rate, weight_decay)
+    advance = jit_advance(loss, optimizer)
     params = jax.tree.map(jnp.asarray, params)
     state = FitState(params, params, optimizer.init(params), jnp.zeros((), jnp.int32))
     checkpoints = Checkpoints(folder / "checkpoints", keep=2)
@@ -125,6 +108,36 @@ def fit(
                 checkpoints.save(step + 1, state, {"seconds": seconds})
         ahead.cancel()
     return jax.tree.map(np.asarray, state.average), seconds
+
+
+def make_optimizer(
+    params: Any, steps: int, peak_learning_rate: float, weight_decay: float
+) -> optax.GradientTransformation:
+    """AdamW as `fit` describes it; gradients are clipped to a norm of 1."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, peak_learning_rate, max(steps * 3 // 100, 1), steps
+    )
+    is_matrix = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, b2=0.99, weight_decay=weight_decay, mask=is_matrix),
+    )
+
+
+def jit_advance(loss: Loss, optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+    """(state, batch) -> state one step on, metrics."""
+
+    @jax.jit
+    def advance(state: FitState, batch: Any) -> tuple[FitState, dict[str, Array]]:
+        key = jax.random.fold_in(seed_key(0), state.step)
+        grads, metrics = jax.grad(loss, has_aux=True)(state.params, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        keep = jnp.minimum(DECAY, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda a, p: a + (1 - keep) * (p - a), state.average, params)
+        return FitState(params, average, opt_state, state.step + 1), metrics
+
+    return advance
 
 
 def ocp_shape(leaf: Array) -> jax.ShapeDtypeStruct:

@@ -11,7 +11,7 @@ SHOWN = (
     ("loss", "loss"),
     ("r2", "R2"),
     ("dead_share", "dead share"),
-    ("l0", "active concepts a token"),
+    ("l0", "active concepts per token"),
     ("threshold", "running threshold"),
     ("learning_rate", "learning rate"),
     ("tokens_per_second", "tokens / s"),
@@ -20,7 +20,7 @@ SHOWN = (
 # Field of `bsjax.sae.quality.Distributions`, what it counts, title.
 DISTRIBUTIONS = (
     ("relative_error", "tokens", "residual / token (length)"),
-    ("n_active", "tokens", "active concepts a token"),
+    ("n_active", "tokens", "active concepts per token"),
     ("hoyer", "tokens", "Hoyer sparsity of a token"),
     ("energy", "concepts", "energy by rank"),
     ("ood", "concepts", "distance of an atom to the data"),

@@ -1,4 +1,4 @@
-"""The file that the reference explorer reads, one a model: `<set>__enriched.json` (METHOD 8)."""
+"""The file that the reference explorer reads, one per model: `<set>__enriched.json` (METHOD 8)."""
 
 import json
 import pathlib
@@ -136,8 +136,8 @@ def _wrong_connection(ids: Sequence[Any], strengths: Sequence[Any]) -> int | Non
 def imported(path: pathlib.Path) -> Comparison:
     """Another's results as a comparison, to be shown beside ours, on our map.
 
-    The file tells no images but one key a concept, no intervals and no significance: those are NaN,
-    and every verdict is "not enough data".
+    The file tells no images but one key per concept, no intervals and no significance: those are
+    NaN, and every verdict is "not enough data".
 
     Raises:
       UserError: as `read_enriched`.
@@ -198,7 +198,7 @@ def _connections(content: dict[str, Any]) -> sp.csr_array:
     return sp.csr_array(pairs)
 
 
-def _without_images(keys: Sequence[str | None], pairs: sp.csr_array) -> Measured:
+def _without_images(keys: Sequence[str | int | None], pairs: sp.csr_array) -> Measured:
     """An arm of which nothing is known but the key of each concept's top image."""
     n = len(keys)
     known = [str(key) for key in dict.fromkeys(keys) if key is not None]

@@ -286,7 +286,7 @@ def _legend_below(axes: Axes) -> None:
 
 
 def _scatter(axes: Axes, columns: dict[str, np.ndarray], x: np.ndarray, y: np.ndarray) -> None:
-    """One point a concept, coloured by verdict; the rarer verdicts lie on top."""
+    """One point per concept, coloured by verdict; the rarer verdicts lie on top."""
     for kind, colour in reversed(COLOURS.items()):
         chosen = columns["verdict"] == kind
         size = 24 if kind in verdicts.CALLED else 9

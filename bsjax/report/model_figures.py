@@ -23,7 +23,7 @@ def draw_models(folder: pathlib.Path, comparisons: list[Comparison]) -> dict[str
     Per-image differences stand for one model too; scatters and the matrix need two.
     """
     drawn = {"images": "How much each image's codes differ from its real counterpart's: the"
-             " mean over concepts of generated - real, one curve a model."}  # fmt: skip
+             " mean over concepts of generated - real, one curve per model."}  # fmt: skip
     draw(folder, "images", (5.2, 3.4), lambda axes: _per_image(axes, comparisons))
     if len(comparisons) > 1:
         draw(folder, "models_matrix", (4.6, 4.0), lambda axes: _matrix(axes, comparisons))

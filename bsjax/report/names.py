@@ -4,13 +4,13 @@ What a person wrote is never lost: a names.csv of another SAE is put aside and c
 """
 
 import csv
-import pathlib
 from collections.abc import Sequence
 
 from absl import logging
 
 from bsjax.core.artifacts import atomic_path
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 from bsjax.core.text import as_cell, from_cell, read_table
 
 FILE = "names.csv"
@@ -18,7 +18,7 @@ COLUMNS = ("concept", "words", "name")
 SAE = "sae"  # column with the digest of the SAE whose concepts are named
 
 
-def read_names(folder: pathlib.Path, words: Sequence[str], sae: str = "") -> list[str]:
+def read_names(folder: AnyPath, words: Sequence[str], sae: str = "") -> list[str]:
     """Names of the concepts; writes names.csv where a person may edit the column "name".
 
     Args:
@@ -52,7 +52,7 @@ def read_names(folder: pathlib.Path, words: Sequence[str], sae: str = "") -> lis
     return [own.get(k, text) for k, text in enumerate(words)]
 
 
-def look_at_names(folder: pathlib.Path, n_concepts: int, sae: str = "") -> None:
+def look_at_names(folder: AnyPath, n_concepts: int, sae: str = "") -> None:
     """Reads names.csv, and the names put aside that would come back; writes nothing.
 
     Warns where names.csv is of another SAE and will be put aside.
@@ -78,7 +78,7 @@ def _is_of_another(own: dict[int, str], owner: str, n_concepts: int, sae: str) -
     return max(own, default=-1) >= n_concepts or bool(sae and owner and owner != sae)
 
 
-def _read(path: pathlib.Path) -> tuple[dict[int, str], str]:
+def _read(path: AnyPath) -> tuple[dict[int, str], str]:
     """Concept -> the name that a person wrote, and the digest of the SAE, if it says so."""
     own, owner, seen = {}, "", {}
     columns, rows = read_table(path)
@@ -101,7 +101,7 @@ def _read(path: pathlib.Path) -> tuple[dict[int, str], str]:
     return own, owner
 
 
-def _unused(folder: pathlib.Path, owner: str) -> pathlib.Path:
+def _unused(folder: AnyPath, owner: str) -> AnyPath:
     path, count = folder / f"names-{owner}.csv", 1
     while path.exists():
         count += 1

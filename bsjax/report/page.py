@@ -141,7 +141,7 @@ def number_text(value: float, digits: int = 3) -> str:
 def _top_images(
     arm: Measured, real: Measured, concept: int, n_images: int, load
 ) -> list[dict[str, Any]]:
-    rows = arm.top_rows[concept][:n_images]
+    rows = arm.top_rows[concept][:n_images].tolist()
     return [
         {
             "image": load(arm.paths[row], arm.resize, arm.crop),

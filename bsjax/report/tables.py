@@ -1,11 +1,11 @@
 """The artifacts of one comparison, read for a page: rankings, captions, top images."""
 
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bsjax.core.paths import AnyPath
 from bsjax.results.comparisons import Compared, read_compared
 from bsjax.results.measures import Measured
 from bsjax.stats import verdicts
@@ -43,7 +43,7 @@ class Ranking(NamedTuple):
     n_found: int  # concepts with the verdict; 0: the strongest others are shown instead
 
 
-def read_comparisons(workdir: pathlib.Path, names: Sequence[str]) -> list[Comparison]:
+def read_comparisons(workdir: AnyPath, names: Iterable[str]) -> list[Comparison]:
     """Reads comparisons/<name>/ of each and the measures of all arms, the real one once.
 
     Raises:

@@ -10,7 +10,6 @@ duplicates.parquet                near duplicates among the real images, most al
 """
 
 import dataclasses
-import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 
 from bsjax.core.artifacts import REAL, atomic_path, check_files, require_manifest, write_manifest
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 from bsjax.core.text import as_cells
 from bsjax.results import columns
 from bsjax.results.columns import COMPARED_CONCEPTS, DATAPOINTS, DUPLICATES, require_columns
@@ -74,7 +74,7 @@ class Compared:
     duplicates: pa.Table | None = None
 
 
-def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None) -> Compared:
+def read_compared(workdir: AnyPath, name: str, real: Measured | None = None) -> Compared:
     """Reads comparisons/<name>/ and the measures of both sets.
 
     Args:
@@ -107,7 +107,7 @@ def read_compared(workdir: pathlib.Path, name: str, real: Measured | None = None
     return Compared(name, concepts, *more, pairs, manifest, real, generated, duplicates=twins)
 
 
-def read_concepts(folder: pathlib.Path) -> tuple[pa.Table, dict[str, Any]]:
+def read_concepts(folder: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
     """The concepts of a finished comparison, and its manifest.
 
     Raises:
@@ -147,7 +147,7 @@ def read_stored(folder: pathlib.Path) -> tuple[Statistics, pa.Table, dict[str, A
     return read_statistics(folder / STATISTICS), pq.read_table(folder / PAIRS), manifest
 
 
-def write_compared(folder: pathlib.Path, compared: Compared) -> None:
+def write_compared(folder: AnyPath, compared: Compared) -> None:
     """Writes a comparison and finishes its folder."""
     table = require_columns(compared.concepts, COMPARED_CONCEPTS)
     write_table(folder / CONCEPTS, table)

@@ -35,7 +35,8 @@ from bsjax.core.artifacts import (
 )
 from bsjax.core.errors import UserError
 from bsjax.core.frames import to_pandas
-from bsjax.data.captions import ImageRecord
+from bsjax.core.paths import AnyPath
+from bsjax.data.captions import Record
 from bsjax.results.columns import IMAGES, MEASURED_CONCEPTS, require_columns
 from bsjax.stats import copies
 
@@ -54,7 +55,7 @@ class Measured:
 
     Attributes:
       manifest: of the artifact: config, parents, counts, notes, images that could not be used.
-      images: one row an image, columns `bsjax.results.columns.IMAGES`.
+      images: one row per image, columns `bsjax.results.columns.IMAGES`.
       codes: [n, K] energy of each concept in each image: the sum of its codes over all tokens.
       top_rows: [K, L] rows of the images in which each concept is strongest; -1: no more.
       folder: of the artifact.
@@ -68,7 +69,7 @@ class Measured:
     images: pa.Table
     codes: sp.csr_array
     top_rows: np.ndarray
-    folder: pathlib.Path | None = None
+    folder: AnyPath | None = None
     parts: Mapping[str, Any] = dataclasses.field(default_factory=dict, repr=False)
     pictures: Mapping[int, Any] = dataclasses.field(default_factory=dict, repr=False)
     sae: str = ""
@@ -90,7 +91,7 @@ class Measured:
 
     @functools.cached_property
     def concepts(self) -> pa.Table:
-        """One row a concept, columns `bsjax.results.columns.MEASURED_CONCEPTS`."""
+        """One row per concept, columns `bsjax.results.columns.MEASURED_CONCEPTS`."""
         return self._part(CONCEPTS, pq.read_table)
 
     @functools.cached_property
@@ -179,7 +180,7 @@ class Measured:
         """
         return str(write_measured(self, pathlib.Path(workdir).expanduser(), name or self.name))
 
-    def _part(self, name: str, read: Callable[[pathlib.Path], Any]) -> Any:
+    def _part(self, name: str, read: Callable[[AnyPath], Any]) -> Any:
         if name in self.parts:
             return self.parts[name]
         check_files(self.folder, self.manifest, [name])
@@ -187,7 +188,7 @@ class Measured:
 
 
 def read_measured(
-    folder: pathlib.Path,
+    folder: AnyPath,
     manifest: Mapping[str, Any] | None = None,
     names: Sequence[str] = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES),
 ) -> Measured:
@@ -241,7 +242,7 @@ def refuse_duplicates(keys: Iterable[str], origin: object) -> None:
         )
 
 
-def write_concepts(folder: pathlib.Path, statistics: Mapping[str, np.ndarray]) -> None:
+def write_concepts(folder: AnyPath, statistics: Mapping[str, np.ndarray]) -> None:
     """Writes concepts.parquet.
 
     Args:
@@ -253,8 +254,8 @@ def write_concepts(folder: pathlib.Path, statistics: Mapping[str, np.ndarray]) -
     write_table(folder / CONCEPTS, require_columns(table, MEASURED_CONCEPTS))
 
 
-def write_images(folder: pathlib.Path, records: Sequence[ImageRecord]) -> None:
-    """Writes images.parquet: one row a record, and its further texts."""
+def write_images(folder: AnyPath, records: Sequence[Record]) -> None:
+    """Writes images.parquet: one row per record, and its further texts."""
     columns = {
         "row": np.arange(len(records), dtype=np.int32),
         "key": [record.key for record in records],
@@ -268,7 +269,7 @@ def write_images(folder: pathlib.Path, records: Sequence[ImageRecord]) -> None:
 
 
 def write_top_images(
-    folder: pathlib.Path,
+    folder: AnyPath,
     rows: np.ndarray,
     scores: np.ndarray,
     maps: np.ndarray,
@@ -305,8 +306,8 @@ def write_table(path: pathlib.Path, table: pa.Table) -> None:
 
 
 def write_measured(
-    measured: Measured, workdir: pathlib.Path, name: str, overwrite: bool = False
-) -> pathlib.Path:
+    measured: Measured, workdir: AnyPath, name: str, overwrite: bool = False
+) -> AnyPath:
     """Copies a measured set into a workdir, where it may stand already.
 
     Args:
@@ -368,11 +369,11 @@ def strongest_together(pairs: sp.csr_array, n: int) -> tuple[np.ndarray, np.ndar
     return ids, strength
 
 
-def _workdir(folder: pathlib.Path) -> pathlib.Path:
+def _workdir(folder: AnyPath) -> AnyPath:
     return folder.parent.parent
 
 
-def _read_csr(path: pathlib.Path) -> sp.csr_array:
+def _read_csr(path: AnyPath) -> sp.csr_array:
     return sp.csr_array(sp.load_npz(path))
 
 

@@ -1,19 +1,19 @@
 """measures/<set>/ranking-<concept>.csv: captions ranked by a concept, written here alone."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from bsjax.core.artifacts import atomic_path
+from bsjax.core.paths import AnyPath
 from bsjax.core.text import as_cells
 from bsjax.results.columns import RANKING, require_columns
 
 
 def write_ranking(
-    folder: pathlib.Path, concept: int, columns: Mapping[str, Sequence[str | float]]
-) -> pathlib.Path:
+    folder: AnyPath, concept: int, columns: Mapping[str, Sequence[str | float]]
+) -> AnyPath:
     """Writes a ranking, first row first; returns the file's path.
 
     Args:

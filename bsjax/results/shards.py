@@ -8,7 +8,6 @@ A shard's npz is written last and by renaming: it exists if and only if the shar
 carry checksums: from the first that is not what was written here on, shards are made anew.
 """
 
-import pathlib
 import re
 import shutil
 from collections.abc import Sequence
@@ -22,8 +21,9 @@ from bsjax.core import checksums
 from bsjax.core.artifacts import TEMPORARY, atomic_path, identity_of
 from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 from bsjax.core.sparse_npz import CsrWriter, is_whole_run, sum_runs, write_run
-from bsjax.data.captions import BadImage, ImageRecord
+from bsjax.data.captions import BadImage, Record
 from bsjax.data.images import Batch
 from bsjax.results import measures
 from bsjax.stats import activation_maps, streaming
@@ -44,13 +44,21 @@ class Progress(NamedTuple):
 
 
 class ShardStore:
-    """Collects batches into shards and shards into the artifacts of measures/<set>/."""
+    """Collects batches into shards and shards into the artifacts of measures/<set>/.
 
-    def __init__(self, folder: pathlib.Path, n_concepts: int, grid: Grid):
+    Args:
+      folder: of the artifact.
+      n_concepts: of the SAE.
+      grid: how the tokens of an image lie.
+      fan_in: runs of co-occurrence that are merged at once.
+    """
+
+    def __init__(self, folder: AnyPath, n_concepts: int, grid: Grid, fan_in: int = FAN_IN):
         self.folder = folder
         self.partial = folder / ".partial"
         self.n_concepts = n_concepts
         self.grid = grid
+        self.fan_in = fan_in
         self._identity = identity_of(folder)
         self._open: list[tuple[Batch, np.ndarray, sp.csr_array, Sketch | None]] = []
 
@@ -163,7 +171,7 @@ class ShardStore:
         self._n_shards += 1
         self._merge_runs()
 
-    def finish(self, records: Sequence[ImageRecord], bad: Sequence[BadImage]) -> dict[str, Any]:
+    def finish(self, records: Sequence[Record], bad: Sequence[BadImage]) -> dict[str, Any]:
         """Writes the artifacts from all shards; returns counts for the manifest.
 
         Raises:
@@ -202,7 +210,7 @@ class ShardStore:
         """Removes the shards; called once the manifest is written."""
         shutil.rmtree(self.partial, ignore_errors=True)
 
-    def _write_images(self, records: Sequence[ImageRecord]) -> None:
+    def _write_images(self, records: Sequence[Record]) -> None:
         measures.write_images(self.folder, records)
 
     def _write_top_images(self, last: dict[str, np.ndarray], kept: np.ndarray, n: int) -> None:
@@ -239,12 +247,12 @@ class ShardStore:
             top_rows[found] = streaming.top_by_energy(energies, top_rows.shape[1])
 
     def _merge_runs(self) -> None:
-        """Merges runs of equal length once FAN_IN of them stand side by side."""
+        """Merges runs of equal length once `fan_in` of them stand side by side."""
         while True:
             runs = self._runs()
-            tail = runs[-FAN_IN:]
+            tail = runs[-self.fan_in :]
             lengths = {stop - start for start, stop in map(_range, tail)}
-            if len(tail) < FAN_IN or len(lengths) != 1:
+            if len(tail) < self.fan_in or len(lengths) != 1:
                 return
             merged = self.partial / f"pairs-{_range(tail[0])[0]:05d}-{_range(tail[-1])[1]:05d}"
             total = sum_runs(tail, self.n_concepts)
@@ -252,7 +260,7 @@ class ShardStore:
             for run in tail:
                 shutil.rmtree(run)
 
-    def _runs(self) -> list[pathlib.Path]:
+    def _runs(self) -> list[AnyPath]:
         """Runs in order, each shard in exactly one: a run inside a larger one is a leftover."""
         found = [path for path in self.partial.iterdir() if _RUN.match(path.name)]
         runs = sorted(found, key=lambda run: (_range(run)[0], -_range(run)[1]))
@@ -266,10 +274,10 @@ class ShardStore:
             covered = stop
         return current
 
-    def _shard(self, i: int) -> pathlib.Path:
+    def _shard(self, i: int) -> AnyPath:
         return self.partial / f"shard-{i:05d}.npz"
 
-    def _name(self, path: pathlib.Path) -> str:
+    def _name(self, path: AnyPath) -> str:
         """What a partial file belongs to: this very stage, and its place in it."""
         return f"{self._identity}/{path.name}"
 
@@ -289,7 +297,7 @@ _TOTALS = ("energy", "energy_squared", "fires", "present")
 _SKETCH = tuple(f"patch_{name}" for name in Sketch._fields)
 
 
-def _range(run: pathlib.Path) -> tuple[int, int]:
+def _range(run: AnyPath) -> tuple[int, int]:
     _, start, stop = run.name.split("-")
     return int(start), int(stop)
 

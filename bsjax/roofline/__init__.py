@@ -1,1 +1,1 @@
-"""What a compiled program takes: arithmetic, memory, exchange, and the least time on a chip."""
+"""What a program takes: FLOPs, bytes accessed, communication, and the least time on a chip."""

@@ -1,4 +1,4 @@
-"""Accelerators that `plan` knows: what a chip does a second and holds."""
+"""Accelerators that `plan` knows: what a chip does per second, and holds."""
 
 import os
 from collections.abc import Sequence

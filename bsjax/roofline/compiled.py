@@ -1,9 +1,9 @@
-"""What a compiled program costs a device: arithmetic, memory traffic, exchange between devices.
+"""What a compiled program costs a device: FLOPs, bytes accessed, communication between devices.
 
 Read from the optimised program's text, because XLA's own cost analysis counts the body of a loop
 once and both branches of a condition. Here a loop counts as often as it runs, and of a condition
 the cheaper branch (ours are "the quick search sufficed"); what the dearer would add is told apart.
-Arrays that the compiler keeps in fast on-chip memory cost no traffic.
+Arrays that the compiler keeps in fast on-chip memory count as no bytes accessed.
 """
 
 import collections
@@ -42,7 +42,7 @@ class Cost:
     Attributes:
       flops: of matrix products; those in float32 count as often as a TPU passes through them.
       bytes: read and written in main memory.
-      collectives: (kind, devices) -> bytes of the arrays exchanged.
+      collectives: (kind, devices) -> bytes of the arrays communicated.
       fallback_bytes: what the dearer branches of all conditions would add.
     """
 
@@ -143,7 +143,7 @@ class _Walker:
     def _add_instruction(self, total: Cost, each: _Instruction, types: dict[str, str]) -> None:
         opcode = each.opcode
         if opcode in FREE:
-            # A prefetch into fast memory is traffic, but its reader then has none.
+            # A prefetch into fast memory accesses bytes, its reader then none.
             if opcode in ("copy-start", "slice-start"):
                 total.bytes += max(_bytes_of(part) for part in _parts(each.type))
             return
@@ -243,7 +243,7 @@ class _Walker:
 def _taps_an_output(each: _Instruction, left: list[int], right: list[int]) -> float:
     """Products that an output of a convolution is the sum of, on average.
 
-    Places in padding, and between the values of a dilated input, are none: compilers write batches
+    Indices in padding, and between the values of a dilated input, are none: compilers write batches
     of matrix products as convolutions with little else.
     """
     inputs, kernel, outputs = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", each.rest).groups()
@@ -289,7 +289,7 @@ def _branches(rest: str) -> list[str]:
 
 
 def _group_size(rest: str, n_devices: int) -> int:
-    """Devices that exchange with one another; all, where no groups are told."""
+    """Devices that communicate with one another; all, where no groups are told."""
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return len(listed[1].split(","))
     if grid := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):

@@ -77,12 +77,13 @@ def token_thresholds(
 
 
 def select_active(
-    codes: Float[Array, "N K"], n_active: int, axes: Axes = ()
+    codes: Float[Array, "N K"], n_active: int, axes: Axes = (), spare: int = SPARE
 ) -> tuple[ActiveCodes, Float[Array, ""]]:
     """The `n_active` largest codes of the batch, those that lie here, and the smallest of them.
 
     Of codes equal to the smallest any may stay; each device has room for `n_active`. Fast on CPUs,
-    where gathering is cheap and passes over all codes are dear.
+    where gathering is cheap and passes over all codes are dear. When a token has more codes than
+    PER_TOKEN, the search for the others has room for `spare` times `n_active`.
 
     Raises:
       ValueError: more codes than places in int32; `batch_threshold` takes any number.
@@ -118,7 +119,7 @@ def select_active(
         n_above = max_over(jnp.sum(codes >= bound, dtype=jnp.int32), axes)
         return jax.lax.cond(n_above <= size, search_above_bound, search_all, codes)
 
-    size = min(SPARE * n_active, codes.size)
+    size = min(spare * n_active, codes.size)
     # Complete if of no token the smallest code looked at is above the smallest kept. Taken from the
     # flat array: XLA knows a top-k by its pattern, a sort with one slice, and sorts if it has two.
     complete = max_over(jnp.max(first.values[per_token - 1 :: per_token]), axes) <= bound

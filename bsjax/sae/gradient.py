@@ -5,12 +5,12 @@ the step saves what autodiff cannot see: LayerNorm spreads the gradient of the f
 the whole row, but only by a constant and by a multiple of the row itself. So the gradient of
 h = x kernel + bias is
 
-    dh = u - a - s h,    u at the entries,    a, s one number a token,
+    dh = u - a - s h,    u at the entries,    a, s one number per token,
 
 and x^T dh = x^T u - (x^T a) 1^T - (x^T diag(s) x) kernel - (x^T s) bias^T: the last needs D x D x K
 work, and dh is never made. With a compact layout x^T u, the decoder and its gradients are sums over
 the entries. The dictionary stays D = W C + Lam: its product, and that of its gradient with C, are
-made once a step, however many micro-batches the step has.
+made once per step, however many micro-batches the step has.
 
 Everything here runs inside `jax.shard_map`: tokens lie over the mesh axis "data", concepts over
 "model"; sums over either stand where the formula sums.
@@ -42,7 +42,7 @@ class Objective:
     """What is minimised.
 
     Attributes:
-      n_active: active concepts a token, on average over a batch (batch_topk) or each (topk).
+      n_active: active concepts per token, on average over a batch (batch_topk) or each (topk).
       loss: "mse", or "aux": plus 0.1 times the mean squared error of explaining the residual by the
         codes left out, of which the largest K / 2 of each token count (METHOD 6). The dictionary is
         a constant to this term, as in the reference's training numbers.
@@ -90,6 +90,8 @@ class BatchGradient(NamedTuple):
     totals: Totals
 
 
+# Over 80 lines: one derivation, read from top to bottom with the formulas above; its parts would
+# hand each other a dozen arrays.
 def batch_gradient(
     encoder: EncoderParams,
     D: Float[Array, "K D"],

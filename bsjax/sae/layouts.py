@@ -25,7 +25,7 @@ def matmul(a: Float[Array, "n m"], b: Float[Array, "m k"], dtype: str) -> Float[
 
 
 def stored(array: Float[Array, "..."], dtype: str) -> Float[Array, "..."]:
-    """The float32 array as one of `dtype` remembers it: half the memory traffic in bfloat16."""
+    """The float32 array as one of `dtype` remembers it: half the bytes accessed in bfloat16."""
     if dtype == "float32":
         return array
     # Behind a barrier, or XLA would take rounding there and back for nothing and keep float32.

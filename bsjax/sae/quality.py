@@ -23,7 +23,7 @@ def r2(x: Float[Array, "N D"], x_hat: Float[Array, "N D"]) -> Float[Array, ""]:
 
 
 def l0(codes: Float[Array, "N K"]) -> Float[Array, ""]:
-    """Mean number of active concepts a token."""
+    """Mean number of active concepts per token."""
     return jnp.mean(jnp.sum(codes != 0, axis=1).astype(jnp.float32))
 
 
@@ -82,15 +82,19 @@ def energy_spread(energy: Float[np.ndarray, " K"]) -> EnergySpread:
     return EnergySpread(float(effective), float(np.sort(energy)[-n_top:].sum() / total))
 
 
-def ood_score(D: Float[Array, "K D"], points: Float[Array, "M D"]) -> Float[Array, " K"]:
+def ood_score(
+    D: Float[Array, "K D"], points: Float[Array, "M D"], atoms_per_block: int = ATOMS_PER_BLOCK
+) -> Float[Array, " K"]:
     """Distance of each atom to the data: 1 - the cosine to the nearest point (arXiv:2502.12892)."""
-    return 1 - _largest_cosine(_unit(D), _unit(points), is_same=False)
+    return 1 - _largest_cosine(_unit(D), _unit(points), False, atoms_per_block)
 
 
-def collinearity(D: Float[Array, "K D"]) -> Float[Array, " K"]:
+def collinearity(
+    D: Float[Array, "K D"], atoms_per_block: int = ATOMS_PER_BLOCK
+) -> Float[Array, " K"]:
     """Largest absolute cosine of each atom to another; its maximum is the reference's number."""
     unit = _unit(D)
-    return _largest_cosine(unit, unit, is_same=True)
+    return _largest_cosine(unit, unit, True, atoms_per_block)
 
 
 def stability(
@@ -140,9 +144,9 @@ def _unit(vectors: Float[Array, "K D"]) -> Float[Array, "K D"]:
     return vectors / (jnp.linalg.norm(vectors, axis=1, keepdims=True) + EPSILON)
 
 
-@functools.partial(jax.jit, static_argnames="is_same")
+@functools.partial(jax.jit, static_argnames=("is_same", "atoms_per_block"))
 def _largest_cosine(
-    vectors: Float[Array, "K D"], others: Float[Array, "M D"], is_same: bool
+    vectors: Float[Array, "K D"], others: Float[Array, "M D"], is_same: bool, atoms_per_block: int
 ) -> Float[Array, " K"]:
     """Largest cosine (absolute, and not to itself, if both are the same), by blocks of vectors."""
 
@@ -155,4 +159,4 @@ def _largest_cosine(
 
     with jax.default_matmul_precision("highest"):
         items = (jnp.arange(len(vectors)), vectors)
-        return jax.lax.map(largest, items, batch_size=ATOMS_PER_BLOCK)
+        return jax.lax.map(largest, items, batch_size=atoms_per_block)

@@ -3,7 +3,8 @@
 The mesh has the axes "data" and "model". Concepts lie over "model": the encoder's columns and the
 rows of W and Lam with their optimizer state. Tokens lie over "data", and so do the candidate points
 and with them the columns of W: D = W C is then a sum over "data", and the gradient dW = dD C^T
-needs no exchange at all. So no device holds more than its share of W, which is nearly all there is.
+needs no communication at all. So no device holds more than its share of W, which is nearly all
+there is.
 """
 
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ class StepMetrics(NamedTuple):
     loss: Float[Array, ""]
     threshold: Float[Array, ""]  # running threshold after the step
     r2: Float[Array, ""]
-    l0: Float[Array, ""]  # mean active concepts a token
+    l0: Float[Array, ""]  # mean active concepts per token
 
 
 _BY_NAME = PLACES["encoder"] | PLACES["dictionary"] | {"last_active": P(MODEL)}

@@ -132,7 +132,7 @@ def _check_comparable(real: dict, generated: dict, name: str) -> None:
                 )
 
 
-def _read(folder: pathlib.Path, manifest: dict) -> Measured:
+def _read(folder: AnyPath, manifest: dict) -> Measured:
     """One arm's artifacts.
 
     Raises:

@@ -9,18 +9,18 @@ sae/overcomplete.safetensors, a state dict that overcomplete's `BatchTopKSAE` wi
 import ml_collections
 import numpy as np
 from absl import logging
-from etils import epath
 
 from bsjax.convert.rasae import OVERCOMPLETE, save_overcomplete
 from bsjax.core.artifacts import MANIFEST, check_files, require_manifest
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 from bsjax.generators import loading
 from bsjax.stages import inputs
 from bsjax.stages.train_sae import CANDIDATES_FILE, CHECKPOINTS
 
 
-def convert(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+def convert(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Converts what there is.
 
     Raises:
@@ -33,7 +33,7 @@ def convert(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
         export_sae(workdir)
 
 
-def convert_generator(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+def convert_generator(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Writes the generator's parameters as they are used, with its configs and tokenizers.
 
     Raises:
@@ -52,7 +52,7 @@ def convert_generator(config: ml_collections.ConfigDict, workdir: epath.Path) ->
     logging.info("written: %s", folder)
 
 
-def export_sae(workdir: epath.Path) -> None:
+def export_sae(workdir: AnyPath) -> None:
     """Exports the newest checkpoint of a finished training; W as a whole goes through memory.
 
     Raises:

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 
 from absl import logging
-from etils import epath
 from tensorboardX import SummaryWriter
 
 from bsjax.core import checksums
 from bsjax.core.artifacts import atomic_path
+from bsjax.core.paths import AnyPath
 
 FILE = "curves.jsonl"
 
@@ -19,7 +19,7 @@ FILE = "curves.jsonl"
 class Curves:
     """Appends metrics; a resumed training drops the lines that it makes again."""
 
-    def __init__(self, folder: epath.Path, is_writer: bool):
+    def __init__(self, folder: AnyPath, is_writer: bool):
         """Opens nothing yet; only the writing host ever does."""
         self._path, self._folder, self._is_writer = folder / FILE, folder, is_writer
         self._lines: list[str] = []

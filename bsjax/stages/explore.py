@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 
 LOOPBACK = "127.0.0.1"
 THIS_MACHINE = ("localhost", LOOPBACK, "::1")
@@ -38,7 +39,7 @@ HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:/@\s]+))(?::(
 SCHEME_PORTS = {"http": 80, "https": 443}
 
 
-def explore(workdir: pathlib.Path, port: int = 0, host: str = LOOPBACK) -> None:
+def explore(workdir: AnyPath, port: int = 0, host: str = LOOPBACK) -> None:
     """Serves until interrupted and prints the address.
 
     Args:
@@ -60,7 +61,7 @@ def explore(workdir: pathlib.Path, port: int = 0, host: str = LOOPBACK) -> None:
     server.run(sockets=[listening])
 
 
-def show(workdir: str | pathlib.Path, height: int = 860) -> Any:
+def show(workdir: str | AnyPath, height: int = 860) -> Any:
     """Shows a workdir's explorer in a notebook, Colab included; for the last line of a cell.
 
     Args:
@@ -89,7 +90,9 @@ def show(workdir: str | pathlib.Path, height: int = 860) -> Any:
     return None
 
 
-def make_app(workdir: pathlib.Path, host: str | None = LOOPBACK, frames: str = NOBODY) -> Starlette:
+def make_app(
+    workdir: str | AnyPath, host: str | None = LOOPBACK, frames: str = NOBODY
+) -> Starlette:
     """The report as an application: ranges and compression, the page at /.
 
     Args:

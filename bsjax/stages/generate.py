@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
-from etils import epath
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from PIL import Image
@@ -30,6 +29,7 @@ from bsjax.core.errors import Preempted
 from bsjax.core.foreign import printable
 from bsjax.core.logs import progress
 from bsjax.core.mesh import DATA, make_mesh, over_data, put, replicated
+from bsjax.core.paths import AnyPath
 from bsjax.core.precision import matmul_precision
 from bsjax.core.rng import item_key, stage_key
 from bsjax.data.image_shards import ImageShards, Outcome, Prompt
@@ -52,8 +52,8 @@ class Engine(NamedTuple):
     batch_size: int
 
 
-def generate(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
-    """Draws an image a caption; what is there already is not drawn again."""
+def generate(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
+    """Draws one image per caption; what is there already is not drawn again."""
     if config.generator.name == "none":
         logging.info("generator.name=none: images come from generated.path")
         return

@@ -1,7 +1,6 @@
 """What several stages read: the image sets, the encoder and the SAE that a config names."""
 
 import contextlib
-import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,6 +23,7 @@ from bsjax.core.errors import UserError, naming
 from bsjax.core.foreign import printable
 from bsjax.core.logs import step
 from bsjax.core.mesh import images_per_step
+from bsjax.core.paths import AnyPath
 from bsjax.core.text import read_text, split_lines
 from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folder
 from bsjax.data.image_shards import Prompt, list_generated
@@ -93,7 +93,7 @@ def list_prompts(config: ml_collections.ConfigDict) -> PromptList:
     return PromptList(usable, len(all_prompts) - len(usable))
 
 
-def load_arms(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[Arm]:
+def load_arms(config: ml_collections.ConfigDict, workdir: AnyPath) -> list[Arm]:
     """Lists the real images and, if there are any, the generated ones.
 
     Raises:
@@ -172,12 +172,12 @@ def _tell_of(name: str, images: ImageSet) -> None:
         )
 
 
-def weights_folder(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> epath.Path:
+def weights_folder(config: ml_collections.ConfigDict, workdir: AnyPath) -> AnyPath:
     """Where `convert` puts the converted generator."""
     return epath.Path(workdir) / "weights" / config.generator.set
 
 
-def open_generator(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> loading.Opened:
+def open_generator(config: ml_collections.ConfigDict, workdir: AnyPath) -> loading.Opened:
     """The generator of the config: as `convert` left it in the workdir, else from its weights.
 
     A loud line tells if it is untrained.
@@ -274,7 +274,7 @@ def encoder_notes(encoder: Encoder) -> list[str]:
 
 
 def load_sae(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, encoder: Encoder
+    config: ml_collections.ConfigDict, workdir: AnyPath, encoder: Encoder
 ) -> tuple[LoadedSAE, float | np.ndarray]:
     """The SAE of the config (or the one trained in the workdir) and the threshold to use.
 
@@ -335,5 +335,5 @@ def check_width(weights: str, width: int, expected: int, variant: str) -> None:
 
 
 def batch_size(config: ml_collections.ConfigDict, mesh: Mesh) -> int:
-    """Images a step: one image's tokens and codes fit a CPU's caches, accelerators want many."""
+    """Images per step: one image's tokens and codes fit a CPU's caches, accelerators want many."""
     return images_per_step(config.encoder.batch_per_device, mesh, on_accelerators=32)

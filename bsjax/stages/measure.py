@@ -3,7 +3,6 @@
 Reads the images of both arms, the encoder and the SAE; writes measures/<set>/.
 """
 
-import pathlib
 from typing import Any
 
 import ml_collections
@@ -27,6 +26,7 @@ from bsjax.core.config import select
 from bsjax.core.errors import naming
 from bsjax.core.logs import PhaseTimer
 from bsjax.core.mesh import make_mesh
+from bsjax.core.paths import AnyPath
 from bsjax.data.captions import BadImage
 from bsjax.encoders.protocol import Encoder
 from bsjax.results.shards import ShardStore
@@ -39,7 +39,7 @@ FLAGS = {"weights": "--config.encoder.weights", "dtype": "--config.encoder.dtype
 NAMES = ("--config.sae.threshold", "--config.sae.weights", "--config.encoder.weights")
 
 
-def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def measure(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Measures every image set of the config that is not measured yet; ranks if asked to."""
     arms = measure_sets(config, workdir)
     if config.measure.rank_concept >= 0:
@@ -47,7 +47,7 @@ def measure(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
             rank(epath.Path(workdir) / "measures" / arm.name, config.measure.rank_concept)
 
 
-def measure_sets(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> list[inputs.Arm]:
+def measure_sets(config: ml_collections.ConfigDict, workdir: AnyPath) -> list[inputs.Arm]:
     """Measures every image set of the config that is not measured yet; returns all sets."""
     preflight.check_workdir(workdir)
     arms = inputs.load_arms(config, workdir)

@@ -1,8 +1,8 @@
 """plan: what a run costs before anyone pays for a chip.
 
 Compiles the very step that a stage runs, for TPU topologies that this machine need not have and for
-its own devices; reads memory, arithmetic, traffic and exchange from the executable; prints roofline
-times for each mesh shape, best first. Reads the config alone; writes plan.json.
+its own devices; reads memory, FLOPs, bytes accessed and communication from the executable; prints
+roofline times for each mesh shape, best first. Reads the config alone; writes plan.json.
 """
 
 import dataclasses
@@ -16,13 +16,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
-from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from bsjax.analysis.engine import FIRST_KEPT, jit_measure
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
+from bsjax.core.paths import AnyPath
 from bsjax.core.precision import matmul_precision
 from bsjax.core.rng import seed_key
 from bsjax.generators.loading import abstract_params as abstract_generator
@@ -58,7 +58,7 @@ class Row:
     fits: bool
     teraflops: float
     traffic_gb: float
-    fallback_gb: float  # traffic of the rare branches, not counted
+    fallback_gb: float  # bytes accessed by the rare branches, not counted
     exchange: dict[str, float]  # "kind over n" -> GB
     compute_ms: float
     memory_ms: float
@@ -74,7 +74,7 @@ class Row:
         return self.images / self.n_chips / self.roofline_ms * 1e3 if self.images else np.nan
 
 
-def plan(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+def plan(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Prints and writes the table.
 
     Raises:
@@ -140,7 +140,7 @@ def _parts(config, devices) -> list[tuple[str, Mesh]]:
 
 
 def _attempts(config, part: str, mesh: Mesh) -> list[tuple[int, dict[str, Callable[[], Any]]]]:
-    """(images a step, what lowers each kind of step), to be tried until one fits."""
+    """(images per step, what lowers each kind of step), to be tried until one fits."""
     if config.plan.stage != "generate":
         images = inputs.batch_size(config, mesh) if config.plan.stage == "measure" else 0
         return [(images, _lowering(config, mesh))]
@@ -307,20 +307,10 @@ def _hours(config, part: str, mesh: Mesh, images: int, seconds: float, full: flo
 def render(rows: Sequence[Row], stage: str) -> str:
     """The table as text."""
     title = [
-        *(
-            "part",
-            "topology",
-            "chips",
-            "data x model",
-            "images",
-            "arguments",
-            "temporaries",
-            "peak",
-            "of",
-        ),
-        *("Tflop", "traffic", "exchange", "ms: compute", "memory", "exchange", "roofline", "last"),
-        *("hours", "images/s/chip", ""),
-    ]
+        "part", "topology", "chips", "data x model", "images", "arguments", "temporaries", "peak",
+        "of", "TFLOP", "bytes accessed", "communication", "ms: compute", "memory", "communication",
+        "roofline", "last", "hours", "images/s/chip", "",
+    ]  # fmt: skip
     lines = [title]
     for row in rows:
         exchange = [f"{kind} {gb:.2f} GB" for kind, gb in row.exchange.items() if gb >= 0.005]
@@ -349,12 +339,12 @@ def render(rows: Sequence[Row], stage: str) -> str:
         for line in lines
     )
     notes = [
-        f"{stage}: memory, Tflop, traffic and exchange are those of one device and one step, as"
-        " compiled; a roofline is the least time that the slowest of the three can take, not a"
-        " measurement."
+        f"{stage}: memory, TFLOP, bytes accessed and communication are those of one device and one"
+        " step, as compiled; a roofline is the least time that the slowest of the three can take,"
+        " not a measurement."
     ]
     if not any(row.fits for row in rows):
-        notes.append("NOTHING FITS: more chips, more model sharding, fewer tokens a step, or"
+        notes.append("NOTHING FITS: more chips, more model sharding, fewer tokens per step, or"
                      " --config.train.accumulate")  # fmt: skip
     return text + "".join(f"{note}\n" for note in notes)
 

@@ -23,6 +23,7 @@ from bsjax.core.artifacts import MANIFEST, REAL, is_remote
 from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh
+from bsjax.core.paths import AnyPath
 from bsjax.data.captions import pair_keys
 from bsjax.data.token_store import storage_bill
 from bsjax.encoders.protocol import Backbone
@@ -39,7 +40,7 @@ CODE_BYTES = 8  # a code on disk: a float32 and the number of its concept
 # Shares of the uncompressed bytes that files take at least and at most. Flat drawings as PNG come
 # to a tenth, noise to all; weights as orbax packs them to nine tenths.
 PNG, CHECKPOINT = (0.1, 1.05), (0.8, 1.0)
-# Codes a token, against those that an SAE was trained for; the most with all pairs of concepts.
+# Codes per token, against those that an SAE was trained for; the most with all pairs of concepts.
 CODES = (0.5, 10.0)
 
 
@@ -62,7 +63,7 @@ class Bill(NamedTuple):
     most: float
 
 
-def check_run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def check_run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Everything that `run` can know before its first stage works.
 
     Raises:
@@ -145,7 +146,7 @@ def check_sae(config: ml_collections.ConfigDict, encoder: Backbone | None = None
     return n_concepts
 
 
-def check_report(config: ml_collections.ConfigDict, workdir: pathlib.Path, n_concepts: int) -> None:
+def check_report(config: ml_collections.ConfigDict, workdir: AnyPath, n_concepts: int) -> None:
     """Reads what people put into the workdir for the report: names of concepts, others' results.
 
     Args:
@@ -224,7 +225,7 @@ def check_pairing(
 
 def check_training(
     config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    workdir: AnyPath,
     n_images: int,
     encoder: Sizes,
 ) -> None:
@@ -274,7 +275,7 @@ def check_training(
 
 
 def bills_of_images(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, n_images: int
+    config: ml_collections.ConfigDict, workdir: AnyPath, n_images: int
 ) -> list[Bill]:
     """What `generate` writes: a PNG an image."""
     name = inputs.generated_name(config)
@@ -285,7 +286,7 @@ def bills_of_images(
 
 def bills_of_training(
     config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    workdir: AnyPath,
     n_images: int,
     encoder: Sizes,
 ) -> list[Bill]:
@@ -312,7 +313,7 @@ def bills_of_training(
 
 def bills_of_measures(
     config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    workdir: AnyPath,
     n_images: Mapping[str, int],
     encoder: Sizes,
 ) -> list[Bill]:
@@ -360,7 +361,7 @@ def _size(n_bytes: float) -> str:
 
 
 def _unless_finished(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, what: str, least: float, most: float
+    config: ml_collections.ConfigDict, folder: AnyPath, what: str, least: float, most: float
 ) -> list[Bill]:
     """The bill without what an interrupted run left there; none for what is finished."""
     path = os.fspath(folder)
@@ -376,7 +377,7 @@ def _existing(folder: str) -> pathlib.Path:
     return next(each for each in (path, *path.parents) if each.exists())
 
 
-def _is_to_train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> bool:
+def _is_to_train(config: ml_collections.ConfigDict, workdir: AnyPath) -> bool:
     is_finished = (workdir / "sae" / MANIFEST).exists() and not config.overwrite
     return not config.sae.weights and not is_finished
 

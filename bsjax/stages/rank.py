@@ -1,19 +1,19 @@
 """Captions ranked by a concept: which prompts bring it out, and how reliably.
 
-Reads measures/<set>/; writes measures/<set>/ranking-<concept>.csv, a row a caption. With several
-images a caption (`generator.samples`) this is the paper's stress test.
+Reads measures/<set>/; writes measures/<set>/ranking-<concept>.csv, one row per caption. With
+several images per caption (`generator.samples`) this is the paper's stress test.
 """
 
 import numpy as np
 from absl import logging
-from etils import epath
 
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 from bsjax.results.measures import read_measured
 from bsjax.results.ranking import write_ranking
 
 
-def rank(folder: epath.Path, concept: int) -> None:
+def rank(folder: AnyPath, concept: int) -> None:
     """Writes the ranking of one measured set.
 
     Columns: caption, images, mean_energy (of the concept, over its images), sd_energy, share_shown

@@ -56,7 +56,7 @@ def check_mesh(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
 
 
 def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) -> Recipe:
-    """Steps, learning rates and objectives of a training on `n_tokens` tokens an epoch."""
+    """Steps, learning rates and objectives of a training on `n_tokens` tokens per epoch."""
     train = config.train
     n_steps = train.steps
     if n_steps < 1:

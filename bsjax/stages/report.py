@@ -22,6 +22,7 @@ from bsjax.core.artifacts import (
 )
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
+from bsjax.core.paths import AnyPath
 from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
 from bsjax.report.exchange import imported, write_enriched
@@ -36,7 +37,7 @@ from bsjax.report.tables import Comparison, Measured, rank, read_comparisons
 IMPORTED = "imported"  # folder of the workdir with files of the reference's explorer
 
 
-def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Writes the report over all finished comparisons of the workdir.
 
     Raises:
@@ -86,7 +87,7 @@ def report(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     logging.info("report: %s", path)
 
 
-def list_sets(workdir: pathlib.Path) -> list[str]:
+def list_sets(workdir: AnyPath) -> list[str]:
     """Names of the sets with a finished comparison, without those whose measures were removed.
 
     Raises:
@@ -107,7 +108,7 @@ def list_sets(workdir: pathlib.Path) -> list[str]:
     return sets
 
 
-def read_imported(workdir: pathlib.Path, n_concepts: int) -> dict[str, Comparison]:
+def read_imported(workdir: AnyPath, n_concepts: int) -> dict[str, Comparison]:
     """What others made with the same SAE: file name -> comparison.
 
     Raises:
@@ -186,7 +187,7 @@ def _figures(folder: pathlib.Path, comparisons: list[Comparison]) -> list[tuple[
 
 
 def _places(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, comparison: Comparison
+    config: ml_collections.ConfigDict, workdir: AnyPath, comparison: Comparison
 ) -> np.ndarray:
     """The map of the dictionary; by fires and energy where the SAE is not at hand."""
     weights = config.sae.weights or str(workdir / "sae" / TRAINED)

@@ -1,6 +1,5 @@
 """run: every stage of the map in order; what is finished is not repeated."""
 
-import pathlib
 import sys
 
 import ml_collections
@@ -8,6 +7,7 @@ import ml_collections
 from bsjax import pipeline
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
+from bsjax.core.paths import AnyPath
 from bsjax.results.comparisons import read_concepts
 from bsjax.stages import preflight
 from bsjax.stages.inputs import generated_name
@@ -16,7 +16,7 @@ from bsjax.stats import verdicts
 SHOWN = 5
 
 
-def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
+def run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Runs the pipeline and prints where the report lies and what stands out."""
     if config.generator.name == "none" and not config.generated.path:
         raise UserError(
@@ -31,7 +31,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:
     sys.stdout.write(summarise(workdir, generated_name(config)))
 
 
-def summarise(workdir: pathlib.Path, name: str) -> str:
+def summarise(workdir: AnyPath, name: str) -> str:
     """The strongest divergences and the path of the report, as text."""
     folder = workdir / "comparisons" / name
     table, manifest = read_concepts(folder)

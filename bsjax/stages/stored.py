@@ -8,13 +8,13 @@ import pathlib
 from typing import Any
 
 import ml_collections
-from etils import epath
 
 from bsjax import presets
 from bsjax.core.artifacts import MANIFEST, REAL, read_manifest
 from bsjax.core.config import flatten
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import valid_text
+from bsjax.core.paths import AnyPath
 
 EXPERIMENT = "experiment"  # of a manifest of measure: the whole config
 
@@ -29,7 +29,7 @@ def experiment_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {key: valid_text(v) if isinstance(v, str) else v for key, v in flat.items()}
 
 
-def read_experiments(workdir: epath.Path, stage: str) -> list[ml_collections.ConfigDict]:
+def read_experiments(workdir: AnyPath, stage: str) -> list[ml_collections.ConfigDict]:
     """Configs for a stage of a workdir: of compare one for each generated set, of report one.
 
     Raises:
@@ -45,7 +45,7 @@ def read_experiments(workdir: epath.Path, stage: str) -> list[ml_collections.Con
     return [_read(workdir, name) for name in wanted]
 
 
-def _read(workdir: epath.Path, name: str) -> ml_collections.ConfigDict:
+def _read(workdir: AnyPath, name: str) -> ml_collections.ConfigDict:
     """The experiment of one set."""
     config = presets.experiment()
     known = flatten(config)

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
-from etils import epath
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -20,12 +19,13 @@ from bsjax.core.artifacts import atomic_path, identity_of
 from bsjax.core.errors import UserError
 from bsjax.core.logs import progress
 from bsjax.core.mesh import make_mesh, put, replicated
+from bsjax.core.paths import AnyPath
 from bsjax.core.precision import matmul_precision
 from bsjax.generators.loading import Opened, abstract_params
 from bsjax.generators.protocol import Generator
 
-CHUNK = 64  # captions a file
-BATCH = 16  # captions a call of the encoder
+CHUNK = 64  # captions per file
+BATCH = 16  # captions per call of the encoder
 
 
 class TextFeatures:
@@ -35,10 +35,20 @@ class TextFeatures:
       folder: where the chunks lie.
       opened: a generator with a first phase.
       captions: of all prompts, in their order.
+      chunk: captions per file.
+      batch: captions per call of the encoder.
     """
 
-    def __init__(self, folder: epath.Path, opened: Opened, captions: Sequence[str]):
+    def __init__(
+        self,
+        folder: AnyPath,
+        opened: Opened,
+        captions: Sequence[str],
+        chunk: int = CHUNK,
+        batch: int = BATCH,
+    ):
         self.folder, self.opened = folder, opened
+        self.chunk_size, self.batch_size = chunk, batch
         self.unique = list(dict.fromkeys(["", *captions]))  # the empty one guides
         place = {caption: i for i, caption in enumerate(self.unique)}
         self.rows = np.asarray([place[caption] for caption in captions])
@@ -49,7 +59,7 @@ class TextFeatures:
 
     def make(self) -> None:
         """Encodes what is not there yet."""
-        paths = {i: self._path(i) for i in range(-(-len(self.unique) // CHUNK))}
+        paths = {i: self._path(i) for i in range(-(-len(self.unique) // self.chunk_size))}
         missing = [i for i, path in paths.items() if not self._is_whole(i, path)]
         if not missing:
             return
@@ -59,12 +69,14 @@ class TextFeatures:
         shapes = abstract_params(generator, names)
         params = self.opened.place_params(names, text_shardings(generator, shapes, mesh))
         encode = jit_encode(generator, mesh)
-        with progress("encode prompts", len(missing) * CHUNK, unit="prompt") as bar:
+        with progress("encode prompts", len(missing) * self.chunk_size, unit="prompt") as bar:
             for i in missing:
-                rows = np.arange(i * CHUNK, min((i + 1) * CHUNK, len(self.unique)))
+                rows = np.arange(
+                    i * self.chunk_size, min((i + 1) * self.chunk_size, len(self.unique))
+                )
                 found = []
-                for start in range(0, len(rows), BATCH):
-                    part = np.resize(rows[start : start + BATCH], BATCH)
+                for start in range(0, len(rows), self.batch_size):
+                    part = np.resize(rows[start : start + self.batch_size], self.batch_size)
                     batch = {name: array[part] for name, array in self.arrays.items()}
                     found.append(np.asarray(encode(params, put(batch, replicated(mesh)))))
                 features = np.concatenate(found)[: len(rows)]
@@ -76,7 +88,7 @@ class TextFeatures:
                     checksums.save_arrays(
                         temporary, self._identity(i), values=values, lengths=lengths
                     )
-                bar.update(CHUNK)
+                bar.update(self.chunk_size)
 
     def batch(self, places: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays of the sampler for prompts at these places."""
@@ -91,7 +103,7 @@ class TextFeatures:
 
     def _features(self, rows: np.ndarray) -> np.ndarray:
         masks = self.arrays["mask"][rows]
-        found = [self._load(row // CHUNK)[row % CHUNK] for row in rows]
+        found = [self._load(row // self.chunk_size)[row % self.chunk_size] for row in rows]
         features = np.zeros((*masks.shape, found[0].shape[-1]), self.dtype)
         for row, mask, values in zip(features, masks, found, strict=True):
             row[mask] = values
@@ -114,10 +126,10 @@ class TextFeatures:
 
     def _identity(self, chunk: int) -> str:
         """What a chunk belongs to: this set, and these captions."""
-        captions = self.unique[chunk * CHUNK : (chunk + 1) * CHUNK]
+        captions = self.unique[chunk * self.chunk_size : (chunk + 1) * self.chunk_size]
         return f"{identity_of(self.folder.parent)}/{checksums.sum_of(captions)}"
 
-    def _is_whole(self, chunk: int, path: epath.Path) -> bool:
+    def _is_whole(self, chunk: int, path: AnyPath) -> bool:
         if not path.exists():
             return False
         try:
@@ -127,7 +139,7 @@ class TextFeatures:
             return False
         return True
 
-    def _path(self, chunk: int) -> epath.Path:
+    def _path(self, chunk: int) -> AnyPath:
         return self.folder / f"features-{chunk:05d}.npz"
 
 

@@ -6,6 +6,7 @@ there are, and goes on behind the shards that are finished.
 
 import bisect
 import dataclasses
+import functools
 import math
 import pathlib
 import shutil
@@ -32,7 +33,7 @@ from bsjax.core.rng import item_key, stage_key
 from bsjax.data import token_store
 from bsjax.data.images import READ_THREADS, iterate_batches, load_images
 from bsjax.data.token_store import EpochOrder, StepReader, TokenArray, TokenStore
-from bsjax.encoders.protocol import Encoder
+from bsjax.encoders.protocol import Encoder, encode_images
 from bsjax.sae.train_step import TOKENS
 from bsjax.stages import inputs, workers
 
@@ -100,12 +101,7 @@ def encode_tokens(
 ) -> Callable[[Any, jax.Array], jax.Array]:
     """(params, images uint8 [B, H, W, 3]) -> tokens [B, T, D], to be jitted."""
     precision = matmul_precision(config.encoder.dtype)
-
-    def encode(params, images):
-        with jax.default_matmul_precision(precision):
-            return encoder.apply(params, images)
-
-    return encode
+    return functools.partial(encode_images, apply=encoder.apply, precision=precision)
 
 
 def _n_tokens_per_image(config, encoder) -> int:

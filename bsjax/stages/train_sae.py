@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from absl import logging
-from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
 from bsjax import pipeline
@@ -35,6 +34,7 @@ from bsjax.core.config import select
 from bsjax.core.errors import Preempted, UserError
 from bsjax.core.logs import progress, step
 from bsjax.core.mesh import divide, make_mesh, place_shapes, replicated
+from bsjax.core.paths import AnyPath
 from bsjax.core.rng import stage_key
 from bsjax.report.curves import plot_curves, plot_quality
 from bsjax.sae import health, quality
@@ -53,7 +53,7 @@ MOST_SHOWN = 8  # names of arrays in a line
 CHECKPOINTS, CANDIDATES_FILE, QUALITY = "checkpoints", "candidates.npz", "quality.json"
 
 
-def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
+def train_sae(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Trains an RA-SAE on the images of this experiment, unless the config names one.
 
     Raises:
@@ -88,7 +88,7 @@ def train_sae(config: ml_collections.ConfigDict, workdir: epath.Path) -> None:
 
 def train_on(
     config: ml_collections.ConfigDict,
-    folder: epath.Path,
+    folder: AnyPath,
     supply: Supply,
     mesh: Mesh,
     settings: Mapping[str, Any],

@@ -71,8 +71,9 @@ def test_a_step_is_compiled_once_for_an_encoder(encoder, sae, pictures):
 def test_a_run_takes_the_names_that_the_command_takes(monkeypatch, tmp_path):
     ran = []
     monkeypatch.setattr(workdir.stage, "run", lambda config, root: ran.append(config))
-    monkeypatch.setattr(workdir, "open_results", lambda root: str(root))
-    assert bsjax.run("scenes:tiny", tmp_path) == str(tmp_path)
+    opened = workdir.Results(str(tmp_path), (), ())
+    monkeypatch.setattr(workdir, "open_results", lambda root: opened)
+    assert bsjax.run("scenes:tiny", tmp_path) is opened
     assert ran[0].encoder.weights == str(presets.SCENES / "encoder")
     for name, expected in (
         ("scnes:tiny", "^config=scnes: no config of that name .*did you mean scenes"),

@@ -1,4 +1,4 @@
-"""Images a second of bsjax's measure loop against the reference's way, back to back on one machine.
+"""Images per second of bsjax's measure loop against the reference's way, back to back.
 
     python tests/benchmarks/measure.py [--images=20] [--concepts=32000] [--batch=-1] [--skip-dense]
 
@@ -34,7 +34,7 @@ from bsjax.stages.measure import build_engine, measure_arm
 from bsjax.stages.shards import ShardStore
 from bsjax.stats.cooccurrence import cooccurrence
 
-THRESHOLD = 3.6  # random codes then have about 5 active a token, as the published SAE
+THRESHOLD = 3.6  # random codes then have about 5 active per token, as the published SAE
 REFERENCE_BATCH = 10
 VARIANT = "vitb14_reg"
 
@@ -48,7 +48,7 @@ def write_images(folder, n_images):
 
 
 def ours(folder, n_images, loaded, sae, batch, workdir):
-    """Seconds an image of the whole loop and of its phases as the host sees them."""
+    """Seconds per image of the whole loop and of its phases as the host sees them."""
     config = presets.experiment()
     config.encoder.batch_per_device = batch
     engine = build_engine(config, loaded, loaded.params, sae, THRESHOLD)
@@ -70,7 +70,7 @@ def ours(folder, n_images, loaded, sae, batch, workdir):
 
 
 def device_phases(files, loaded, sae, batch):
-    """Seconds an image of decoding, of the encoder and of the SAE, each alone."""
+    """Seconds per image of decoding, of the encoder and of the SAE, each alone."""
 
     def median(function):
         function()
@@ -93,7 +93,7 @@ def device_phases(files, loaded, sae, batch):
 
 @torch.no_grad()
 def theirs(files, sae, n_concepts, dense):
-    """Seconds an image by phase."""
+    """Seconds per image by phase."""
     settings = transformers.Dinov2WithRegistersConfig(image_size=518)
     model = transformers.Dinov2WithRegistersModel(settings).eval()
     kernel, bias = (torch.from_numpy(np.array(sae[name])) for name in ("kernel", "bias"))
@@ -156,9 +156,9 @@ def main():
         decode, dino, code = device_phases(files, loaded, sae, min(batch, len(files)))
         torch_phases = theirs(files, sae, args.concepts, not args.skip_dense)
     print(f"ours, batch {batch}: {1 / mine:.2f} images/s, peak memory {peak:.2f} GB,")
-    print(f"  {counts['active_per_token']:.1f} active codes a token")
-    print(f"  seconds an image, of the loop: {table(phases)}")
-    print(f"  seconds an image, alone: decode {decode:.4f} (in threads beside the device),")
+    print(f"  {counts['active_per_token']:.1f} active codes per token")
+    print(f"  seconds per image, of the loop: {table(phases)}")
+    print(f"  seconds per image, alone: decode {decode:.4f} (in threads beside the device),")
     print(
         f"  DINOv2 {dino:.4f}, SAE encode {code:.4f}; statistics {max(mine - dino - code, 0):.4f}"
     )

@@ -3,9 +3,10 @@
     pip install --no-deps overcomplete==0.3.0 einops
     python tests/benchmarks/train_step.py [--tokens=4096] [--concepts=4096] [--steps=8]
 
-AdamW, loss mse, 5 active concepts a token, as many candidates as concepts. Rounds alternate between
-the two; the median step of all rounds counts. Both start at the same parameters and print the first
-loss, which shows that they do the same work. Peak memory is that of a process of its own for each.
+AdamW, loss mse, 5 active concepts per token, as many candidates as concepts. Rounds alternate
+between the two; the median step of all rounds counts. Both start at the same parameters and print
+the first loss, which shows that they do the same work. Peak memory is that of a process of its own
+for each.
 """
 
 import argparse

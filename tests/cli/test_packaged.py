@@ -43,15 +43,15 @@ def test_a_name_is_found_from_anywhere_and_a_path_is_a_path(tmp_path, monkeypatc
         configs.resolve("mne.py")
 
 
-def test_an_installed_copy_comes_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(configs, "PACKAGE", tmp_path / "bsjax")
+def test_an_installed_copy_comes_first(tmp_path):
+    package = tmp_path / "bsjax"
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "beside.py").write_text("")
-    assert configs.names() == ["beside"]
+    assert configs.names(package) == ["beside"]
     (tmp_path / "bsjax" / "configs").mkdir(parents=True)
     (tmp_path / "bsjax" / "configs" / "within.py").write_text("")
     (tmp_path / "bsjax" / "configs" / "__init__.py").write_text("")
-    assert configs.names() == ["within"]
+    assert configs.names(package) == ["within"]
 
 
 @pytest.mark.parametrize("name", configs.names())

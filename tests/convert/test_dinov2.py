@@ -16,7 +16,6 @@ from bsjax.convert import dinov2 as convert
 from bsjax.convert.dinov2_config import HARMLESS, check_encoder_config, encoder_keys
 from bsjax.core.errors import UserError
 from bsjax.models.dinov2 import DinoV2, DinoV2Config, interpolate_positions
-from bsjax.stages.inputs import encoder_notes
 from tests.models.test_dinov2 import TINY, make_torch, port, tokens_of_torch
 
 
@@ -254,7 +253,7 @@ def test_each_layout_has_its_own_interpolation(kind, offset, size, tmp_path, mon
     np.testing.assert_allclose(of_original, tokens_of_torch(oracle, images), atol=1e-4)
     is_other = np.abs(of_hub - of_original).max() > 0.01
     assert is_other == (offset > 0 and size != (70, 70))
-    notes = [encoder_notes(loaded) for loaded in (hub, original)]
+    notes = [list(loaded.notes) for loaded in (hub, original)]
     if offset:
         assert "without offset, as transformers" in notes[0][0]
         assert "with offset 0.1, as the original release" in notes[1][0]

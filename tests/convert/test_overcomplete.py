@@ -11,7 +11,6 @@ import pytest
 import safetensors.torch
 import torch
 
-from bsjax.convert import rasae
 from bsjax.convert.rasae import load_parameters, load_rasae, save_overcomplete
 from bsjax.core.errors import UserError
 from bsjax.sae.encoder import pre_codes, threshold_codes
@@ -22,7 +21,7 @@ K, D, M = 96, 24, 80
 
 @pytest.fixture(autouse=True)
 def library(tmp_path, monkeypatch):
-    monkeypatch.setattr(rasae, "CACHE_DIR", tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return overcomplete.load_or_skip()
 
 

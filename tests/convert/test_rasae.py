@@ -15,7 +15,6 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from bsjax.convert import rasae
 from bsjax.convert.rasae import load_rasae, save_trained
 from bsjax.convert.torch_file import open_torch_file
 from bsjax.core.artifacts import hash_json
@@ -59,12 +58,12 @@ def test_another_file_of_the_same_name_and_size_is_read_anew(published):
 def test_a_folder_that_cannot_be_written_is_no_obstacle(published, tmp_path, monkeypatch):
     # Root may write to a read-only folder, so something else has to be in the way.
     published.with_suffix(".fused.safetensors").mkdir()
-    monkeypatch.setattr(rasae, "CACHE_DIR", tmp_path / "cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = load_rasae(str(published))
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "bsjax").iterdir())) == 1
     assert load_rasae(str(published)).digest == first.digest
     (tmp_path / "file").touch()
-    monkeypatch.setattr(rasae, "CACHE_DIR", tmp_path / "file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert load_rasae(str(published)).digest == first.digest
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 

@@ -80,9 +80,8 @@ def test_another_machine_counts_while_its_heart_beats(tmp_path):
         pass
 
 
-def test_the_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
-    with lock.hold(tmp_path, "measure"):
+def test_the_heart_beats(tmp_path):
+    with lock.hold(tmp_path, "measure", heartbeat=0.05):
         os.utime(tmp_path / lock.FILE, (1, 1))
         deadline = time.monotonic() + 10
         while (tmp_path / lock.FILE).stat().st_mtime == 1:
@@ -138,10 +137,9 @@ def test_who_only_reads_takes_no_lock(tmp_path, stage):
         assert not (tmp_path / "new").exists()
 
 
-def test_the_lock_of_another_is_neither_removed_nor_kept_alive(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.02)
+def test_the_lock_of_another_is_neither_removed_nor_kept_alive(tmp_path):
     path = tmp_path / lock.FILE
-    with lock.hold(tmp_path, "measure"):
+    with lock.hold(tmp_path, "measure", heartbeat=0.02):
         path.write_text("another's")
         os.utime(path, (1, 1))
         time.sleep(0.3)

@@ -115,9 +115,8 @@ def test_the_outer_step_goes_on_when_the_inner_one_ends(clock, lines):
     assert lines == ["still at it: outer, 21 s so far"]
 
 
-def test_a_thread_watches(monkeypatch, lines):
-    monkeypatch.setattr(logs, "SILENCE", 0.0)
-    with logs.watch_silence("measure"):
+def test_a_thread_watches(lines):
+    with logs.watch_silence("measure", silence=0.0):
         logs.threading.Event().wait(1.5)
     assert "still at it: measure, 1 s so far" in lines
     assert not [t for t in logs.threading.enumerate() if t.name == "bsjax/pulse"]

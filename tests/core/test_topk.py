@@ -41,18 +41,18 @@ def test_places_of_largest_are_those_of_a_sort(n):
     assert smallest == values[expected[-1]]
 
 
-# As each platform searches: the digits of the answer are found one, two, three or five bits a pass.
+# As each platform searches: digits of the answer of one, two, three or five bits per pass.
 @pytest.mark.parametrize("width", [1, 2, 3, 5])
-def test_nth_largest_with_digits_of_any_width(monkeypatch, width):
-    monkeypatch.setattr(topk, "BITS_PER_PASS", {"cpu": width})
+def test_nth_largest_with_digits_of_any_width(width):
     values = awkward(640)
     for n in (1, 2, 10, 320, 640):
-        assert nth_largest(jnp.asarray(values), n) == np.sort(values)[-n]
+        found = nth_largest(jnp.asarray(values), n, bits_per_pass={"cpu": width})
+        assert found == np.sort(values)[-n]
 
 
 @pytest.mark.parametrize("copies", [127, 129, 300])  # below and above int32, above uint32
 def test_counts_over_a_batch_are_exact(copies):
-    """One pass of the search; the config of the published SAE has 2.1e9 codes a batch."""
+    """One pass of the search; the config of the published SAE has 2.1e9 codes per batch."""
     ones = jnp.ones((2**12, 2**12), jnp.float32)
     total = copies * ones.size
     for n, expected in ((1, True), (total - 1, True), (total, True), (total + 1, False)):
@@ -63,19 +63,18 @@ def test_counts_over_a_batch_are_exact(copies):
 
 @pytest.mark.parametrize("one_word", [2**16, 2**32])
 @pytest.mark.parametrize("shape", [(1, 1), *MESHES])
-def test_counts_of_two_words(monkeypatch, shape, one_word):
+def test_counts_of_two_words(shape, one_word):
     """With parts so small that 262,144 numbers are many, halves carry as those of 1e10 would."""
-    monkeypatch.setattr(topk, "ONE_WORD", one_word)
     mesh = make_mesh(*shape, devices=jax.devices()[: shape[0] * shape[1]])
     values = awkward(512 * 512).reshape(512, 512)
     block, axes = jax.P("data", "model"), ("data", "model")
     for n in (1, 2**16 - 1, 2**16, 2**17 + 5):
         search = jax.shard_map(
-            functools.partial(nth_largest, n=n, axes=axes),
+            functools.partial(nth_largest, n=n, axes=axes, one_word=one_word),
             mesh=mesh, in_specs=block, out_specs=jax.P(), check_vma=False,
         )  # fmt: skip
         assert jax.jit(search)(values) == np.sort(values.ravel())[-n]
-    assert nth_largest(jnp.asarray(values), values.size + 1) == 0
+    assert nth_largest(jnp.asarray(values), values.size + 1, one_word=one_word) == 0
 
 
 def test_places_beyond_int32_are_refused():

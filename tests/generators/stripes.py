@@ -21,7 +21,7 @@ class Stripes:
         self.settings, self.components = settings, {}
 
     def prompts(self, captions):
-        """Arrays with a row a caption, and how many captions were too long."""
+        """Arrays with one row per caption, and how many captions were too long."""
         colours = [[zlib.crc32(f"{i}{text}".encode()) % 256 for i in range(3)] for text in captions]
         return Prompts({"colours": np.array(colours, np.float32)}, n_truncated=0)
 

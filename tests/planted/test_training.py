@@ -24,6 +24,7 @@ from bsjax.generators.tokenizers import HubTokenizer
 from bsjax.models.dinov2 import VARIANTS, normalise_images
 from bsjax.planted import autoencoder, encoder, export, generator, train
 from bsjax.planted.fit import fit, read_curves
+from tests.annotations import unchecked
 
 
 def toy(folder, steps, until=None):
@@ -122,7 +123,9 @@ def test_the_generators_loss_is_of_the_velocity_and_weighs_objects_that_can_be_s
     batch = {"latents": clean, "weights": weights, "ids": None}
     for mistake in (np.zeros_like(wrong), wrong):
         knowing = Knowing(clean, mistake)
-        loss, metrics = generator.make_loss(knowing)({"unet": None}, batch, jax.random.key(0))
+        loss, metrics = unchecked(generator.make_loss)(knowing)(
+            {"unet": None}, batch, jax.random.key(0)
+        )
         counted = np.where(knowing.t[:, None, None] < generator.VISIBLE, weights, 1)
         expected = (counted * mistake).sum() / counted.sum()
         np.testing.assert_allclose(loss, expected, atol=1e-3)
@@ -147,7 +150,9 @@ def test_captions_are_left_out_of_pictures_of_three_alone():
         seen.append(captions)
         return types.SimpleNamespace(ids=np.zeros((len(captions), length), np.int32))
 
-    batches = [generator.make_batch(pool, 1.0, tokenize, planted, step) for step in range(40)]
+    batches = [
+        unchecked(generator.make_batch)(pool, 1.0, tokenize, planted, step) for step in range(40)
+    ]
     rows = np.concatenate([batch["latents"][:, 0, 0, 0] for batch in batches]).astype(int)
     empty = np.array([caption == "" for captions in seen for caption in captions])
     is_titled = rows == 0

@@ -43,7 +43,7 @@ def finish(folder, stage, config, counts=COUNTS, notes=(), **more):
     )
 
 
-def write_arm(workdir, name, n_concepts, n_special=5, resize=28):
+def write_arm(workdir, name, n_concepts, n_special=5, resize=28, special=None):
     """Measures of four images, of which the last file is gone."""
     folder = workdir / "measures" / name
     folder.mkdir(parents=True)
@@ -65,7 +65,8 @@ def write_arm(workdir, name, n_concepts, n_special=5, resize=28):
     codes = np.arange(4 * n_concepts, dtype=np.float32).reshape(4, n_concepts) % 3
     sp.save_npz(folder / "image_codes.npz", sp.csr_array(codes))
     sp.save_npz(folder / "cooccurrence.npz", sp.csr_array(codes.T @ codes))
-    finish(folder, "measure", {"encoder.resize": resize, "encoder.crop": 28})
+    counts = COUNTS | ({} if special is None else {"special_tokens": special})
+    finish(folder, "measure", {"encoder.resize": resize, "encoder.crop": 28}, counts)
 
 
 def write_comparison(workdir, name, kinds, notes=()):

@@ -7,7 +7,6 @@ import scipy.sparse as sp
 from bsjax.core.artifacts import begin_stage
 from bsjax.core.dims import Grid
 from bsjax.data.images import Batch
-from bsjax.results import shards
 from bsjax.results.shards import ShardStore
 from bsjax.stats import streaming
 
@@ -15,10 +14,10 @@ K, BATCH, N_SHARDS = 6, 4, 7
 GRID = Grid(0, 2, 2)
 
 
-def measure(folder, n_shards=N_SHARDS, config=1):
+def measure(folder, n_shards=N_SHARDS, config=1, **options):
     """Goes on to `n_shards` shards of numbers that their place decides; how many were kept."""
     begin_stage(folder, config={"a": config}, parents={}, overwrite=False)
-    store = ShardStore(folder, K, GRID)
+    store = ShardStore(folder, K, GRID, **options)
     n_kept = store.resume(3).next_row // BATCH
     for i in range(n_kept, n_shards):
         rng = np.random.default_rng(i)
@@ -40,11 +39,10 @@ def content(folder):
 
 
 @pytest.mark.parametrize("fan_in", [16, 2])
-def test_what_is_damaged_is_made_anew_and_what_lies_before_is_kept(tmp_path, monkeypatch, fan_in):
-    monkeypatch.setattr(shards, "FAN_IN", fan_in)
-    measure(tmp_path)
+def test_what_is_damaged_is_made_anew_and_what_lies_before_is_kept(tmp_path, fan_in):
+    measure(tmp_path, fan_in=fan_in)
     whole = content(tmp_path)
-    assert measure(tmp_path) == N_SHARDS  # nothing is made anew that need not be
+    assert measure(tmp_path, fan_in=fan_in) == N_SHARDS  # nothing is made anew that need not be
     for name, data in whole.items():
         path = tmp_path / ".partial" / name
         half = len(data) // 2
@@ -54,7 +52,7 @@ def test_what_is_damaged_is_made_anew_and_what_lies_before_is_kept(tmp_path, mon
             data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :],
         ):
             path.unlink() if damaged is None else path.write_bytes(damaged)
-            n_kept = measure(tmp_path)
+            n_kept = measure(tmp_path, fan_in=fan_in)
             first = int(name.split("/")[0].removesuffix(".npz").split("-")[1])
             # Of merged co-occurrence a later shard cannot be taken out again.
             assert n_kept == first if fan_in == 16 else n_kept <= first

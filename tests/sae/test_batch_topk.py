@@ -70,11 +70,10 @@ def test_equals_a_sort(name, shape):
         )
 
 
-def test_every_way_of_searching_is_taken(monkeypatch):
+def test_every_way_of_searching_is_taken():
     """The cases above reach the quick, the middle and the full search."""
     taken = set()
     for name, spare in (("spread", 2), ("a token with many", 2), ("a token with many", 1)):
-        monkeypatch.setattr(batch_topk, "SPARE", spare)
         codes = jnp.asarray(CODES[name])
         values = -jnp.sort(-codes, axis=1)[:, : batch_topk.PER_TOKEN]
         bound = jnp.sort(values.ravel())[-N_ACTIVE]
@@ -82,7 +81,7 @@ def test_every_way_of_searching_is_taken(monkeypatch):
             taken.add("quick")
         else:
             taken.add("middle" if (codes >= bound).sum() <= spare * N_ACTIVE else "full")
-        active, threshold = select_active(codes, N_ACTIVE)
+        active, threshold = select_active(codes, N_ACTIVE, spare=spare)
         assert threshold == np.sort(CODES[name].ravel())[-N_ACTIVE]
         assert active.values.min() == threshold
     assert taken == {"quick", "middle", "full"}

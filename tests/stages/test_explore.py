@@ -17,6 +17,7 @@ import pytest
 
 from bsjax.core.errors import UserError
 from bsjax.stages.explore import MOST_PORTS, explore, make_app, show
+from tests.annotations import unchecked
 
 
 @pytest.fixture
@@ -219,7 +220,7 @@ def test_mistakes(tmp_path, workdir):
 @pytest.mark.parametrize("port", [-1, MOST_PORTS + 1, "80", 80.0, True, None])
 def test_a_port_that_is_none(workdir, port):
     with pytest.raises(UserError, match=r"set --port to 1 to 65535, or 0: any free$"):
-        explore(workdir, port)
+        unchecked(explore)(workdir, port)
 
 
 @pytest.mark.parametrize(

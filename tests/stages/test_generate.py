@@ -289,13 +289,12 @@ def make_sae(folder):
     return str(folder / "sae.safetensors")
 
 
-def test_text_features_are_made_once_and_outlive_a_kill(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_phase, "CHUNK", 4)
-    monkeypatch.setattr(text_phase, "BATCH", 2)
+def test_text_features_are_made_once_and_outlive_a_kill(tmp_path):
+    sizes = {"chunk": 4, "batch": 2}
     settings = Settings(3, 4.0, 32, 32, "bfloat16")
     opened = loading.open_generator("pixart", "pixart_1024_tiny", {"": "random:0"}, settings)
     captions = [f"caption {i % 7}" for i in range(20)]
-    features = text_phase.TextFeatures(epath.Path(tmp_path), opened, captions)
+    features = text_phase.TextFeatures(epath.Path(tmp_path), opened, captions, **sizes)
     features.make()
     paths = sorted(tmp_path.glob("*.npz"))
     assert len(paths) == 2  # 8 different ones, with the empty one
@@ -312,7 +311,7 @@ def test_text_features_are_made_once_and_outlive_a_kill(tmp_path, monkeypatch):
     assert not batch["features"][2, n:].any()
     before = paths[0].stat().st_mtime_ns
     paths[1].unlink()
-    text_phase.TextFeatures(epath.Path(tmp_path), opened, captions).make()
+    text_phase.TextFeatures(epath.Path(tmp_path), opened, captions, **sizes).make()
     assert paths[0].stat().st_mtime_ns == before and paths[1].exists()
 
 

@@ -64,7 +64,7 @@ def test_measure(config, tmp_path):
     config.plan.stage = "measure"
     plan(config, epath.Path(tmp_path))
     (row,) = rows_of(tmp_path)
-    # 40 images of 69 tokens a device: DINOv2-small has 22 million parameters.
+    # 40 images of 69 tokens per device: DINOv2-small has 22 million parameters.
     assert row["teraflops"] > 2 * 20e6 * 69 / 1e12
 
 

@@ -23,6 +23,7 @@ import scipy.sparse as sp
 from bsjax import __version__
 from bsjax.core import checksums
 from bsjax.core.artifacts import hash_json
+from bsjax.core.dims import Grid
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import pack, write_data
 from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
@@ -51,7 +52,7 @@ def write_site(
     places: np.ndarray,
     names: Sequence[str],
     cards: Sequence[Mapping[str, str]],
-    figures: Sequence[str],
+    figures: Sequence[tuple[str, str]],
     load_thumbnail: LoadThumbnail,
     has_thumbnails: bool = False,
 ) -> pathlib.Path:
@@ -63,7 +64,7 @@ def write_site(
       places: [K, 2] of the concepts on the map.
       names: of the concepts.
       cards: a set's run card: heading -> text.
-      figures: files in `folder`/figures to show.
+      figures: (file in `folder`/figures, what it shows).
       load_thumbnail: reads what the encoder saw of an image file.
       has_thumbnails: `write_thumbnails` has been called for these comparisons.
 
@@ -284,6 +285,7 @@ def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
             {
                 "rows": pack(arm.top_rows[part], "int32"),
                 "grid": list(codes[0].shape[2:]),
+                "special_names": special_names(arm),
                 "peak": pack(peak, "float32"),
                 "maps": pack(maps, "uint8", deflate=True),
                 "special": pack(special, "uint8", deflate=True),
@@ -291,6 +293,14 @@ def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
                 "strength": pack(strength[part], "float32"),
             },
         )
+
+
+def special_names(arm: Measured) -> list[str]:
+    """What the tokens in front of the patches are, as far as the measures say."""
+    known = arm.manifest.get("counts", {}).get("special_tokens", [])
+    n_special = math.prod(arm.special.shape[2:])
+    # Measures of before it was written down: encoders had a class token.
+    return known or list(Grid(n_special - 1, 0, 0).special_names if n_special else ())
 
 
 def thumbnail_payloads(

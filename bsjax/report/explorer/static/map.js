@@ -1,4 +1,4 @@
-// The map of the dictionary: a point a concept, coloured by delta; one model, or two side by side.
+// The map of the dictionary: one point per concept, coloured by delta; one model, or two side by side.
 
 import { PLOT_CONFIG, plain, plotLayout, plotly, scale, themed } from "./colour.js";
 import { columnsOf, filtered, fixed, formOf, isUnfiltered, loadColumns, ratioText, setNumber, site, verdictOf, whole } from "./concepts.js";

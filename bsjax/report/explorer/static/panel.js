@@ -144,7 +144,7 @@ async function topImages(k, i, arm, title, otherTitle) {
     const caption = captionOf(arm, row, pairs);
     const own = await picture(arm, row, caption);
     const heat = heatCanvas(maps.subarray(place * h * w, (place + 1) * h * w), h, w);
-    const bars = tokenBars(special.subarray(place * nSpecial, (place + 1) * nSpecial));
+    const bars = tokenBars(special.subarray(place * nSpecial, (place + 1) * nSpecial), chunk.special_names);
     const counterpart = await picture(arm ? 0 : i + 1, other, `counterpart of: ${caption}`);
     tiles.push(el("figure", { className: "pair" },
       el("div", { className: "two" }, el("div", { className: "frame" }, own, heat), el("div", { className: "frame" }, counterpart)),
@@ -176,14 +176,13 @@ function heatCanvas(codes, h, w) {
   return canvas;
 }
 
-/** Codes of the class token and the registers, by the image's strongest; null where there are none. */
-function tokenBars(codes) {
+/** Codes of class tokens and registers, by the image's strongest; null where there are none. */
+function tokenBars(codes, names) {
   if (!codes.length) return null;
-  const names = [...codes].map((_, i) => (i ? `register ${i}` : "class"));
   const bars = [...codes].map((code, i) => el("span", { title: `${names[i]}: ${Math.round(code / 2.55)} % of the strongest` },
     el("i", { css: { height: `${code / 2.55}%` } })));
   const text = names.map((name, i) => `${name} ${Math.round(codes[i] / 2.55)} %`).join(", ");
-  return el("div", { className: "bars", role: "img", "aria-label": `class and register tokens: ${text}` }, ...bars);
+  return el("div", { className: "bars", role: "img", "aria-label": `tokens besides the patches: ${text}` }, ...bars);
 }
 
 async function copyImage(image) {

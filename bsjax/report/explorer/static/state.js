@@ -11,7 +11,7 @@ export const state = { ...DEFAULTS };
 export const lasso = { ids: null };
 
 // Safari lets a page change its address 100 times in 30 s and then throws. So many changes are written
-// at once, and then one a pause: 30 + 30 s / 0.5 s are less than 100.
+// at once, and then one per pause: 30 + 30 s / 0.5 s are less than 100.
 const BURST = 30;
 const PAUSE = 500; // ms
 const REFUSED_PAUSE = 5000; // ms until a browser that refused is asked again
