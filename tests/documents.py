@@ -40,6 +40,13 @@ def table(page: pathlib.Path, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
+def notebook_code(path: pathlib.Path) -> str:
+    """A notebook's cells of code as one program, without those that install anything."""
+    cells = json.loads(path.read_text())["cells"]
+    texts = ("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    return "\n".join(text for text in texts if "%pip" not in text)
+
+
 def on_what_comes_with_bsjax(code: str, images: str, encoder: str, sae: str, out: str) -> str:
     """A block with names of the scenes world instead of those that only a reader has."""
     for name, own in {

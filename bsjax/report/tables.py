@@ -1,6 +1,6 @@
 """The artifacts of one comparison, read for a page: rankings, captions, top images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np

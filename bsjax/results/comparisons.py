@@ -118,7 +118,7 @@ def read_concepts(folder: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
     return _read_concepts(folder), manifest
 
 
-def _read_concepts(folder: pathlib.Path) -> pa.Table:
+def _read_concepts(folder: AnyPath) -> pa.Table:
     """The table of concepts, if it has the columns of this version."""
     table = pq.read_table(folder / CONCEPTS)
     missing = [c.name for c in COMPARED_CONCEPTS if c.name not in table.column_names]
@@ -131,7 +131,7 @@ def _read_concepts(folder: pathlib.Path) -> pa.Table:
     return table
 
 
-def read_stored(folder: pathlib.Path) -> tuple[Statistics, pa.Table, dict[str, Any]]:
+def read_stored(folder: AnyPath) -> tuple[Statistics, pa.Table, dict[str, Any]]:
     """What a finished comparison was made from, its pairs and its manifest.
 
     Raises:

@@ -9,12 +9,12 @@ text                    keys and captions of the pairs and words of the concepts
 
 import dataclasses
 import json
-import pathlib
 
 import numpy as np
 import scipy.sparse as sp
 
 from bsjax.core.artifacts import atomic_path
+from bsjax.core.paths import AnyPath
 from bsjax.stats.sums import Sums
 
 ARMS = ("real", "generated")
@@ -44,7 +44,7 @@ class Statistics:
     sums: Sums
 
 
-def write_statistics(path: pathlib.Path, statistics: Statistics) -> None:
+def write_statistics(path: AnyPath, statistics: Statistics) -> None:
     """Writes the file, whole or not at all."""
     arrays = {"shape": np.array(statistics.real.shape)}
     for arm, codes, fires in zip(
@@ -59,7 +59,7 @@ def write_statistics(path: pathlib.Path, statistics: Statistics) -> None:
         np.savez(file, **arrays)
 
 
-def read_statistics(path: pathlib.Path) -> Statistics:
+def read_statistics(path: AnyPath) -> Statistics:
     """Reads the file, of which the manifest says that it is whole."""
     with np.load(path, allow_pickle=False) as arrays:
         shape = tuple(arrays["shape"].tolist())

@@ -16,6 +16,7 @@ from bsjax.analysis.comparison import Method, compare_again, compare_sets
 from bsjax.core.artifacts import REAL, begin_stage, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
+from bsjax.core.paths import AnyPath
 from bsjax.core.text import read_text
 from bsjax.data.captions import pair_keys
 from bsjax.results.comparisons import read_concepts, read_stored, write_compared
@@ -37,7 +38,7 @@ MEASURED = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, TOP_IMAGES)
 
 def compare(
     config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    workdir: AnyPath,
     from_statistics: bool = False,
     subset: str | None = None,
 ) -> None:
@@ -83,7 +84,7 @@ def compare(
 
 
 def _compare_again(
-    config: ml_collections.ConfigDict, folder: pathlib.Path, name: str, subset: str | None
+    config: ml_collections.ConfigDict, folder: AnyPath, name: str, subset: str | None
 ) -> None:
     # The file that it is made from stays, so that a killed run can be started again.
     statistics, pairs, manifest = read_stored(folder)
