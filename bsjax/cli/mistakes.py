@@ -17,9 +17,8 @@ from bsjax.core.ranges import GONE, expected_of, told_gone
 
 CONFIG, OVERRIDE = "--config=", "--config."
 LONGEST = 200  # characters of what a config file's error says
-NO_KEY = re.compile(
-    r"""["']*(?:Key )?["']*(\w+)["']"""
-)  # how ml_collections says that there is none
+# How ml_collections says that there is no such key.
+NO_KEY = re.compile(r"""["']*(?:Key )?["'](\w+)["']""")
 
 
 def explain(
@@ -110,8 +109,8 @@ def check_config(config: object, argv: Sequence[str]) -> None:
     """Refuses what is no experiment, before anything takes it for one.
 
     Raises:
-      UserError: get_config gave nothing or something else, or cannot read a file, or keys lack
-        or are gone.
+      UserError: get_config gave nothing or something else, or cannot read a file; keys lack, or
+        are of before.
     """
     name = next(each for each in argv if each.startswith(CONFIG)).removeprefix(CONFIG)
     file = name.partition(":")[0]

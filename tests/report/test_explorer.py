@@ -124,6 +124,23 @@ def test_an_encoder_of_patches_alone_has_no_bars(browser, folder, open_page, tmp
         watched.close()
 
 
+def test_registers_without_a_class_token_are_called_registers(browser, tmp_path):
+    for name in ("real", "one"):
+        write_arm(tmp_path, name, 4, n_special=2, special=["register 1", "register 2"])
+    write_comparison(tmp_path, "one", KINDS[:4])
+    comparisons = read_comparisons(tmp_path, ["one"])
+    places, names = np.eye(4, 2, dtype=np.float32), list("abcd")
+    write_site(tmp_path / "report", comparisons, places, names, [{}], [], thumbnail)
+    watched = Watched(browser, tmp_path / "report", "#concept=0")
+    try:
+        bars = watched.page.locator("figure .bars").first
+        bars.wait_for()
+        label = bars.get_attribute("aria-label")
+        assert label.endswith("register 1 100 %, register 2 100 %") and "class" not in label
+    finally:
+        watched.close()
+
+
 def rgb(colour):
     return "rgb({}, {}, {})".format(*(int(colour[i : i + 2], 16) for i in (1, 3, 5)))
 

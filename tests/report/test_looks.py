@@ -2,12 +2,19 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
+from bsjax.core.dims import Grid
+from bsjax.report import figures
+from bsjax.report.explorer import site
+from bsjax.report.explorer.bundle import STATIC, bundle
+from bsjax.report.explorer.site import site_payload, special_names
 from bsjax.report.figures import COLOURS
-from bsjax.report.looks import LOOKS, meanings, rule
+from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
+from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
-from tests.report.artifacts import SETTINGS
+from tests.report.artifacts import SETTINGS, write_arm, write_comparison
 
 GROUNDS = {"light": ("#ffffff", "#f5f6f8", "#f7f8f9"), "dark": ("#15171a", "#1f2226")}
 
@@ -52,3 +59,54 @@ def test_results_of_others_say_nothing_of_tests():
     settings = {"compare.form": "relative", "compare.temperature": 0.4}
     assert "discovery" not in rule(settings)
     assert set(meanings(settings).values()) == {"what was tested is not known here"}
+
+
+def test_the_explorers_scripts_and_styles_name_no_verdict_and_no_colour_of_one():
+    texts = bundle() + (STATIC / "explorer.css").read_text(encoding="utf-8")
+    for kind in verdicts.KINDS:
+        for quote in "\"'`=":
+            assert f"{quote}{kind}" not in texts, kind
+    for colours in PALETTES.values():
+        assert not any(colour in texts for colour in colours)
+
+
+def test_the_page_is_told_kinds_and_palettes(tmp_path, monkeypatch):
+    """A kind that is added to the two tables of Python reaches the page by itself."""
+    for arm in ("real", "one"):
+        write_arm(tmp_path, arm, 4)
+    write_comparison(tmp_path, "one", list(verdicts.KINDS)[:4])
+    comparisons = read_comparisons(tmp_path, ["one"])
+    places = np.eye(4, 2, dtype=np.float32)
+    payload = site_payload(comparisons, places, list("abcd"), [{}], [])
+    assert [each["name"] for each in payload["verdicts"]] == list(verdicts.KINDS)
+    assert payload["palettes"] == PALETTES
+    assert figures.PALETTE(0.0) == pytest.approx((0x65 / 255, 0xC7 / 255, 0xDE / 255, 1))
+    look = LOOKS[verdicts.SUPPRESSED]._replace(symbol="!")
+    monkeypatch.setattr(verdicts, "KINDS", (*verdicts.KINDS, "new"))
+    monkeypatch.setitem(LOOKS, "new", look)
+    payload = site_payload(comparisons, places, list("abcd"), [{}], [])
+    assert payload["verdicts"][-1] == {"name": "new", **look._asdict()}
+    comparisons[0].columns["verdict"] = np.array(["new"] * 4)
+    assert site.columns_payload(comparisons[0].columns)["verdict"]["shape"] == [4]
+
+
+@pytest.mark.parametrize(
+    ("grid", "names"),
+    [
+        (Grid(2, 2, 2), ("class", "register 1", "register 2")),
+        (Grid(2, 2, 2, n_class=0), ("register 1", "register 2")),
+        (Grid(0, 2, 2, n_class=0), ()),
+    ],
+)
+def test_tokens_in_front_of_the_patches_are_named_as_the_encoder_has_them(grid, names):
+    assert grid.special_names == names
+    assert len(names) == grid.n_special
+
+
+def test_measures_that_do_not_name_them_are_of_an_encoder_with_a_class_token(tmp_path):
+    write_arm(tmp_path, "real", 2, n_special=3)
+    write_arm(tmp_path, "one", 2, n_special=2, special=["register 1", "register 2"])
+    write_comparison(tmp_path, "one", list(verdicts.KINDS)[:2])
+    (comparison,) = read_comparisons(tmp_path, ["one"])
+    assert special_names(comparison.real) == ["class", "register 1", "register 2"]
+    assert special_names(comparison.generated) == ["register 1", "register 2"]
