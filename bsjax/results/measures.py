@@ -280,7 +280,7 @@ def write_top_images(
         np.savez_compressed(temporary, images=rows, scores=scores, maps=maps, special=special)
 
 
-def write_patches(folder: pathlib.Path, n: int, sketches: Iterable[copies.Sketch]) -> None:
+def write_patches(folder: AnyPath, n: int, sketches: Iterable[copies.Sketch]) -> None:
     """Writes patches.npz of n images, part by part: never more than one is held."""
     with atomic_path(folder / PATCHES) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         small: list[tuple[np.ndarray, ...]] = []
@@ -299,7 +299,7 @@ def write_patches(folder: pathlib.Path, n: int, sketches: Iterable[copies.Sketch
                 np.lib.format.write_array(entry, array, allow_pickle=False)
 
 
-def write_table(path: pathlib.Path, table: pa.Table) -> None:
+def write_table(path: AnyPath, table: pa.Table) -> None:
     """Writes a parquet file, whole or not at all."""
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary)
@@ -377,13 +377,13 @@ def _read_csr(path: AnyPath) -> sp.csr_array:
     return sp.csr_array(sp.load_npz(path))
 
 
-def _read_patches(path: pathlib.Path) -> copies.Sketch | None:
+def _read_patches(path: AnyPath) -> copies.Sketch | None:
     with np.load(path, allow_pickle=False) as arrays:
         if int(arrays["format"]) != copies.FORMAT:
             return None
         return copies.Sketch(*(arrays[name] for name in copies.Sketch._fields))
 
 
-def _read_top_codes(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read_top_codes(path: AnyPath) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as arrays:
         return {name: arrays[name] for name in ("maps", "special")}
