@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Key, UInt8
+from jaxtyping import Array, Bool, Float, Key, Shaped, UInt8
 
 MAIN = ""  # the repository that cfg.generator.weights names
 
@@ -96,7 +96,7 @@ def normal_rows(keys: Key[Array, " B"], shape: tuple[int, ...]) -> Float[Array, 
 
 
 def guided(
-    predict: Any, x: Float[Array, "B ..."], guidance: float, *conditions: Float[Array, "B 2 ..."]
+    predict: Any, x: Float[Array, "B ..."], guidance: float, *conditions: Shaped[Array, "B 2 ..."]
 ) -> Float[Array, "B ..."]:
     """Classifier-free guidance, arXiv:2207.12598, eq. 6.
 
@@ -120,7 +120,7 @@ def guided(
 
 
 def pair(
-    without: Float[Array, "..."], with_caption: Float[Array, "B ..."]
-) -> Float[Array, "B 2 ..."]:
+    without: Shaped[Array, "..."], with_caption: Shaped[Array, "B ..."]
+) -> Shaped[Array, "B 2 ..."]:
     """The unconditional row beside each conditional one."""
     return jnp.stack([jnp.broadcast_to(without, with_caption.shape), with_caption], axis=1)

@@ -200,7 +200,7 @@ def _server(app: Starlette) -> uvicorn.Server:
     )
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(host: str, port: Any) -> socket.socket:
     """A socket that listens; host without brackets.
 
     Raises:
