@@ -15,7 +15,7 @@ from bsjax.analysis import copies
 from bsjax.analysis.findings import look_further
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
-from bsjax.core.ranges import CLUSTERS, RANGES
+from bsjax.core.ranges import CLUSTERS, RANGES, told_gone
 from bsjax.data.captions import Pairing, pair_keys
 from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.results.comparisons import Compared
@@ -64,7 +64,9 @@ def make_method(rules: Mapping[str, Any]) -> Method:
     names = (*comparison.Rules._fields, "clusters", "seed")
     for name, value in rules.items():
         if name not in names:
-            raise UserError(f"{name}={value!r}: no such rule; expected one of {', '.join(names)}")
+            gone = told_gone(f"compare.{name}").replace("compare.", "")
+            expected = gone or f"no such rule; expected one of {', '.join(names)}"
+            raise UserError(f"{name}={value!r}: {expected}")
         bounds = RANGES.get(f"compare.{name}") or RANGES.get(name)
         if bounds is not None and not bounds.holds(value):
             raise UserError(f"{{{name}}}={value!r}: expected {bounds}", name)

@@ -96,14 +96,25 @@ def judge_sketches(
                  for sketch in (real, generated))  # fmt: skip
     scores = {
         "patch_similarity": pair.similarity[:, 0].astype(np.float64),
-        "shift_rows": pair.shift_rows[:, 0],
-        "shift_columns": pair.shift_columns[:, 0],
-        "mirrored": pair.mirrored[:, 0].astype(bool),
+        "place": _places(pair),
         "z": unusual.z,
         "null_mean": unusual.null_mean,
         "bland": copies.is_bland(*variances),
     }
     return Judged(scores, _duplicate_table(keys, near.all, among.similarity, is_twin))
+
+
+def _places(pair: copies.Likeness) -> np.ndarray:
+    parts = (pair.shift_rows, pair.shift_columns, pair.mirrored)
+    told = zip(*(part[:, 0].tolist() for part in parts), strict=True)
+    return np.array([describe_place(*each) for each in told], object)
+
+
+def describe_place(rows: int, columns: int, mirrored: int) -> str:
+    """Where the generated image is alike, in patches: "1 down, 1 left, mirrored"; "" for in place."""
+    told = [f"{abs(rows)} {'down' if rows > 0 else 'up'}"] if rows else []
+    told += [f"{abs(columns)} {'right' if columns > 0 else 'left'}"] if columns else []
+    return ", ".join([*told, *(["mirrored"] if mirrored else [])])
 
 
 def pair_table(columns: Mapping[str, Any]) -> pa.Table:

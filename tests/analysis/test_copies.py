@@ -18,7 +18,7 @@ from bsjax.results.comparisons import read_compared
 from bsjax.stats import copies
 
 N, COPY, SHIFTED, MIRRORED, TWIN, PLAIN = 40, 5, 6, 7, 30, 39
-NEW = ("patch_similarity", "shift_rows", "shift_columns", "mirrored", "z", "null_mean", "bland")
+NEW = ("patch_similarity", "place", "z", "null_mean", "bland")
 
 
 def shifted_up(image, n=8):
@@ -58,11 +58,9 @@ def test_planted_copies_stand_on_top_with_their_place(result):
     # Scene 1 was drawn again almost as it was.
     assert {row["row_real"] for row in rows[:4]} == {COPY, SHIFTED, MIRRORED, 1}
     by_row = {row["row_real"]: row for row in rows}
-    place = {row: [by_row[row][name] for name in ("shift_rows", "shift_columns", "mirrored")]
-             for row in (COPY, SHIFTED, MIRRORED)}  # fmt: skip
-    assert place[COPY] == [0, 0, False]
-    assert place[SHIFTED] == [-1, 0, False]  # what the real one shows lies one patch higher
-    assert place[MIRRORED][2] is True
+    assert by_row[COPY]["place"] == ""
+    assert by_row[SHIFTED]["place"] == "1 up"  # what the real one shows lies one patch higher
+    assert by_row[MIRRORED]["place"].endswith("mirrored")
     assert by_row[COPY]["patch_similarity"] > 0.999
     assert all(row["z"] > 3 for row in rows[:4])
     z = [row["z"] for row in rows if not row["bland"]]
@@ -72,6 +70,13 @@ def test_planted_copies_stand_on_top_with_their_place(result):
             result.generated.codes[[row["row_generated"]]] > 0
         )
         assert row["n_firing"] == both.sum()
+
+
+def test_a_place_in_words():
+    assert analysis.describe_place(0, 0, 0) == ""
+    assert analysis.describe_place(1, -2, 1) == "1 down, 2 left, mirrored"
+    assert analysis.describe_place(-1, 1, 0) == "1 up, 1 right"
+    assert analysis.describe_place(0, 0, 1) == "mirrored"
 
 
 def test_a_plain_pair_is_marked_and_comes_last(result):

@@ -212,7 +212,10 @@ def _patch_scores(comparison: Comparison) -> dict[str, Any]:
 def _marks(comparison: Comparison) -> np.ndarray:
     """1: mirrored, 2: bland, of each pair."""
     return np.array(
-        [bool(row.get("mirrored")) + 2 * bool(row.get("bland")) for row in comparison.datapoints]
+        [
+            ("mirrored" in (row.get("place") or "")) + 2 * bool(row.get("bland"))
+            for row in comparison.datapoints
+        ]
     )
 
 
