@@ -111,7 +111,7 @@ def _places(pair: copies.Likeness) -> np.ndarray:
 
 
 def describe_place(rows: int, columns: int, mirrored: int) -> str:
-    """Where the generated image is alike, in patches: "1 down, 1 left, mirrored"; "" for in place."""
+    """Where the generated image is alike, in patches: "1 down, 1 left, mirrored"; "": in place."""
     told = [f"{abs(rows)} {'down' if rows > 0 else 'up'}"] if rows else []
     told += [f"{abs(columns)} {'right' if columns > 0 else 'left'}"] if columns else []
     return ", ".join([*told, *(["mirrored"] if mirrored else [])])

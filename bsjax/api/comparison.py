@@ -228,7 +228,7 @@ def compare_codes(
     real: Any,
     generated: Any,
     captions: Sequence[str] | None = None,
-    clusters: Sequence[Any] | str | None = None,
+    clusters: Sequence[Any] | np.ndarray | str | None = None,
     **rules: Any,
 ) -> Comparison:
     """Compares paired image codes of any SAE, of any framework.

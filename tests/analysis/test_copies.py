@@ -184,6 +184,7 @@ def test_images_of_one_colour_give_numbers():
     for codes in (sp.csr_array((n, 5), dtype=np.float32), sp.csr_array(np.ones((n, 5), "f4"))):
         judged = analysis.judge_sketches(flat, flat, codes, keys, keys)
         # Each is the mean of all: nothing is left to compare, and nothing is unusual.
+        assert set(judged.scores.pop("place")) == {""}
         assert all(np.isfinite(values).all() for values in judged.scores.values())
         np.testing.assert_array_equal(judged.scores["z"], 0)
         assert judged.scores["bland"].all()

@@ -79,6 +79,7 @@ def test_captions_stand_in_the_pairs_and_make_words():
         f"{told[row % 3 == 0]} {chr(97 + row // 26)}{chr(97 + row % 26)}" for row in range(N)
     ]
     real[::3, 0] += 5
+    generated[::3, 0] += 5
     result = bsjax.compare_codes(real, generated, captions=captions)
     first = result.pairs.slice(0, 1).to_pylist()[0]
     assert (first["row_real"], first["row_generated"], first["key"]) == (5, 5, "5")
@@ -182,7 +183,7 @@ MISTAKES = {
     "no such clusters": (ONES, ONES, {"clusters": "key"}, "clusters='key': expected one of auto"),
     "captions": (ONES, ONES, {"captions": ["a"]}, "captions has 1 entries, expected one for each"),
     "clusters": (ONES, ONES, {"clusters": [1] * 4}, "clusters has 4 entries"),
-    "rule": (ONES, ONES, {"suppressed": 2}, "suppressed=2: there is no such key any more; use margin"),
+    "rule": (ONES, ONES, {"suppressed": 2}, "suppressed=2: there is no such key any more"),
     "no rule": (ONES, ONES, {"level": 2}, "level=2: no such rule; expected one of form"),
     "margin": (ONES, ONES, {"margin": 1.0}, "margin=1.0: expected a number above 1"),
     "confirm": (ONES, ONES, {"confirm": 1.0}, "confirm=1.0: expected a number from 0 to 0.9"),
