@@ -23,12 +23,12 @@ from bsjax.core.families import FAMILIES
 from bsjax.core.logs import quiet_libraries
 from bsjax.core.ranges import DTYPES, LARGEST_SEED, RANGES, whole
 from bsjax.data.image_shards import Prompt
+from bsjax.experiment.text_phase import TextFeatures
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
 from bsjax.generators.random_weights import RANDOM
 from bsjax.generators.repository import INDEX
 from bsjax.stages import generate as stage
-from bsjax.stages.text_phase import TextFeatures
 
 NAMES = {"generator.weights": "source", "generator.name": "family"}
 FAMILY_OF_PIPELINE = {

@@ -23,8 +23,8 @@ from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh
 from bsjax.core.ranges import RANGES
 from bsjax.data.captions import check_bad
+from bsjax.experiment.workers import n_workers
 from bsjax.results.measures import Measured, read_measured
-from bsjax.stages.workers import n_workers
 
 MOST_BAD = 0.01
 # What the loop asks to look at, as users know it.

@@ -12,9 +12,9 @@ import scipy.sparse as sp
 from bsjax.api.arguments import naming_arguments
 from bsjax.convert.rasae import LoadedSAE, load_rasae
 from bsjax.core.errors import UserError
+from bsjax.experiment.inputs import threshold_of
 from bsjax.sae.dictionary import decode
 from bsjax.sae.encoder import codes_of
-from bsjax.stages.inputs import threshold_of
 
 NAMES = {"sae.weights": "source", "sae.threshold": "threshold"}
 BLOCK_VALUES = 1 << 25  # dense codes that are on the device at a time

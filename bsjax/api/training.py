@@ -19,8 +19,8 @@ from bsjax.core.artifacts import begin_stage
 from bsjax.core.config import flatten, select, validate
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh
-from bsjax.stages import tokens as supplies
-from bsjax.stages.recipe import check_mesh
+from bsjax.experiment import tokens as supplies
+from bsjax.experiment.recipe import check_mesh
 from bsjax.stages.train_sae import train_on
 
 # Settings that name other ways to get tokens than the arguments of `train_sae`.

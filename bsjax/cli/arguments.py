@@ -201,7 +201,7 @@ def experiments(
     found = tidy(argv[1:])
     if not _is_stored(found, stage):
         return [values.config]
-    from bsjax.stages.stored import read_experiments
+    from bsjax.experiment.stored import read_experiments
 
     changes = [each for each in found if each.startswith(OVERRIDES)]
     workdir = epath.Path(values.workdir).expanduser()

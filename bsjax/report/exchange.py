@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from bsjax.core.artifacts import write_json
 from bsjax.core.errors import UserError
+from bsjax.core.paths import AnyPath
 from bsjax.core.text import read_text
 from bsjax.report.figures import PALETTE
 from bsjax.report.tables import Comparison
@@ -18,6 +19,7 @@ from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.results.measures import COOCCURRENCE, TOP_IMAGES, Measured
 from bsjax.stats import divergences, verdicts
 
+IMPORTED = "imported"  # folder of the workdir with files of the reference's explorer
 FIELDS = (
     "umap_x", "umap_y", "umap_colors", "umap_scale", "energy", "is_dead", "connections_idx",
     "connections_val", "nb_fire", "energy_diff", "relative_energy_diff", "color_diff",
@@ -185,6 +187,24 @@ def imported(path: pathlib.Path) -> Comparison:
     real = _without_images(content["top_original_image"], pairs)
     generated = _without_images(content["top_ai_image"], pairs)
     return Comparison(name, columns, [], manifest, real, generated)
+
+
+def read_imported(workdir: AnyPath, n_concepts: int) -> dict[str, Comparison]:
+    """What others made with the same SAE: file name -> comparison.
+
+    Raises:
+      UserError: a file that cannot be read, or of another number of concepts.
+    """
+    found, folder = {}, workdir / IMPORTED
+    files = folder.iterdir() if folder.is_dir() else ()
+    for path in sorted(path for path in files if path.suffix == ".json"):
+        comparison = found[path.name] = imported(path)
+        if len(comparison.columns["concept"]) != n_concepts:
+            raise UserError(
+                f"{path} has {len(comparison.columns['concept'])} concepts, the SAE here"
+                f" {n_concepts}; import results of the same SAE, or remove it"
+            )
+    return found
 
 
 def _connections(content: dict[str, Any]) -> sp.csr_array:

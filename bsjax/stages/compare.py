@@ -19,6 +19,8 @@ from bsjax.core.errors import UserError, naming
 from bsjax.core.paths import AnyPath
 from bsjax.core.text import read_text
 from bsjax.data.captions import pair_keys
+from bsjax.experiment import preflight
+from bsjax.experiment.inputs import generated_name
 from bsjax.results.comparisons import read_concepts, read_stored, write_compared
 from bsjax.results.measures import (
     CONCEPTS,
@@ -28,8 +30,6 @@ from bsjax.results.measures import (
     Measured,
     read_measured,
 )
-from bsjax.stages import preflight
-from bsjax.stages.inputs import generated_name
 from bsjax.stats import divergences
 from bsjax.stats.comparison import Rules
 

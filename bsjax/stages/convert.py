@@ -15,8 +15,8 @@ from bsjax.core.artifacts import MANIFEST, check_files, require_manifest
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.errors import UserError
 from bsjax.core.paths import AnyPath
+from bsjax.experiment import inputs
 from bsjax.generators import loading
-from bsjax.stages import inputs
 from bsjax.stages.train_sae import CANDIDATES_FILE, CHECKPOINTS
 
 

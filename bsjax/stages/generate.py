@@ -33,10 +33,10 @@ from bsjax.core.paths import AnyPath
 from bsjax.core.precision import matmul_precision
 from bsjax.core.rng import item_key, stage_key
 from bsjax.data.image_shards import ImageShards, Outcome, Prompt
+from bsjax.experiment import inputs, preflight
+from bsjax.experiment.text_phase import TextFeatures
 from bsjax.generators import loading
 from bsjax.generators.protocol import Generator, Samples
-from bsjax.stages import inputs, preflight
-from bsjax.stages.text_phase import TextFeatures
 
 SHEET_COLUMNS, SHEET_ROWS, SHEET_PIXELS, SHEET_GAP = 8, 4, 160, 4
 PNG_THREADS = 8

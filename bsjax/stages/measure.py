@@ -29,10 +29,10 @@ from bsjax.core.mesh import make_mesh
 from bsjax.core.paths import AnyPath
 from bsjax.data.captions import BadImage
 from bsjax.encoders.protocol import Encoder
+from bsjax.experiment import inputs, preflight, workers
+from bsjax.experiment.stored import EXPERIMENT, experiment_of
 from bsjax.results.shards import ShardStore
-from bsjax.stages import inputs, preflight, workers
 from bsjax.stages.rank import rank
-from bsjax.stages.stored import EXPERIMENT, experiment_of
 
 __all__ = ["jit_measure", "measure", "measure_sets", "measure_step"]
 FLAGS = {"weights": "--config.encoder.weights", "dtype": "--config.encoder.dtype"}

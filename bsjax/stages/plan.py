@@ -25,17 +25,17 @@ from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
 from bsjax.core.paths import AnyPath
 from bsjax.core.precision import matmul_precision
 from bsjax.core.rng import seed_key
+from bsjax.experiment import inputs
+from bsjax.experiment.encoder import encoder_to_plan
+from bsjax.experiment.recipe import check_mesh, fresh_state, jit_step, make_recipe
+from bsjax.experiment.text_phase import BATCH as TEXT_BATCH
+from bsjax.experiment.text_phase import jit_encode, text_shardings
 from bsjax.generators.loading import abstract_params as abstract_generator
 from bsjax.generators.protocol import Generator
 from bsjax.roofline.chips import Chip, devices_of, roofline, share_of_chip
 from bsjax.roofline.compiled import cost_of
 from bsjax.sae.train_step import CANDIDATES, TOKENS, shardings
-from bsjax.stages import inputs
-from bsjax.stages.encoder import encoder_to_plan
 from bsjax.stages.generate import jit_sample
-from bsjax.stages.recipe import check_mesh, fresh_state, jit_step, make_recipe
-from bsjax.stages.text_phase import BATCH as TEXT_BATCH
-from bsjax.stages.text_phase import jit_encode, text_shardings
 from bsjax.stats import streaming
 
 STAGES = ("train_sae", "generate", "measure")

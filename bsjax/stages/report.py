@@ -25,7 +25,7 @@ from bsjax.core.logs import step
 from bsjax.core.paths import AnyPath
 from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
-from bsjax.report.exchange import imported, write_enriched
+from bsjax.report.exchange import read_imported, write_enriched
 from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.figures import CAPTIONS
 from bsjax.report.layout import place_concepts
@@ -33,8 +33,6 @@ from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import look_at_names, read_names
 from bsjax.report.page import write_summary
 from bsjax.report.tables import Comparison, Measured, rank, read_comparisons
-
-IMPORTED = "imported"  # folder of the workdir with files of the reference's explorer
 
 
 def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
@@ -106,24 +104,6 @@ def list_sets(workdir: AnyPath) -> list[str]:
     if not sets:
         raise UserError(f"{folder} holds no comparison; run `bsjax compare` first")
     return sets
-
-
-def read_imported(workdir: AnyPath, n_concepts: int) -> dict[str, Comparison]:
-    """What others made with the same SAE: file name -> comparison.
-
-    Raises:
-      UserError: a file that cannot be read, or of another number of concepts.
-    """
-    found, folder = {}, workdir / IMPORTED
-    files = folder.iterdir() if folder.is_dir() else ()
-    for path in sorted(path for path in files if path.suffix == ".json"):
-        comparison = found[path.name] = imported(path)
-        if len(comparison.columns["concept"]) != n_concepts:
-            raise UserError(
-                f"{path} has {len(comparison.columns['concept'])} concepts, the SAE here"
-                f" {n_concepts}; import results of the same SAE, or remove it"
-            )
-    return found
 
 
 def _check_pictures(folder: pathlib.Path) -> None:

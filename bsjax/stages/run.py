@@ -8,9 +8,9 @@ from bsjax import pipeline
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
 from bsjax.core.paths import AnyPath
+from bsjax.experiment import preflight
+from bsjax.experiment.inputs import generated_name
 from bsjax.results.comparisons import read_concepts
-from bsjax.stages import preflight
-from bsjax.stages.inputs import generated_name
 from bsjax.stats import verdicts
 
 SHOWN = 5

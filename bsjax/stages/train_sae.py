@@ -36,16 +36,16 @@ from bsjax.core.logs import progress, step
 from bsjax.core.mesh import divide, make_mesh, place_shapes, replicated
 from bsjax.core.paths import AnyPath
 from bsjax.core.rng import stage_key
+from bsjax.experiment import inputs, preflight
+from bsjax.experiment.curves import Curves
+from bsjax.experiment.recipe import Recipe, check_mesh, fresh_state, jit_step, make_recipe
+from bsjax.experiment.tokens import Supply, open_supply
 from bsjax.report.curves import plot_curves, plot_quality
 from bsjax.sae import health, quality
 from bsjax.sae.candidates import fit_candidates
 from bsjax.sae.dictionary import decode, dictionary, project
 from bsjax.sae.encoder import codes_of
 from bsjax.sae.train_step import CANDIDATES, SAEState, shardings, state_of
-from bsjax.stages import inputs, preflight
-from bsjax.stages.curves import Curves
-from bsjax.stages.recipe import Recipe, check_mesh, fresh_state, jit_step, make_recipe
-from bsjax.stages.tokens import Supply, open_supply
 
 # Steps without firing after which a concept counts as dead.
 DEAD_AFTER = 1000

@@ -74,7 +74,7 @@ def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def finished(config, training, workdir, other, n: int, table: Table) -> None:
     """Faults in the artifacts of finished stages."""
-    from bsjax.stages import inputs
+    from bsjax.experiment import inputs
 
     shutil.copyfile(workdir / "report" / "layout.npz", workdir / "layout.whole")
     encoder = inputs.load_encoder(training)
@@ -147,8 +147,9 @@ def interrupted(config, training, workdir: pathlib.Path, n: int, table: Table) -
     from bsjax.core.checkpoint import Checkpoints
     from bsjax.core.dims import Grid
     from bsjax.data.image_shards import ImageShards
-    from bsjax.stages import generate, inputs, measure, train_sae
-    from bsjax.stages.shards import ShardStore
+    from bsjax.experiment import inputs
+    from bsjax.results.shards import ShardStore
+    from bsjax.stages import generate, measure, train_sae
 
     work = workdir / "interrupted"
     with stopped_by(ImageShards, "add", 7):

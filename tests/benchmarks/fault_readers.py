@@ -9,7 +9,7 @@ from bsjax.core.artifacts import check_files, require_manifest
 
 
 def read_images(config, workdir: pathlib.Path) -> str:
-    from bsjax.stages import inputs
+    from bsjax.experiment import inputs
 
     arm = inputs.load_arms(config, workdir)[1]
     return digest(
@@ -62,7 +62,7 @@ def read_layout(config, workdir: pathlib.Path) -> str:
 
 
 def read_sae(training, encoder, workdir: pathlib.Path) -> str:
-    from bsjax.stages import inputs
+    from bsjax.experiment import inputs
 
     loaded, threshold = inputs.load_sae(training, workdir, encoder)
     return digest(loaded.encoder, loaded.dictionary, threshold)

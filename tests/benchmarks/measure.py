@@ -28,10 +28,10 @@ from bsjax.core.logs import PhaseTimer
 from bsjax.data.captions import list_folder
 from bsjax.data.images import decode_rgb, resize_crop
 from bsjax.encoders import load_encoder
+from bsjax.experiment import inputs
+from bsjax.results.shards import ShardStore
 from bsjax.sae.encoder import init_encoder, pre_codes, threshold_codes
-from bsjax.stages import inputs
 from bsjax.stages.measure import build_engine, measure_arm
-from bsjax.stages.shards import ShardStore
 from bsjax.stats.cooccurrence import cooccurrence
 
 THRESHOLD = 3.6  # random codes then have about 5 active per token, as the published SAE

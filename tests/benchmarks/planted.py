@@ -38,8 +38,8 @@ from bsjax.core.artifacts import write_json
 from bsjax.core.logs import quiet_libraries
 from bsjax.data import scenes
 from bsjax.data.image_shards import list_generated
+from bsjax.experiment import inputs
 from bsjax.planted.generator import Planted
-from bsjax.stages import inputs
 from bsjax.stages.compare import compare
 from bsjax.stages.generate import generate
 from bsjax.stages.measure import measure

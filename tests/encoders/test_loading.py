@@ -15,9 +15,9 @@ from bsjax.convert.dinov2 import load_dinov2
 from bsjax.core.errors import UserError
 from bsjax.encoders import load_encoder
 from bsjax.encoders.dinov2 import DinoV2Encoder
+from bsjax.experiment import inputs
+from bsjax.experiment.encoder import encoder_to_plan, open_encoder
 from bsjax.models.dinov2 import VARIANTS, normalise_images
-from bsjax.stages import inputs
-from bsjax.stages.encoder import encoder_to_plan, open_encoder
 from tests.convert.hub_server import Answer, serve
 from tests.encoders.towers import make, processor, rewrite
 

@@ -14,8 +14,9 @@ from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.data import images
 from bsjax.encoders import load_encoder, registry
-from bsjax.stages import plan, preflight, run
-from bsjax.stages.encoder import encoder_to_plan
+from bsjax.experiment import preflight
+from bsjax.experiment.encoder import encoder_to_plan
+from bsjax.stages import plan, run
 from bsjax.stages.measure import measure
 from bsjax.stages.train_sae import train_sae
 from tests.encoders.patch_colours import PatchColours

@@ -17,9 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from bsjax import presets
 from bsjax.data import scenes
 from bsjax.data.image_shards import list_generated
+from bsjax.experiment import inputs
 from bsjax.models.dinov2 import normalise_images
 from bsjax.planted.generator import Planted
-from bsjax.stages import inputs
 from bsjax.stages.run import run
 
 REPO = pathlib.Path(__file__).resolve().parents[2]

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from bsjax.convert.rasae import save_trained
 from bsjax.core.errors import UserError
-from bsjax.stages import preflight
+from bsjax.experiment import preflight
 from bsjax.stages.compare import compare
 from bsjax.stages.measure import measure
 

@@ -27,10 +27,10 @@ from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh
 from bsjax.data import image_shards
 from bsjax.data.image_shards import list_generated
+from bsjax.experiment import text_phase
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
 from bsjax.generators.released import RELEASED
-from bsjax.stages import text_phase
 from bsjax.stages.convert import convert
 from bsjax.stages.generate import generate, jit_sample
 from bsjax.stages.measure import measure

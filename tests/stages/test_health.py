@@ -13,10 +13,10 @@ from bsjax.core import ending
 from bsjax.core.checkpoint import Checkpoints
 from bsjax.core.errors import Preempted, UserError
 from bsjax.core.mesh import divide, make_mesh
+from bsjax.experiment.curves import Curves
+from bsjax.experiment.recipe import make_recipe
 from bsjax.sae.train_step import CANDIDATES, TOKENS
 from bsjax.stages import train_sae as stage
-from bsjax.stages.curves import Curves
-from bsjax.stages.recipe import make_recipe
 from tests.stages.test_training import CONFIG
 
 N_STEPS, LOOK, SAVE = 40, 10, 20

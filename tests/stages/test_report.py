@@ -11,8 +11,8 @@ from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageRecord
 from bsjax.report.tables import read_comparisons
+from bsjax.results.shards import ShardStore
 from bsjax.stages.report import report
-from bsjax.stages.shards import ShardStore
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
 

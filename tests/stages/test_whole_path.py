@@ -20,8 +20,9 @@ from bsjax.convert import rasae
 from bsjax.convert.rasae import load_rasae, save_trained
 from bsjax.core import mesh
 from bsjax.core.errors import UserError
+from bsjax.experiment import inputs
 from bsjax.models import dinov2
-from bsjax.stages import inputs, shards
+from bsjax.results import shards
 from bsjax.stages.compare import compare, correlate
 from bsjax.stages.measure import measure
 from bsjax.stages.report import report

@@ -12,9 +12,9 @@ from bsjax import presets
 from bsjax.core.artifacts import read_manifest, write_manifest
 from bsjax.core.config import flatten
 from bsjax.core.errors import UserError
+from bsjax.experiment.inputs import generated_name
+from bsjax.experiment.stored import EXPERIMENT, experiment_of, read_experiments
 from bsjax.stages.compare import compare
-from bsjax.stages.inputs import generated_name
-from bsjax.stages.stored import EXPERIMENT, experiment_of, read_experiments
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
 

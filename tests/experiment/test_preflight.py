@@ -19,9 +19,10 @@ from bsjax import presets
 from bsjax.convert.rasae import load_rasae, save_trained
 from bsjax.core.artifacts import write_manifest
 from bsjax.core.errors import UserError
+from bsjax.experiment import inputs, preflight, workers
 from bsjax.models.dinov2 import VARIANTS
 from bsjax.report.exchange import FIELDS
-from bsjax.stages import inputs, preflight, run, workers
+from bsjax.stages import run
 
 ENCODER = VARIANTS["vits14_reg"]
 

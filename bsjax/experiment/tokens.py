@@ -34,8 +34,8 @@ from bsjax.data import token_store
 from bsjax.data.images import READ_THREADS, iterate_batches, load_images
 from bsjax.data.token_store import EpochOrder, StepReader, TokenArray, TokenStore
 from bsjax.encoders.protocol import Encoder, encode_images
+from bsjax.experiment import inputs, workers
 from bsjax.sae.train_step import TOKENS
-from bsjax.stages import inputs, workers
 
 SHARD_BYTES = 2**29
 

@@ -31,10 +31,10 @@ from bsjax.data.sources import list_source
 from bsjax.data.text import FIRST, Fields
 from bsjax.encoders.loading import load_encoder as load
 from bsjax.encoders.protocol import Encoder
+from bsjax.experiment import encoder as encoders
 from bsjax.generators import loading
 from bsjax.generators.protocol import Settings
 from bsjax.results.measures import refuse_duplicates as refuse_duplicates
-from bsjax.stages import encoder as encoders
 
 PUBLISHED_THRESHOLD = 0.829
 

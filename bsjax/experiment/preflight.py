@@ -27,11 +27,11 @@ from bsjax.core.paths import AnyPath
 from bsjax.data.captions import pair_keys
 from bsjax.data.token_store import storage_bill
 from bsjax.encoders.protocol import Backbone
+from bsjax.experiment import inputs
+from bsjax.experiment.encoder import open_encoder
+from bsjax.experiment.recipe import check_mesh, fresh_state, make_recipe
+from bsjax.report.exchange import read_imported
 from bsjax.report.names import look_at_names
-from bsjax.stages import inputs
-from bsjax.stages.encoder import open_encoder
-from bsjax.stages.recipe import check_mesh, fresh_state, make_recipe
-from bsjax.stages.report import read_imported
 from bsjax.stats import copies
 
 SHOWN = 5  # keys that a message names

@@ -13,7 +13,7 @@ from bsjax import presets
 from bsjax.core.config import validate
 from bsjax.core.errors import UserError
 from bsjax.core.logs import quiet_libraries
-from bsjax.stages import inputs
+from bsjax.experiment import inputs
 
 
 @pytest.fixture
