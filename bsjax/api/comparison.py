@@ -39,9 +39,9 @@ class Comparison(Compared):
 
     Attributes:
       name: of the generated set.
-      concepts: pyarrow.Table, one row a concept; columns and units in
+      concepts: pyarrow.Table, one row per concept; columns and units in
         `bsjax.results.columns.COMPARED_CONCEPTS`.
-      pairs: pyarrow.Table, one row a pair, most alike first; columns in
+      pairs: pyarrow.Table, one row per pair, most alike first; columns in
         `bsjax.results.columns.DATAPOINTS`.
       manifest: settings, counts, notes, control, keys without a partner.
       real: the measured real images; None where codes alone were compared.
@@ -233,11 +233,11 @@ def compare_codes(
 ) -> Comparison:
     """Compares paired image codes of any SAE, of any framework.
 
-    An image's code is the sum of its tokens' codes, one number a concept, 0 or more.
+    An image's code is the sum of its tokens' codes, one number per concept, 0 or more.
 
     Args:
-      real: [n, K], a row a real image: an array, or a matrix of scipy.sparse.
-      generated: [n, K], a row the image generated for the same caption.
+      real: [n, K], a row per real image: an array, or a matrix of scipy.sparse.
+      generated: [n, K], a row per image generated for the same caption.
       captions: n texts: pairs of one caption are one cluster, and words of the concepts are found
         in them.
       clusters: n labels of what counts as one, or "auto" (one caption or one real image; the
@@ -258,7 +258,7 @@ def compare_codes(
     if shapes[0] != shapes[1]:
         raise UserError(
             f"{{real}} is {list(shapes[0])}, {{generated}} {list(shapes[1])}; expected the same"
-            " [n, K]: a row a pair, a column a concept; leave out rows without a partner",
+            " [n, K]: a row per pair, a column per concept; leave out rows without a partner",
             "real",
             "generated",
         )
@@ -285,8 +285,8 @@ def _as_codes(codes: Any, name: str) -> sp.csr_array:
     array = as_numbers(values, name)
     if not sp.issparse(codes) and array.ndim != 2:
         raise UserError(
-            f"{{{name}}} has the shape {list(array.shape)}; expected [n, K]: a row an image, a"
-            " column a concept (sum the codes of an image's tokens)",
+            f"{{{name}}} has the shape {list(array.shape)}; expected [n, K]: a row per image, a"
+            " column per concept (sum the codes of an image's tokens)",
             name,
         )
     if not np.isfinite(array).all():

@@ -63,7 +63,7 @@ def measure(
         records.
       encoder: from `bsjax.load_encoder`.
       sae: from `bsjax.load_sae`, for features of that encoder.
-      captions: one an image, or key -> caption; a folder has its own.
+      captions: one per image, or key -> caption; a folder has its own.
       keys: names that pair the images with others'; by default names of files without suffix, or
         numbers in order.
       source: what a path is of: folder | arrayrecord | parquet | tfds | scenes.
@@ -74,7 +74,7 @@ def measure(
       limit: only the first so many images; -1: all.
       max_bad: largest share of images that may be unusable; they are left out.
       top_images: images kept for each concept.
-      batch_per_device: images a step on each device; -1: 1 on a CPU, 32 on accelerators.
+      batch_per_device: images per step on each device; -1: 1 on a CPU, 32 on accelerators.
       images_per_shard: with `workdir`, an interrupted call repeats at most so many.
       workdir: folder to keep measures/<name>/ in, where the same call finds them again; without it
         they go with the object.

@@ -20,7 +20,7 @@ class Column(NamedTuple):
     meaning: str
 
 
-CODE = "code an image"  # codes have the scale of the SAE's LayerNorm
+CODE = "code per image"  # codes have the scale of the SAE's LayerNorm
 SHARE = "from 0 to 1"
 LOG = "natural log"
 FOLD = "generated / real"

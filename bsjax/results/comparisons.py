@@ -1,6 +1,6 @@
 """comparisons/<set>/: how a generated set differs from the real one, read and written here alone.
 
-concepts.parquet, concepts.csv    one row a concept    } columns as `bsjax.results.columns`
+concepts.parquet, concepts.csv    one row per concept    } columns as `bsjax.results.columns`
 findings.parquet                  one row per finding  } lists them
 substitutions.parquet             what was drawn instead }
 datapoints.parquet                one row per pair     }
@@ -49,7 +49,7 @@ class Compared:
 
     Attributes:
       name: of the generated set.
-      concepts: one row a concept, columns `bsjax.results.columns.COMPARED_CONCEPTS`.
+      concepts: one row per concept, columns `bsjax.results.columns.COMPARED_CONCEPTS`.
       findings: what the called concepts tell of, columns `bsjax.results.columns.FINDINGS`.
       substitutions: what was drawn instead, columns `bsjax.results.columns.SUBSTITUTIONS`.
       pairs: one row per pair, most unusually alike first, columns

@@ -15,7 +15,7 @@ REFERENCE_TEMPERATURE = {"relative": 0.4, "difference": 0.8}
 
 
 def difference(energy_real: np.ndarray, energy_generated: np.ndarray) -> np.ndarray:
-    """Energy of the generated arm minus that of the real one [K], in units of code an image."""
+    """Energy of the generated arm minus that of the real one [K], in units of code per image."""
     return energy_generated - energy_real
 
 
