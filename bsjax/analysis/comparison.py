@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from bsjax.analysis import copies
+from bsjax.analysis import copies, pairs
 from bsjax.analysis.findings import look_further
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
@@ -21,7 +21,7 @@ from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.results.comparisons import Compared
 from bsjax.results.measures import Measured
 from bsjax.results.statistics import Statistics
-from bsjax.stats import clusters, comparison, datapoints, divergences, streaming, verdicts, words
+from bsjax.stats import clusters, comparison, divergences, streaming, verdicts, words
 
 TOP_IMAGES = 12  # whose captions tell a concept's words, where only image codes are known
 MOST_UNPAIRED = 1000  # keys that a manifest lists
@@ -114,7 +114,10 @@ def compare_sets(
     codes = real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
     judged = copies.judge_pairs(real, generated, pairing)
     captions = real.images["caption"].take(pairing.rows_real)
-    outcome = _outcome(codes, method, captions.to_pylist())
+    tokens = None
+    if real.tokens is not None and generated.tokens is not None:
+        tokens = real.tokens[pairing.rows_real], generated.tokens[pairing.rows_generated]
+    outcome = _outcome(codes, method, captions.to_pylist(), tokens=tokens)
     keys = real.images["key"].take(pairing.rows_real)
     statistics = Statistics(
         *codes,
@@ -123,6 +126,7 @@ def compare_sets(
         words=_words(real, generated, pairing),
         fires=(real.concepts["fires"].to_numpy(), generated.concepts["fires"].to_numpy()),
         sums=outcome.sums,
+        tokens=tokens,
     )
     unpaired = {REAL: pairing.unpaired_real, name: pairing.unpaired_generated}
     parents = {
@@ -132,7 +136,9 @@ def compare_sets(
     return Compared(
         name=name,
         **_tables(outcome, statistics, method),
-        pairs=_pair_table(codes, pairing.rows_real, pairing.rows_generated, keys, captions, judged),
+        pairs=pairs.pair_table(
+            codes, pairing.rows_real, pairing.rows_generated, keys, captions, judged
+        ),
         manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
         | {"notes": list(dict.fromkeys([*real.notes, *generated.notes, *_warnings(outcome)]))},
         real=real,
@@ -186,8 +192,8 @@ def compare_codes(
     return Compared(
         name="generated",
         **_tables(outcome, statistics, method),
-        pairs=_pair_table(
-            (real, generated), rows, rows, keys, told, same_real=_same_real(real, labels)
+        pairs=pairs.pair_table(
+            (real, generated), rows, rows, keys, told, one_image=pairs.same_real(real, labels)
         ),
         manifest=_manifest(method, outcome, n, unpaired, {}) | {"notes": _warnings(outcome)},
         statistics=statistics,
@@ -197,7 +203,7 @@ def compare_codes(
 def compare_again(
     name: str,
     statistics: Statistics,
-    pairs: pa.Table,
+    pair_rows: pa.Table,
     manifest: Mapping[str, Any],
     method: Method,
     keys: Sequence[str] | None = None,
@@ -207,7 +213,7 @@ def compare_again(
     Args:
       name: of the generated set.
       statistics: of all pairs.
-      pairs: table of all pairs, which stays as it is.
+      pair_rows: table of all pairs, which stays as it is.
       manifest: of the comparison.
       method: the other one.
       keys: of the pairs to compare; None: all.
@@ -227,10 +233,12 @@ def compare_again(
                 "subset",
             )
     captions = statistics.captions
+    tokens = statistics.tokens
     outcome = _outcome(
         (statistics.real[rows], statistics.generated[rows]),
         method,
         None if captions is None else [captions[row] for row in rows],
+        tokens=None if tokens is None else (tokens[0][rows], tokens[1][rows]),
     )
     unpaired = manifest["unpaired"]
     made = _manifest(method, outcome, int(rows.size), unpaired, manifest["parents"])
@@ -240,7 +248,7 @@ def compare_again(
     return Compared(
         name=name,
         **_tables(outcome, statistics, method, rows),
-        pairs=pairs,
+        pairs=pair_rows,
         manifest=made | {"notes": [*kept, *_warnings(outcome)]},
         statistics=statistics,
     )
@@ -251,6 +259,7 @@ def _outcome(
     method: Method,
     captions: Sequence[str] | None,
     given: Sequence[Any] | None = None,
+    tokens: comparison.PairedCodes | None = None,
 ) -> comparison.Outcome:
     """The statistics of pairs, those that repeat one another being one unit."""
     repeats = clusters.find_clusters(captions, codes[0])
@@ -271,7 +280,12 @@ def _outcome(
             "clusters",
         )
     return comparison.compare_codes(
-        *codes, method.rules, labels=labels, repeats=repeats, seed=method.seed
+        *codes,
+        method.rules,
+        labels=labels,
+        repeats=repeats,
+        tokens=tokens,
+        seed=method.seed,
     )
 
 
@@ -337,9 +351,11 @@ def _tables(
     columns: dict[str, Any] = {"concept": np.arange(n_concepts, dtype=np.int32)}
     columns |= outcome.columns | extra | {"words": statistics.words}
     unknown = pa.nulls(n_concepts, pa.int64())
-    for name, fires in zip(("fires_real", "fires_generated"), statistics.fires, strict=True):
-        columns[name] = pa.array(fires, pa.int64(), mask=fires < 0)
-        columns.setdefault(name.replace("fires", "fires_pairs"), unknown)
+    for arm, fires in zip(("real", "generated"), statistics.fires, strict=True):
+        columns[f"fires_{arm}"] = pa.array(fires, pa.int64(), mask=fires < 0)
+        of_pairs = columns.get(f"fires_pairs_{arm}")
+        known = unknown if of_pairs is None else pa.array(of_pairs.astype(np.int64))
+        columns[f"fires_pairs_{arm}"] = known
     concepts = pa.table({column.name: columns[column.name] for column in COMPARED_CONCEPTS})
     return {"concepts": concepts, "findings": found, "substitutions": replaced}
 
@@ -352,42 +368,3 @@ def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:
     to_real[pairing.rows_generated] = pairing.rows_real
     top_rows = np.concatenate([real.top_rows, to_real[generated.top_rows]], axis=1)
     return words.describe_concepts(real.captions, top_rows)
-
-
-def _same_real(codes: sp.csr_array, clusters: Sequence[Any] | None) -> np.ndarray:
-    """[n] labels of pairs: the same where cluster and real image are, as their codes tell."""
-    places: dict[Any, int] = {}
-    labels = []
-    for row in range(codes.shape[0]):
-        part = slice(codes.indptr[row], codes.indptr[row + 1])
-        told = (codes.indices[part].tobytes(), codes.data[part].tobytes())
-        label = row if clusters is None else (clusters[row], *told)
-        labels.append(places.setdefault(label, len(places)))
-    return np.array(labels, np.int64)
-
-
-def _pair_table(
-    codes: comparison.PairedCodes,
-    rows_real: np.ndarray,
-    rows_generated: np.ndarray,
-    keys: pa.ChunkedArray | pa.Array,
-    captions: pa.ChunkedArray | pa.Array,
-    judged: copies.Judged | None = None,
-    same_real: np.ndarray | None = None,
-) -> pa.Table:
-    """The pairs in their order; of several that share a real image the most alike alone."""
-    scores = datapoints.score_pairs(*codes)
-    if judged is not None:
-        scores |= judged.scores
-    order = datapoints.rank_pairs(scores)
-    order = datapoints.first_of_each(order, rows_real if same_real is None else same_real)
-    scores["n_firing"] = datapoints.count_firing(*codes)
-    columns = {
-        "rank": np.arange(1, len(order) + 1, dtype=np.int32),
-        "key": keys.take(order),
-        "caption": captions.take(order),
-        "row_real": rows_real[order].astype(np.int32),
-        "row_generated": rows_generated[order].astype(np.int32),
-        **{name: values[order] for name, values in scores.items()},
-    }
-    return copies.pair_table(columns)

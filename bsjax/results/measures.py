@@ -2,6 +2,7 @@
 
 concepts.parquet  images.parquet  columns as `bsjax.results.columns` lists them
 image_codes.npz   [n, K] scipy.sparse CSR: energy of each concept in each image
+image_tokens.npz  [n, K] scipy.sparse CSR: tokens of each image that fire for each concept
 cooccurrence.npz  [K, K] scipy.sparse CSR: Z^T Z of all tokens' codes
 top_images.npz    images [K, L] rows, -1 where there are no more; scores [K, L] means over the
                   patches; maps [K, L, h, w] and special [K, L, 1 + registers] codes, float16
@@ -42,7 +43,7 @@ from bsjax.stats import copies
 
 CONCEPTS, IMAGE_TABLE = "concepts.parquet", "images.parquet"
 IMAGE_CODES, COOCCURRENCE, TOP_IMAGES = "image_codes.npz", "cooccurrence.npz", "top_images.npz"
-PATCHES = "patches.npz"
+PATCHES, IMAGE_TOKENS = "patches.npz", "image_tokens.npz"
 FILES = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, COOCCURRENCE, TOP_IMAGES)  # that each set has
 MOST_TOGETHER = 10  # co-occurring concepts kept
 
@@ -119,6 +120,13 @@ class Measured:
         if PATCHES not in self.parts and PATCHES not in self.manifest.get("files", ()):
             return None
         return self._part(PATCHES, _read_patches)
+
+    @functools.cached_property
+    def tokens(self) -> sp.csr_array | None:
+        """[n, K] tokens of each image that fire for each concept; None where not kept."""
+        if IMAGE_TOKENS not in self.parts and IMAGE_TOKENS not in self.manifest.get("files", ()):
+            return None
+        return self._part(IMAGE_TOKENS, _read_csr)
 
     @functools.cached_property
     def keys(self) -> list[str]:

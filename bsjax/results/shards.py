@@ -185,11 +185,16 @@ class ShardStore:
         statistics = streaming.finalize(self._totals)
         measures.write_concepts(self.folder, statistics)
         kept = []  # record of each row of the artifacts
-        with CsrWriter(self.folder / measures.IMAGE_CODES, self.n_concepts, np.float32) as writer:
+        with (
+            CsrWriter(self.folder / measures.IMAGE_CODES, self.n_concepts, np.float32) as writer,
+            CsrWriter(self.folder / measures.IMAGE_TOKENS, self.n_concepts, np.int32) as counter,
+        ):
             for i in range(self._n_shards):
                 shard = self._load(i)
                 kept.append(shard["rows"])
                 writer.append(_unpack("image", shard, self.n_concepts))
+                tokens = _unpack("token", shard, self.n_concepts)
+                counter.append(count_tokens(tokens, self.grid.n_tokens))
         kept = np.concatenate(kept)
         self._write_images([records[row] for row in kept])
         self._write_top_images(shard, kept, len(records))
@@ -289,6 +294,17 @@ class ShardStore:
             raise UserError(
                 f"{path} cannot be used ({error}); run the same command again: it is made anew"
             ) from error
+
+
+def count_tokens(codes: sp.csr_array, n_tokens: int) -> sp.csr_array:
+    """Tokens [n, K] that fire in each image, of codes [n * n_tokens, K]; int32."""
+    n_images = codes.shape[0] // n_tokens
+    image = np.repeat(np.arange(codes.shape[0]) // n_tokens, np.diff(codes.indptr))
+    fires = codes.data > 0
+    entries = (fires.astype(np.int32), (image, codes.indices))
+    counts = sp.csr_array(sp.coo_array(entries, shape=(n_images, codes.shape[1])))
+    counts.eliminate_zeros()
+    return counts
 
 
 _SHARD = re.compile(r"shard-(\d{5,})\.npz$")

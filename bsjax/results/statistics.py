@@ -3,6 +3,7 @@
 real_* and generated_*  CSR parts (data, indices, indptr) of the pairs' image codes [n, K]
 shape                   n and K
 sum_*                   the eight sums of each concept over the clusters, `bsjax.stats.sums`
+tokens_real_* etc.      CSR parts of the tokens that fire [n, K]; not where not known
 fires_*                 tokens of all measured images [K]; -1 where not known
 text                    keys and captions of the pairs and words of the concepts, JSON in UTF-8
 """
@@ -18,6 +19,7 @@ from bsjax.core.paths import AnyPath
 from bsjax.stats.sums import Sums
 
 ARMS = ("real", "generated")
+TOKENS = ("tokens_real", "tokens_generated")
 PARTS = ("data", "indices", "indptr")
 
 
@@ -33,6 +35,7 @@ class Statistics:
       words: of the concepts.
       fires: [K] of all measured real and generated images; -1 where not known.
       sums: over the clusters.
+      tokens: [n, K] that fire in the real and the generated image; None where not known.
     """
 
     real: sp.csr_array
@@ -42,16 +45,18 @@ class Statistics:
     words: list[str]
     fires: tuple[np.ndarray, np.ndarray]
     sums: Sums
+    tokens: tuple[sp.csr_array, sp.csr_array] | None = None
 
 
 def write_statistics(path: AnyPath, statistics: Statistics) -> None:
     """Writes the file, whole or not at all."""
     arrays = {"shape": np.array(statistics.real.shape)}
-    for arm, codes, fires in zip(
-        ARMS, (statistics.real, statistics.generated), statistics.fires, strict=True
-    ):
-        arrays |= {f"{arm}_{part}": getattr(codes, part) for part in PARTS}
-        arrays[f"fires_{arm}"] = fires
+    matrices = dict(zip(ARMS, (statistics.real, statistics.generated), strict=True))
+    if statistics.tokens is not None:
+        matrices |= dict(zip(TOKENS, statistics.tokens, strict=True))
+    for name, codes in matrices.items():
+        arrays |= {f"{name}_{part}": getattr(codes, part) for part in PARTS}
+    arrays |= {f"fires_{arm}": n for arm, n in zip(ARMS, statistics.fires, strict=True)}
     arrays |= {f"sum_{name}": values for name, values in statistics.sums._asdict().items()}
     text = {name: getattr(statistics, name) for name in ("keys", "captions", "words")}
     arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
@@ -63,14 +68,16 @@ def read_statistics(path: AnyPath) -> Statistics:
     """Reads the file, of which the manifest says that it is whole."""
     with np.load(path, allow_pickle=False) as arrays:
         shape = tuple(arrays["shape"].tolist())
-        real, generated = (
-            sp.csr_array(tuple(arrays[f"{arm}_{part}"] for part in PARTS), shape=shape)
-            for arm in ARMS
-        )
+
+        def matrix(name: str) -> sp.csr_array:
+            return sp.csr_array(tuple(arrays[f"{name}_{part}"] for part in PARTS), shape=shape)
+
+        has_tokens = f"{TOKENS[0]}_{PARTS[0]}" in arrays
         values = {name: arrays[f"sum_{name}"] for name in Sums._fields}
         return Statistics(
-            real=real,
-            generated=generated,
+            real=matrix(ARMS[0]),
+            generated=matrix(ARMS[1]),
+            tokens=(matrix(TOKENS[0]), matrix(TOKENS[1])) if has_tokens else None,
             fires=(arrays["fires_real"], arrays["fires_generated"]),
             sums=Sums(**values | {"n": int(values["n"])}),
             **json.loads(arrays["text"].tobytes()),

@@ -6,8 +6,9 @@ import scipy.sparse as sp
 
 from bsjax.core.artifacts import begin_stage
 from bsjax.core.dims import Grid
+from bsjax.data.captions import ImageRecord
 from bsjax.data.images import Batch
-from bsjax.results.shards import ShardStore
+from bsjax.results.shards import ShardStore, count_tokens
 from bsjax.stats import streaming
 
 K, BATCH, N_SHARDS = 6, 4, 7
@@ -72,3 +73,25 @@ def test_shards_of_another_place_or_run_are_not_used(tmp_path):
         (partial / name).write_bytes(data)
         assert measure(tmp_path / "a") == 3
         assert content(tmp_path / "a") == whole
+
+
+def test_tokens_that_fire_are_counted_image_by_image(tmp_path):
+    measure(tmp_path)
+    store = ShardStore(tmp_path, K, GRID)
+    store.resume(3)
+    records = [ImageRecord(f"{row:03d}", "", str(row), {}) for row in range(N_SHARDS * BATCH)]
+    store.finish(records, ())
+    got = sp.load_npz(tmp_path / "image_tokens.npz").toarray()
+    assert got.shape == (N_SHARDS * BATCH, K)
+    for i in range(N_SHARDS):
+        rng = np.random.default_rng(i)
+        rng.random((BATCH, K))
+        codes = rng.random((BATCH * GRID.n_tokens, K)) * (rng.random(K) > 0.5)
+        fires = (codes > 0).reshape(BATCH, GRID.n_tokens, K).sum(axis=1)
+        np.testing.assert_array_equal(got[i * BATCH : (i + 1) * BATCH], fires)
+
+
+def test_tokens_by_hand():
+    codes = sp.csr_array(np.array([[1.0, 0], [2, 3], [0, 0], [0, 4]]))
+    codes.data[1] = 0.0  # stored, and silent
+    assert count_tokens(codes, 2).toarray().tolist() == [[1, 1], [0, 1]]

@@ -167,6 +167,16 @@ def test_compare_and_report(config, tmp_path):
                      where=sum(shown) > 0)  # fmt: skip
     ratio = np.log((sums[1] + half) / (sums[0] + half))
     np.testing.assert_allclose(row["log_ratio"], ratio, rtol=1e-4, atol=1e-5)
+    tokens = [
+        sp.load_npz(tmp_path / "measures" / arm / "image_tokens.npz").sum(axis=0)
+        for arm in ("real", "generated")
+    ]
+    for arm, counted in zip(("real", "generated"), tokens, strict=True):
+        np.testing.assert_array_equal(row[f"fires_{arm}"], np.asarray(counted).ravel())
+        np.testing.assert_array_equal(row[f"fires_pairs_{arm}"], row[f"fires_{arm}"])
+    product = row["prevalence_ratio"] * row["area_ratio"] * row["amount_ratio"]
+    np.testing.assert_allclose(np.log(product), row["log_ratio"], rtol=1e-9, atol=1e-12)
+    assert np.isfinite(row["area_ratio"]).sum() == (sum(shown) > 0).sum()
     np.testing.assert_array_equal(row["verdict"] == "not enough data", sum(shown) < 11)
     total = codes[0].mean(0) + codes[1].mean(0)
     relative = np.divide(gap.mean(0), total, out=np.zeros_like(total), where=total > 0)

@@ -1,0 +1,50 @@
+"""The table of pairs: how alike each generated image is to its counterpart, and in which order."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import scipy.sparse as sp
+
+from bsjax.analysis import copies
+from bsjax.stats import comparison, datapoints
+
+
+def same_real(codes: sp.csr_array, clusters: Sequence[Any] | None) -> np.ndarray:
+    """[n] labels of pairs: the same where cluster and real image are, as their codes tell."""
+    places: dict[Any, int] = {}
+    labels = []
+    for row in range(codes.shape[0]):
+        part = slice(codes.indptr[row], codes.indptr[row + 1])
+        told = (codes.indices[part].tobytes(), codes.data[part].tobytes())
+        label = row if clusters is None else (clusters[row], *told)
+        labels.append(places.setdefault(label, len(places)))
+    return np.array(labels, np.int64)
+
+
+def pair_table(
+    codes: comparison.PairedCodes,
+    rows_real: np.ndarray,
+    rows_generated: np.ndarray,
+    keys: pa.ChunkedArray | pa.Array,
+    captions: pa.ChunkedArray | pa.Array,
+    judged: copies.Judged | None = None,
+    one_image: np.ndarray | None = None,
+) -> pa.Table:
+    """The pairs in their order; of several that share a real image the most alike alone."""
+    scores = datapoints.score_pairs(*codes)
+    if judged is not None:
+        scores |= judged.scores
+    order = datapoints.rank_pairs(scores)
+    order = datapoints.first_of_each(order, rows_real if one_image is None else one_image)
+    scores["n_firing"] = datapoints.count_firing(*codes)
+    columns = {
+        "rank": np.arange(1, len(order) + 1, dtype=np.int32),
+        "key": keys.take(order),
+        "caption": captions.take(order),
+        "row_real": rows_real[order].astype(np.int32),
+        "row_generated": rows_generated[order].astype(np.int32),
+        **{name: values[order] for name, values in scores.items()},
+    }
+    return copies.pair_table(columns)
