@@ -117,8 +117,10 @@ def compare_sets(
     tokens = None
     if real.tokens is not None and generated.tokens is not None:
         tokens = real.tokens[pairing.rows_real], generated.tokens[pairing.rows_generated]
-    outcome = _outcome(codes, method, captions.to_pylist(), tokens=tokens)
     keys = real.images["key"].take(pairing.rows_real)
+    # What patches say of two real images is surer than what their codes do.
+    twins = None if judged is None else copies.rows_of(judged.duplicates, keys.to_pylist())
+    outcome = _outcome(codes, method, captions.to_pylist(), tokens=tokens, twins=twins)
     statistics = Statistics(
         *codes,
         keys=keys.to_pylist(),
@@ -127,6 +129,7 @@ def compare_sets(
         fires=(real.concepts["fires"].to_numpy(), generated.concepts["fires"].to_numpy()),
         sums=outcome.sums,
         tokens=tokens,
+        twins=twins,
     )
     unpaired = {REAL: pairing.unpaired_real, name: pairing.unpaired_generated}
     parents = {
@@ -239,6 +242,7 @@ def compare_again(
         method,
         None if captions is None else [captions[row] for row in rows],
         tokens=None if tokens is None else (tokens[0][rows], tokens[1][rows]),
+        twins=clusters.within(statistics.twins, rows),
     )
     unpaired = manifest["unpaired"]
     made = _manifest(method, outcome, int(rows.size), unpaired, manifest["parents"])
@@ -260,9 +264,10 @@ def _outcome(
     captions: Sequence[str] | None,
     given: Sequence[Any] | None = None,
     tokens: comparison.PairedCodes | None = None,
+    twins: np.ndarray | None = None,
 ) -> comparison.Outcome:
     """The statistics of pairs, those that repeat one another being one unit."""
-    repeats = clusters.find_clusters(captions, codes[0])
+    repeats = clusters.find_clusters(captions, codes[0], twins=twins)
     if given is not None:
         labels = clusters.number(given)
     elif method.clusters == "none":
@@ -270,7 +275,7 @@ def _outcome(
     else:
         by_caption = captions if method.clusters != "image" else None
         by_image = codes[0] if method.clusters != "caption" or captions is None else None
-        labels = clusters.find_clusters(by_caption, by_image)
+        labels = clusters.find_clusters(by_caption, by_image, twins=twins)
     if labels.max() + 1 < comparison.LEAST_UNITS:
         what = "given label" if given is not None else "caption or real image"
         raise UserError(

@@ -104,6 +104,14 @@ def judge_sketches(
     return Judged(scores, _duplicate_table(keys, near.all, among.similarity, is_twin))
 
 
+def rows_of(duplicates: pa.Table, keys: Sequence[str]) -> np.ndarray:
+    """Near duplicates [M, 2] as places in `keys`."""
+    place = {key: row for row, key in enumerate(keys)}
+    pairs = zip(duplicates["key"].to_pylist(), duplicates["other"].to_pylist(), strict=True)
+    found = [(place[key], place[other]) for key, other in pairs]
+    return np.array(found, np.int64).reshape(-1, 2)
+
+
 def _places(pair: copies.Likeness) -> np.ndarray:
     parts = (pair.shift_rows, pair.shift_columns, pair.mirrored)
     told = zip(*(part[:, 0].tolist() for part in parts), strict=True)

@@ -2,6 +2,7 @@
 
 real_* and generated_*  CSR parts (data, indices, indptr) of the pairs' image codes [n, K]
 shape                   n and K
+twins                   rows [M, 2] of near duplicates among the real images, where known
 sum_*                   the eight sums of each concept over the clusters, `bsjax.stats.sums`
 tokens_real_* etc.      CSR parts of the tokens that fire [n, K]; not where not known
 fires_*                 tokens of all measured images [K]; -1 where not known
@@ -36,6 +37,8 @@ class Statistics:
       fires: [K] of all measured real and generated images; -1 where not known.
       sums: over the clusters.
       tokens: [n, K] that fire in the real and the generated image; None where not known.
+      twins: rows [M, 2] of pairs whose real images are near duplicates by their patches; None where
+        patches were not kept.
     """
 
     real: sp.csr_array
@@ -46,6 +49,7 @@ class Statistics:
     fires: tuple[np.ndarray, np.ndarray]
     sums: Sums
     tokens: tuple[sp.csr_array, sp.csr_array] | None = None
+    twins: np.ndarray | None = None
 
 
 def write_statistics(path: AnyPath, statistics: Statistics) -> None:
@@ -57,6 +61,8 @@ def write_statistics(path: AnyPath, statistics: Statistics) -> None:
     for name, codes in matrices.items():
         arrays |= {f"{name}_{part}": getattr(codes, part) for part in PARTS}
     arrays |= {f"fires_{arm}": n for arm, n in zip(ARMS, statistics.fires, strict=True)}
+    if statistics.twins is not None:
+        arrays["twins"] = statistics.twins
     arrays |= {f"sum_{name}": values for name, values in statistics.sums._asdict().items()}
     text = {name: getattr(statistics, name) for name in ("keys", "captions", "words")}
     arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
@@ -79,6 +85,7 @@ def read_statistics(path: AnyPath) -> Statistics:
             generated=matrix(ARMS[1]),
             tokens=(matrix(TOKENS[0]), matrix(TOKENS[1])) if has_tokens else None,
             fires=(arrays["fires_real"], arrays["fires_generated"]),
+            twins=arrays.get("twins", None),
             sums=Sums(**values | {"n": int(values["n"])}),
             **json.loads(arrays["text"].tobytes()),
         )

@@ -26,6 +26,7 @@ def find_clusters(
     captions: Sequence[str] | None,
     real: sp.csr_array | None,
     same_image: float = SAME_IMAGE,
+    twins: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels [n] of the pairs' clusters, numbered in order of first mention.
 
@@ -34,6 +35,7 @@ def find_clusters(
         look at captions.
       real: image codes [n, K]; pairs of one real image belong together. None: do not look.
       same_image: least cosine of two images that are the same.
+      twins: rows [M, 2] of images that are the same, where that is known better than from codes.
     """
     links = []
     n = len(captions) if captions is not None else real.shape[0]
@@ -43,10 +45,21 @@ def find_clusters(
             (first.setdefault(text, row), row) for row, text in enumerate(captions) if text.strip()
         ]
     if real is not None:
-        links += [tuple(link) for link in alike(real, same_image)]
+        found = alike(real, same_image) if twins is None else twins
+        links += [tuple(link) for link in found]
     pairs = np.array(links, np.int64).reshape(-1, 2)
     graph = sp.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return number(csgraph.connected_components(graph, directed=False)[1])
+
+
+def within(twins: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
+    """The pairs of rows [M, 2] of which both are among `rows`, as places in these."""
+    if twins is None:
+        return None
+    place = np.full(max(int(rows.max(initial=0)), int(twins.max(initial=0))) + 1, -1)
+    place[rows] = np.arange(rows.size)
+    moved = place[twins]
+    return moved[(moved >= 0).all(axis=1)]
 
 
 def number(labels: Sequence[object] | np.ndarray) -> np.ndarray:

@@ -40,10 +40,11 @@ from bsjax.data import scenes
 from bsjax.data.image_shards import list_generated
 from bsjax.experiment import inputs
 from bsjax.planted.generator import Planted
+from bsjax.results.statistics import read_statistics
 from bsjax.stages.compare import compare
 from bsjax.stages.generate import generate
 from bsjax.stages.measure import measure
-from bsjax.stats import verdicts
+from bsjax.stats import clusters, verdicts
 from bsjax.stats.datapoints import score_pairs
 
 matplotlib.use("agg")
@@ -351,9 +352,12 @@ def main() -> None:
 
     print("(b) images  called  precision  planted found  by any  recall  AUROC  untouched called")
     print_nothing, captions = [], [scene.caption for scene in here]
+    twins = read_statistics(compared / "comparisons" / "scenes" / "statistics.npz").twins
     result["verdicts"], result["nothing"] = {}, {}
     for size in sorted({size for size in SIZES if size <= n} | {n}):
-        made = compare_codes(real[:size], generated[:size], Method(), captions[:size])
+        few = clusters.within(twins, np.arange(size))
+        labels = clusters.find_clusters(captions[:size], real[:size], twins=few)
+        made = compare_codes(real[:size], generated[:size], Method(), captions[:size], labels)
         columns = {name: np.array(made.concepts[name].to_pylist()) for name in JUDGED}
         row = judge_factors(columns, aurocs, purity)
         row["counts"] = dict(made.manifest["counts"])

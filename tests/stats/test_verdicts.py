@@ -113,6 +113,17 @@ def test_clusters_by_caption_and_by_image():
     assert clusters.find_clusters(captions, linked).tolist() == [0, 1, 0, 2, 3, 0]
 
 
+def test_twins_that_are_known_take_the_place_of_codes():
+    codes = sp.csr_array(np.ones((5, 20)))
+    twins = np.array([[0, 3], [3, 4]])
+    assert clusters.find_clusters(None, codes, twins=twins).tolist() == [0, 1, 2, 0, 0]
+    assert clusters.find_clusters(None, codes).tolist() == [0] * 5
+    captions = ["a", "b", "b", "c", "d"]
+    assert clusters.find_clusters(captions, codes, twins=twins).tolist() == [0, 1, 1, 0, 0]
+    assert clusters.within(twins, np.array([4, 1, 3])).tolist() == [[2, 0]]
+    assert clusters.within(None, np.arange(3)) is None
+
+
 def test_plain_images_are_not_the_same_image():
     """Seven concepts in common are too few to say so; eight are enough; none are none."""
     for n_shared, expected in ((7, [0, 1]), (8, [0, 0]), (0, [0, 1])):
