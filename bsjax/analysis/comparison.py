@@ -267,15 +267,19 @@ def _outcome(
     twins: np.ndarray | None = None,
 ) -> comparison.Outcome:
     """The statistics of pairs, those that repeat one another being one unit."""
-    repeats = clusters.find_clusters(captions, codes[0], twins=twins)
-    if given is not None:
-        labels = clusters.number(given)
-    elif method.clusters == "none":
-        labels = np.arange(codes[0].shape[0])
+    n = codes[0].shape[0]
+    if given is not None:  # whoever gives labels knows what repeats what
+        labels = repeats = clusters.number(given)
     else:
-        by_caption = captions if method.clusters != "image" else None
-        by_image = codes[0] if method.clusters != "caption" or captions is None else None
-        labels = clusters.find_clusters(by_caption, by_image, twins=twins)
+        # The control swaps what repeats one another whatever is taken as a cluster, so that it
+        # tells where too little is.
+        repeats = labels = clusters.find_clusters(captions, codes[0], twins=twins)
+        if method.clusters == "none":
+            labels = np.arange(n)
+        elif method.clusters == "image" or (method.clusters == "caption" and captions is None):
+            labels = clusters.find_clusters(None, codes[0], twins=twins)
+        elif method.clusters == "caption":
+            labels = clusters.find_clusters(captions, None)
     if labels.max() + 1 < comparison.LEAST_UNITS:
         what = "given label" if given is not None else "caption or real image"
         raise UserError(
