@@ -8,6 +8,8 @@ import pytest
 import scipy.sparse as sp
 from sklearn.metrics import roc_auc_score
 
+from bsjax import presets
+from bsjax.analysis.comparison import Method
 from bsjax.data import scenes
 from bsjax.stats import verdicts
 
@@ -60,7 +62,7 @@ def test_verdicts_are_judged_by_one_concept_a_value(planted):
     values, truth = planted["VALUES"], planted["planted_values"]()
     aurocs = np.concatenate([np.eye(30), np.eye(30)[:1]])
     purity = np.concatenate([np.eye(30), 0.5 * np.eye(30)[:1]])
-    verdict = np.array([truth.get(value, verdicts.NO_DIFFERENCE) for value in values] + ["x"])
+    verdict = np.array([truth.get(value, verdicts.UNDECIDED) for value in values] + ["x"])
     verdict[-1] = verdicts.EXAGGERATED
     delta = np.array([{verdicts.SUPPRESSED: 0.1, verdicts.EXAGGERATED: 0.9}.get(v, 0.5)
                       for v in verdict])  # fmt: skip
@@ -76,13 +78,29 @@ def test_verdicts_are_judged_by_one_concept_a_value(planted):
     assert found["precision"] == pytest.approx(0.8)
     # One gap's concept says nothing, another's says the opposite.
     crescent, water = values.index(("shape", "crescent")), values.index(("background", "water"))
-    verdict[[crescent, water, 30]] = verdicts.NO_DIFFERENCE, verdicts.SUPPRESSED, "x"
+    verdict[[crescent, water, 30]] = verdicts.UNDECIDED, verdicts.SUPPRESSED, "x"
     found = judge({"verdict": verdict, "delta": delta}, aurocs, purity)
     assert (found["planted_found"], found["n_called"]) == (2, 3)
     assert found["precision"] == pytest.approx(2 / 3)
 
 
-def test_verdicts_follow_the_thresholds_of_the_config(planted):
+def test_no_rule_was_set_knowing_what_was_planted():
     config = runpy.run_path(str(PATH.parents[2] / "configs" / "scenes.py"))["get_config"]()
-    rules = planted["RULES"]["relative"]
-    assert {name: config.compare[name] for name in rules._fields} == rules._asdict()
+    assert config.compare.to_dict() == presets.experiment().compare.to_dict()
+    method = Method()
+    assert {f"compare.{name}": value for name, value in config.compare.items()} | {
+        "seed": config.seed
+    } == method.settings
+
+
+def test_findings_bear_the_value_that_their_first_concept_tells_best(planted):
+    aurocs = np.full((3, 30), 0.5)
+    aurocs[0, planted["VALUES"].index(("shape", "ring"))] = 0.95
+    aurocs[1, planted["VALUES"].index(("colour", "blue"))] = 0.89  # not covered
+    row = {"concepts": [0, 2], "verdict": "suppressed", "instead": [1, 0], "asked_n": 7}
+    row |= {"log_ratio": 0.0, "low": -np.inf, "high": np.log(2), "asked_log_ratio": np.log(0.5)}
+    (found,) = planted["name_findings"]([row], aurocs)
+    assert found == {
+        "of": "shape ring", "concepts": 2, "verdict": "suppressed", "ratio": [1, 0, 2],
+        "instead": ["?", "shape ring"], "asked": [7, 0.5],
+    }  # fmt: skip
