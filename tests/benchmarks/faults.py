@@ -1,6 +1,7 @@
 """What happens to damaged artifacts, to killed runs and to two runs at once?
 
-    python tests/benchmarks/faults.py [--flips=60] [--kills=4] [--images=16] [--workdir=DIR]
+    python tests/benchmarks/faults.py [--flips=60] [--kills=4] [--stages=A,B] [--images=16]
+        [--workdir=DIR]
 
 Makes a small run of the scenes world and a small training, then
 (a) flips single bits of every file of every stage, and truncates, removes and swaps it; whoever
@@ -19,9 +20,10 @@ import pathlib
 import sys
 import tempfile
 
+import jax
 from absl import logging
 from fault_damage import finished, interrupted
-from fault_kills import STAGES, be_victim, kills, two_runs
+from fault_kills import STAGES, kills, two_runs
 from fault_table import Table, configs
 
 
@@ -31,21 +33,20 @@ def main() -> int:
     )
     parser.add_argument("--flips", type=int, default=60, help="of single bits, a file")
     parser.add_argument("--kills", type=int, default=4, help="of each stage")
+    parser.add_argument("--stages", default=",".join(STAGES), help="that are killed")
     parser.add_argument("--images", type=int, default=16, help="16 or more: a shard has 4")
     parser.add_argument("--workdir", type=pathlib.Path)
-    parser.add_argument("--victim", choices=STAGES, help=argparse.SUPPRESS)
-    parser.add_argument("--kill-at", type=int, default=-1, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    jax.config.update("jax_platforms", "cpu")
     logging.set_verbosity(logging.FATAL)
-    if chosen.victim:
-        be_victim(chosen.workdir, chosen.victim, chosen.images, chosen.kill_at)
-        return 0
     from etils import epath
 
     from bsjax import pipeline
 
     table = Table()
+    if chosen.workdir:
+        chosen.workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=chosen.workdir) as name:
         root = pathlib.Path(name)
         workdir, other = root / "run", root / "other"
@@ -62,7 +63,7 @@ def main() -> int:
             finished(config, training, workdir, other, chosen.flips, table)
             interrupted(config, training, workdir, chosen.flips, table)
         if chosen.kills:
-            kills(config, training, root, chosen.images, chosen.kills, table)
+            kills(chosen.stages.split(","), root, chosen.images, chosen.kills, table)
         two_runs(root, chosen.images, table)
     return table.show()
 
