@@ -19,6 +19,7 @@ from bsjax.experiment.encoder import encoder_to_plan
 from bsjax.stages import plan, run
 from bsjax.stages.measure import measure
 from bsjax.stages.train_sae import train_sae
+from bsjax.stats.copies import bytes_an_image
 from tests.encoders.patch_colours import PatchColours
 
 NAME = "tests.encoders.patch_colours:PatchColours"
@@ -155,7 +156,8 @@ def test_plan_and_preflight_ask_the_protocol(config, tmp_path):
     assert encoder_to_plan(config).width == 32
     opened = preflight.check_encoder(config)
     (bill,) = preflight.bills_of_measures(config, tmp_path, {"real": 8}, opened)
-    assert bill.most == 8 * 16 * config.train.n_active * 8 * 10
+    codes, sketches = 8 * 16 * config.train.n_active * 8 * 10, 2 * 8 * bytes_an_image(4, 4, 32)
+    assert bill.most == codes + sketches
     config.plan.stage, config.plan.local = "measure", True
     plan.plan(config, tmp_path)
     (row,) = json.loads((tmp_path / "plan.json").read_text())["rows"]

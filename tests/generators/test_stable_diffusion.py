@@ -73,10 +73,10 @@ def test_pieces_are_those_of_torch(tmp_path):
             unet(jnp.asarray(x.transpose(0, 2, 3, 1)), time, jnp.asarray(context)), -1, 1
         )
         agree(f"SD {version} UNet", ours, noise, 1e-4)
-        latents = x.transpose(0, 2, 3, 1) * generator.scaling
+        latents = jnp.asarray(x.transpose(0, 2, 3, 1) * generator.scaling)
         ours = np.moveaxis(np.asarray(generator.decode(params, latents)), -1, 1)
         agree("VAE decoder", ours, pixels, 1e-4)
-        agree(f"SD {version} text", generator.encode_ids(params, ids), text, 1e-4)
+        agree(f"SD {version} text", generator.encode_ids(params, jnp.asarray(ids)), text, 1e-4)
 
 
 def test_without_guidance(tmp_path):
@@ -87,6 +87,8 @@ def test_without_guidance(tmp_path):
         CAPTIONS[:1], num_inference_steps=4, guidance_scale=1.0, height=32, width=32,
         latents=torch.from_numpy(noise.transpose(0, 3, 1, 2).copy()), output_type="np",
     ).images  # fmt: skip
-    context = generator.encode(params, generator.prompts(CAPTIONS[:1]).arrays)
-    images = generator.decode(params, generator.denoise(params, context, noise)) / 2 + 0.5
+    prompts = jax.tree.map(jnp.asarray, generator.prompts(CAPTIONS[:1]).arrays)
+    context = generator.encode(params, prompts)
+    drawn = generator.denoise(params, context, jnp.asarray(noise))
+    images = generator.decode(params, drawn) / 2 + 0.5
     agree("SD without guidance", np.clip(images, 0, 1), expected, 1e-3)
