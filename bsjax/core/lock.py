@@ -95,6 +95,24 @@ def sweep(workdir: str | os.PathLike) -> int:
     return len(found)
 
 
+def drop_stale(folder: pathlib.Path) -> None:
+    """Removes the lock of a run that was killed when its work here was done; any other stays.
+
+    For folders that are finished, which nobody takes a lock on any more.
+    """
+    path = folder / FILE
+    try:
+        owner, age = (
+            json.loads(path.read_text(encoding="utf-8")),
+            time.time() - path.stat().st_mtime,
+        )
+    except (OSError, ValueError):
+        return
+    with contextlib.suppress(OSError, KeyError, TypeError, AttributeError):
+        if _is_stale(owner, age):
+            path.unlink(missing_ok=True)
+
+
 def _children(folder: pathlib.Path) -> list[pathlib.Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 

@@ -193,6 +193,7 @@ def open_store(
             _extract(config, folder, records, encoder, settings, parents)
     elif done is not None:
         logging.info("tokens: %s", folder)
+        lock.drop_stale(folder)
     return TokenStore(folder, parents)
 
 

@@ -53,6 +53,21 @@ def test_a_second_run_is_refused_and_a_killed_one_forgotten(tmp_path, holder):
     assert [path.name for path in (tmp_path / "w").iterdir()] == ["measures"]
 
 
+def test_the_lock_of_a_run_that_was_killed_at_its_end_goes(tmp_path, holder):
+    folder = tmp_path / "w"
+    lock.drop_stale(folder)
+    assert (folder / lock.FILE).exists()  # someone works here
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    lock.drop_stale(folder)
+    assert not (folder / lock.FILE).exists()
+    lock.drop_stale(folder)  # there is none
+    for text in ("no JSON", "[]", '{"host": 1}'):
+        (folder / lock.FILE).write_text(text)
+        lock.drop_stale(folder)
+        assert (folder / lock.FILE).exists()
+
+
 def test_a_process_of_the_same_number_is_another_one(tmp_path):
     with lock.hold(tmp_path, "measure"):
         owner = json.loads((tmp_path / lock.FILE).read_text())
