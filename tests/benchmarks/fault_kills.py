@@ -74,10 +74,11 @@ def be_victim(
             mine = count[0]  # one event may hold another: Path.unlink calls os.unlink
             if mine == kill_at and kill_at % 2:
                 os.kill(os.getpid(), signal.SIGKILL)
-            result = function(*arguments, **more)
-            if mine == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return function(*arguments, **more)
+            finally:  # also where there was nothing to remove
+                if mine == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 
