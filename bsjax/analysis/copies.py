@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from bsjax.data.captions import Pairing
 from bsjax.results.columns import DATAPOINTS, DUPLICATES
 from bsjax.results.measures import Measured
-from bsjax.stats import copies
+from bsjax.stats import clusters, copies
 
 BLOCK = 256  # images whose cosines with all others are held at a time
 BATCH_BYTES = 1 << 26  # of cosines between patches held at a time
@@ -147,11 +147,8 @@ def nearest(codes: sp.csr_array, captions: Sequence[str]) -> Near:
       captions: n texts; those that differ in case and blanks alone are the same.
     """
     n = codes.shape[0]
-    places: dict[str, int] = {}
-    texts = (" ".join(caption.lower().split()) for caption in captions)
-    labels = np.array([
-        places.setdefault(text or f"\0{row}", len(places)) for row, text in enumerate(texts)
-    ])  # fmt: skip
+    texts = [" ".join(caption.lower().split()) for caption in captions]
+    labels = clusters.number([text or row for row, text in enumerate(texts)])
     found = [np.full((n, copies.N_OTHERS), -1, np.int64) for _ in Near._fields]
     for rows, cosines in _cosines(codes):
         cosines[np.arange(rows.size), rows] = -np.inf

@@ -8,19 +8,17 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from bsjax.analysis import copies
-from bsjax.stats import comparison, datapoints
+from bsjax.stats import clusters, comparison, datapoints
 
 
-def same_real(codes: sp.csr_array, clusters: Sequence[Any] | None) -> np.ndarray:
+def same_real(codes: sp.csr_array, labels: Sequence[Any] | None) -> np.ndarray:
     """[n] labels of pairs: the same where cluster and real image are, as their codes tell."""
-    places: dict[Any, int] = {}
-    labels = []
+    found: list[Any] = []
     for row in range(codes.shape[0]):
         part = slice(codes.indptr[row], codes.indptr[row + 1])
         told = (codes.indices[part].tobytes(), codes.data[part].tobytes())
-        label = row if clusters is None else (clusters[row], *told)
-        labels.append(places.setdefault(label, len(places)))
-    return np.array(labels, np.int64)
+        found.append(row if labels is None else (labels[row], *told))
+    return clusters.number(found)
 
 
 def pair_table(

@@ -18,7 +18,7 @@ letter    meaning
 ``M``     candidate points of the archetypal dictionary; in PixArt values of a modulation
 ``n``     images in a set
 ``L``     images kept per concept in the list of its top images
-``R``     resamples of a bootstrap
+``R``     weighted sums that are solved at once
 ``S``     prompt length
 ``G``     groups
 ========  ==========================================================

@@ -103,11 +103,12 @@ def compare_codes(
         order = np.random.default_rng(seed).permutation(n_units)
         n_held = min(max(round(rules.confirm * n_units), LEAST_UNITS), n_units - LEAST_UNITS)
         part, explored = np.sort(order[:n_held]), np.sort(order[n_held:])
-        suggested = _infer(_rows(means, explored), _rows(tested, explored), rules)
+        suggested = _infer(sums.sum_pairs(*_rows(means, explored)), _rows(tested, explored), rules)
         candidates = np.minimum(suggested["q_material"], suggested["q_direction"]) <= rules.fdr
     means, tested = _rows(means, part), _rows(tested, part)
     counted = None if counted is None else _rows(counted, part)
-    columns |= _infer(means, tested, rules, candidates, counted)
+    totals = sums.sum_pairs(*means)
+    columns |= _infer(totals, tested, rules, candidates, counted)
     columns |= _mapped_intervals(columns, rules)
     columns["verdict_paper"] = verdicts.judge_as_paper(columns["delta"])
     eligible = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
@@ -116,7 +117,7 @@ def compare_codes(
     control = controls.swap_control(*map(_active, tested), repeats[drawn][part], eligible, seed)
     return Outcome(
         columns=columns,
-        sums=sums.sum_pairs(*means),
+        sums=totals,
         rows=drawn[part],
         level=level,
         control=control,
@@ -148,7 +149,7 @@ def _as_the_paper(
 
 
 def _infer(
-    means: PairedCodes,
+    totals: sums.Sums,
     tested: PairedCodes,
     rules: Rules,
     candidates: np.ndarray | None = None,
@@ -157,13 +158,12 @@ def _infer(
     """Estimates from the means of the clusters, tests on one pair of each, verdicts.
 
     Args:
-      means: units [clusters, K] of both arms.
-      tested: one pair of each.
+      totals: over the means of the clusters.
+      tested: one pair [clusters, K] of each.
       rules: of the verdicts.
       candidates: concepts [K] that alone may be called changed; None: any.
-      tokens: as `means`, of tokens that fire.
+      tokens: means of the clusters [clusters, K], of tokens that fire.
     """
-    totals = sums.sum_pairs(*means)
     found = ratios.log_ratios(totals)
     parts = ratios.factors(
         totals, found.log_ratio, None if tokens is None else tuple(map(_totals, tokens))

@@ -23,7 +23,6 @@ MEANINGS = {
     NOT_ENOUGH_DATA: "shown by too few images for any verdict",
 }
 KINDS = tuple(MEANINGS)
-UNESTABLISHED = (UNDECIDED, NOT_ENOUGH_DATA)
 CALLED = (SUPPRESSED, EXAGGERATED)
 
 

@@ -51,8 +51,7 @@ def describe_concepts(captions: Sequence[str], top_rows: np.ndarray, n_words: in
         (np.ones(concept.size), (concept, place[top_rows[concept, slot]])),
         shape=(len(top_rows), len(distinct)),
     )
-    chosen.data[:] = 1.0
-    chosen = sp.csr_array(chosen.minimum(1.0))  # a caption counts once
+    chosen.data[:] = 1.0  # a caption counts once
     counts = sp.csr_array(chosen @ vocabulary.occurs)  # [K, V] captions with the word
     counts.sort_indices()
     p = _tails(counts, np.diff(chosen.indptr), vocabulary.occurs)
