@@ -251,6 +251,8 @@ def parsed(*arguments, stage="run"):
 def test_switches_take_no_value():
     values = parsed("--workdir=x", "-v", "--debug", stage="explore")
     assert values.verbose and values.debug
+    values = parsed("--workdir=x", "--from-statistics", "--subset=a-b", stage="compare")
+    assert values.from_statistics and values.subset == "a-b"
     assert not parsed("--config=scenes", "--workdir=x", "--nodebug").debug
     assert parsed("--config=scenes", "--workdir=x", "--limit", "-1").limit == -1
 

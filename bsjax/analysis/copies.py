@@ -19,6 +19,7 @@ from bsjax.stats import clusters, copies
 
 BLOCK = 256  # images whose cosines with all others are held at a time
 BATCH_BYTES = 1 << 26  # of cosines between patches held at a time
+N_NEAR = 8  # nearest real images among which near duplicates of one are looked for
 DUPLICATE = 0.9  # similarity of two real images; the closest of 1,000 scenes come to 0.85
 
 
@@ -35,7 +36,12 @@ class Judged(NamedTuple):
 
 
 class Near(NamedTuple):
-    """Rows of the nearest others of each of n images [n, M], nearest first; -1: no more."""
+    """Rows of the nearest others of each of n images [n, M], nearest first; -1: no more.
+
+    Attributes:
+      all: M = N_NEAR.
+      other_captions: M = N_OTHERS.
+    """
 
     all: np.ndarray
     other_captions: np.ndarray
@@ -85,11 +91,12 @@ def judge_sketches(
     centre = real.mean.mean(axis=0, dtype=np.float64).astype(np.float32)
     among = _likeness(real, real, near.all, centre)
     is_twin = (near.all >= 0) & (among.evidence >= np.arctanh(DUPLICATE))
+    i, j = np.nonzero(is_twin)
+    image = clusters.join(np.stack([i, near.all[i, j]], axis=1), n)  # [n], equal for duplicates
     pair = _likeness(real, generated, np.arange(n)[:, None], centre)
     null = _likeness(real, generated, near.other_captions, centre)
-    twins = _pairs_of(near.all, is_twin)
-    others = np.where(near.other_captions >= 0, null.evidence, np.nan)
-    others[_are_in(near.other_captions, twins)] = np.nan
+    is_other = (near.other_captions >= 0) & (image[near.other_captions] != image[:, None])
+    others = np.where(is_other, null.evidence, np.nan)
     unusual = copies.standardise(pair.evidence[:, 0].astype(np.float64), others)
     variances = (np.concatenate([copies.patch_variance(_take(sketch, part)) for part in
                                  np.array_split(np.arange(n), -(-n // BLOCK))])
@@ -149,13 +156,13 @@ def nearest(codes: sp.csr_array, captions: Sequence[str]) -> Near:
     n = codes.shape[0]
     texts = [" ".join(caption.lower().split()) for caption in captions]
     labels = clusters.number([text or row for row, text in enumerate(texts)])
-    found = [np.full((n, copies.N_OTHERS), -1, np.int64) for _ in Near._fields]
+    found = Near(*(np.full((n, m), -1, np.int64) for m in (N_NEAR, copies.N_OTHERS)))
     for rows, cosines in _cosines(codes):
         cosines[np.arange(rows.size), rows] = -np.inf
-        found[0][rows] = _largest(cosines)
+        found.all[rows] = _largest(cosines, N_NEAR)
         cosines[labels[rows, None] == labels[None]] = -np.inf
-        found[1][rows] = _largest(cosines)
-    return Near(*found)
+        found.other_captions[rows] = _largest(cosines, copies.N_OTHERS)
+    return found
 
 
 def _cosines(codes: sp.csr_array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -168,15 +175,15 @@ def _cosines(codes: sp.csr_array) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield rows, (unit[rows] @ columns).toarray()
 
 
-def _largest(cosines: np.ndarray) -> np.ndarray:
-    """Columns of the N_OTHERS largest finite numbers of each row, largest first; -1: no more."""
-    n_kept = min(copies.N_OTHERS, cosines.shape[1])
+def _largest(cosines: np.ndarray, n: int) -> np.ndarray:
+    """Columns of the n largest finite numbers of each row, largest first; -1: no more."""
+    n_kept = min(n, cosines.shape[1])
     top = np.argpartition(-cosines, n_kept - 1, axis=1)[:, :n_kept]
     values = np.take_along_axis(cosines, top, axis=1)
     order = np.lexsort((top, -values), axis=1)
     top, values = (np.take_along_axis(array, order, axis=1) for array in (top, values))
     top = np.where(np.isfinite(values), top, -1)
-    return np.pad(top, ((0, 0), (0, copies.N_OTHERS - n_kept)), constant_values=-1)
+    return np.pad(top, ((0, 0), (0, n - n_kept)), constant_values=-1)
 
 
 def _likeness(
@@ -200,20 +207,8 @@ def _take(sketch: copies.Sketch, rows: np.ndarray) -> copies.Sketch:
     return copies.Sketch(*(array[rows] for array in sketch))
 
 
-def _pairs_of(rows: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Numbers of the chosen pairs (i, rows[i, j]), either way round."""
-    i, j = np.nonzero(chosen)
-    return np.unique(_numbers(i, rows[i, j], len(rows)))
-
-
 def _numbers(i: np.ndarray, k: np.ndarray, n: int) -> np.ndarray:
     return np.minimum(i, k) * n + np.maximum(i, k)
-
-
-def _are_in(rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Which of the pairs (i, rows[i, j]) are among these."""
-    i = np.arange(len(rows))[:, None]
-    return (rows >= 0) & np.isin(_numbers(i, rows, len(rows)), pairs)
 
 
 def _duplicate_table(

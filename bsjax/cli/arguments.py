@@ -142,8 +142,10 @@ def tidy(arguments: Sequence[str]) -> list[str]:
         if not argument.startswith("-") or argument == "--":
             found += [argument] if argument != "--" else []
             continue
-        name, has_value, _ = argument.lstrip("-").partition("=")
-        argument = f"--{argument.lstrip('-')}"
+        name, has_value, value = argument.lstrip("-").partition("=")
+        if name.replace("-", "_") in FLAGS:  # --from-statistics is --from_statistics
+            name = name.replace("-", "_")
+        argument = f"--{name}{has_value}{value}"
         if not has_value and _takes_value(name):
             if not left or left[0].startswith("--"):
                 raise UsageError(f"--{name} has no value; set --{name}=VALUE")

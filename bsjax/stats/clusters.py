@@ -47,7 +47,11 @@ def find_clusters(
     if real is not None:
         found = alike(real, same_image) if twins is None else twins
         links += [tuple(link) for link in found]
-    pairs = np.array(links, np.int64).reshape(-1, 2)
+    return join(np.array(links, np.int64).reshape(-1, 2), n)
+
+
+def join(pairs: np.ndarray, n: int) -> np.ndarray:
+    """Labels [n] of what pairs of rows [M, 2] hold together, in order of first mention."""
     graph = sp.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     return number(csgraph.connected_components(graph, directed=False)[1])
 

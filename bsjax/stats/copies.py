@@ -151,18 +151,20 @@ def find_likeness(first: Sketch, others: Sketch, centre: Float[Array, " c"]) -> 
         "bpc,bmqc->bmpq", left, right, precision="highest", preferred_element_type=jnp.float32
     )
     cosines = cosines.reshape(*cosines.shape[:2], -1)  # [B, M, P * P]
-    best = None
-    for mirrored, dy, dx, penalty in places(h, w):
-        met = _meeting(h, w, mirrored, dy, dx)
-        similarity = _low_quantile(jnp.take(cosines, met, axis=-1))  # [B, M]
-        bounded = jnp.clip(similarity, -LARGEST, LARGEST)
-        place = (jnp.int32(part) for part in (dy, dx, mirrored))
-        found = Likeness(similarity, jnp.arctanh(bounded) - penalty, *place)
-        if best is None:
-            best = jax.tree.map(lambda x, s=similarity: jnp.broadcast_to(x, s.shape), found)
-        is_better = found.evidence > best.evidence
-        best = jax.tree.map(lambda new, old, b=is_better: jnp.where(b, new, old), found, best)
-    return best
+    tried, (met, counts) = places(h, w), _meetings(h, w)
+    cosines = jnp.take(cosines, met, axis=-1)  # [B, M, places, P]
+    is_met = np.arange(met.shape[1]) < counts[:, None]
+    cosines = jnp.where(is_met[None, None], cosines, jnp.inf)
+    similarity = _smallest_but(cosines, (QUANTILE * (counts - 1)).astype(np.int32))
+    evidence = jnp.arctanh(jnp.clip(similarity, -LARGEST, LARGEST))
+    evidence -= np.array([[[penalty for *_, penalty in tried]]], np.float32)
+    best = jnp.argmax(evidence, axis=-1)  # [B, M]; the first of equals
+    mirrored, dy, dx = (jnp.array([place[i] for place in tried])[best] for i in range(3))
+
+    def chosen(values):
+        return jnp.take_along_axis(values, best[..., None], axis=-1)[..., 0]
+
+    return Likeness(chosen(similarity), chosen(evidence), dy, dx, mirrored)
 
 
 @jax.jit
@@ -218,13 +220,21 @@ def is_bland(real: np.ndarray, generated: np.ndarray) -> np.ndarray:
     return np.minimum(real, generated) <= BLAND * np.median(real)
 
 
-def _meeting(h: int, w: int, mirrored: int, dy: int, dx: int) -> np.ndarray:
-    """Numbers p * P + q of the patches p of one image and q of the other that lie on each other."""
-    numbers = np.arange(h * w).reshape(h, w)
-    turned = numbers[:, ::-1] if mirrored else numbers
-    here = numbers[max(-dy, 0) : h - max(dy, 0), max(-dx, 0) : w - max(dx, 0)]
-    there = turned[max(dy, 0) : h - max(-dy, 0), max(dx, 0) : w - max(-dx, 0)]
-    return (here * (h * w) + there).ravel()
+def _meetings(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which patches lie on each other at each place.
+
+    Returns:
+      Numbers p * P + q of the patches p of one image and q of the other [places, P], those of a
+      shift filled up with 0; how many they are [places].
+    """
+    numbers, found = np.arange(h * w).reshape(h, w), []
+    for mirrored, dy, dx, _ in places(h, w):
+        turned = numbers[:, ::-1] if mirrored else numbers
+        here = numbers[max(-dy, 0) : h - max(dy, 0), max(-dx, 0) : w - max(dx, 0)]
+        there = turned[max(dy, 0) : h - max(-dy, 0), max(dx, 0) : w - max(-dx, 0)]
+        found.append((here * (h * w) + there).ravel())
+    filled = np.stack([np.pad(met, (0, h * w - met.size)) for met in found])
+    return filled, np.array([met.size for met in found])
 
 
 def _directions(sketch: Sketch, centre: Float[Array, " c"]) -> Float[Array, "... h w c"]:
@@ -235,7 +245,14 @@ def _directions(sketch: Sketch, centre: Float[Array, " c"]) -> Float[Array, "...
     return tokens / jnp.where(norms > 0, norms, 1)
 
 
-def _low_quantile(cosines: Float[Array, "B M p"]) -> Float[Array, "B M"]:
-    """Of p ordered numbers that with the number QUANTILE * (p - 1), rounded down, from 0 on."""
-    place = int(QUANTILE * (cosines.shape[-1] - 1))
-    return -jax.lax.top_k(-cosines, place + 1)[0][..., -1]
+def _smallest_but(
+    values: Float[Array, "B M places p"], n: Int[np.ndarray, " places"]
+) -> Float[Array, "B M places"]:
+    """Of p numbers in order that at place n, from 0 on; several times faster than to order them."""
+    found = jnp.full(values.shape[:-1], -jnp.inf, values.dtype)
+    n_below = jnp.zeros(values.shape[:-1], jnp.int32)  # numbers up to `found`
+    for _ in range(int(n.max()) + 1):
+        above = jnp.where(values > found[..., None], values, jnp.inf)
+        found = jnp.where(n_below > n[None, None], found, jnp.min(above, axis=-1))
+        n_below = jnp.sum(values <= found[..., None], axis=-1, dtype=jnp.int32)
+    return found

@@ -205,9 +205,27 @@ def test_the_nearest_are_those_of_a_dense_product(monkeypatch):
     for found, left_out in ((near.all, np.eye(40, dtype=bool)), (near.other_captions, same)):
         allowed = np.where(left_out, -1, cosines)
         got = np.take_along_axis(allowed, found, axis=1)
-        np.testing.assert_allclose(got, np.sort(allowed, axis=1)[:, ::-1][:, :16], atol=1e-6)
+        np.testing.assert_allclose(
+            got, np.sort(allowed, axis=1)[:, ::-1][:, : found.shape[1]], atol=1e-6
+        )
     few = analysis.nearest(sp.csr_array(dense[:3]), ["a", "b", "b"])
     assert (few.other_captions[1] >= 0).sum() == 1 and (few.all[1] >= 0).sum() == 2
+
+
+def test_many_duplicates_are_not_held_against_one_another():
+    """Twelve of one image: more than are looked for as its nearest, and of other captions each."""
+    n, same = 24, 12
+    rng = np.random.default_rng(0)
+    dense = rng.random((n, 9)).astype(np.float32)
+    dense[:same] = dense[0] + 0.01 * rng.random((same, 9))
+    real = random_sketch(rng, n, (5, 5, 8))
+    real.values[:same] = real.values[0]
+    real.mean[:same] = real.mean[0]
+    keys = [str(row) for row in range(n)]
+    judged = analysis.judge_sketches(real, real, sp.csr_array(dense), keys, keys)
+    table = judged.duplicates
+    assert {*table["key"].to_pylist(), *table["other"].to_pylist()} == set(keys[:same])
+    assert judged.scores["null_mean"].max() < 0.5  # of a duplicate it would be near 1
 
 
 def test_several_images_of_one_real_image_are_one_row():
