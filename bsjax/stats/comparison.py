@@ -146,15 +146,7 @@ def compare_codes(
         control=control,
         detectable=controls.detectable_fold(float(np.median(spread)), rules.margin, level),
         shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
-        shifts={
-            name: Shift(
-                control_shifts.estimate(real, each, labels, labels[drawn[part]]),
-                judged.tests[name],
-                int(each.is_known.sum()),
-                judged.taken[name],
-            )
-            for name, each in changed.items()
-        },
+        shifts=_shifts(real, changed, labels, labels[drawn[part]], judged),
         taken=judged.all_taken,
     )
 
@@ -165,6 +157,25 @@ class Judged(NamedTuple):
     tests: dict[str, control_shifts.Against]
     taken: dict[str, int]
     all_taken: int
+
+
+def _shifts(
+    real: sp.csr_array,
+    changed: Mapping[str, Changed],
+    labels: np.ndarray,
+    units: np.ndarray,
+    judged: Judged,
+) -> dict[str, Shift]:
+    """What each control alone moves, over the clusters that the comparison rests on."""
+    return {
+        name: Shift(
+            control_shifts.estimate(real, each, labels, units),
+            judged.tests[name],
+            int(each.is_known.sum()),
+            judged.taken[name],
+        )
+        for name, each in changed.items()
+    }
 
 
 def _beside(
