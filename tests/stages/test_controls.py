@@ -22,7 +22,7 @@ from bsjax.data.captions import ImageRecord, ImageSet
 from bsjax.data.changes import as_jpeg
 from bsjax.data.decode import decode_rgb
 from bsjax.data.image_shards import ImageShards, Outcome, Prompt, list_generated
-from bsjax.experiment import inputs
+from bsjax.experiment import controls, inputs
 from bsjax.experiment.stored import read_experiments
 from bsjax.results import comparisons
 from bsjax.results.columns import COMPARED_CONCEPTS, CONTROL_SHIFTS, CONTROLLED
@@ -160,7 +160,7 @@ def test_the_comparison_knows_them_and_can_be_made_again(workdir):
     keys.write_text("\n".join(read_measured(workdir / "measures" / "real").keys[:9]))
     compare(get_config(""), workdir, from_statistics=True, subset=str(keys))
     told = json.loads((folder / "manifest.json").read_text())["controls"]
-    assert {control["pairs"] for control in told.values()} == {9}
+    assert {each["pairs"] for each in told.values()} == {9}
 
 
 def test_without_them_all_is_as_before(workdir):
@@ -241,6 +241,20 @@ def test_what_a_config_may_ask_for():
         stage.plan_controls(config, [])
 
 
+def test_a_generator_without_an_autoencoder_is_refused_before_it_draws():
+    config = get_config("jpeg,vae")
+    config.generator.name = "tests.generators.stripes:Stripes"
+    generator = inputs.open_generator(config, epath.Path("nowhere")).generator
+    with pytest.raises(UserError, match=r"stripes:Stripes has no round_trip.*leave out vae"):
+        controls.check_generator(config, generator)
+    config.measure.controls = "jpeg"
+    controls.check_generator(config, generator)
+    assert controls.n_images(get_config(), 5) == dict.fromkeys(
+        ("control-jpeg", "control-crop-scenes", "control-vae-scenes"), 5
+    )
+    assert controls.drawn(controls.n_images(get_config(), 5)) == ["control-vae-scenes"]
+
+
 @pytest.fixture
 def arm(tmp_path):
     """A few pictures of any size, one of them damaged."""
@@ -266,11 +280,11 @@ def test_an_interrupted_round_trip_goes_on(arm, tmp_path, monkeypatch):
     config = get_config("vae")
     config.generator.images_per_shard = 2
     monkeypatch.setattr(inputs, "images_a_step", lambda *_: 8)  # the devices of a test
-    (control,) = stage.plan_controls(config, [arm])
-    whole = stage.images_of(control, config, tmp_path / "whole", arm)
+    (changed,) = stage.plan_controls(config, [arm])
+    whole = stage.images_of(changed, config, tmp_path / "whole", arm)
     assert whole.bad == (("k4", "not an image"),) and whole.n_listed == 6
     assert [record.key for record in whole.records] == ["k0", "k1", "k2", "k3", "k5"]
-    assert {each.shape for each in read_all(tmp_path / "whole/images" / control.name).values()} == {
+    assert {each.shape for each in read_all(tmp_path / "whole/images" / changed.name).values()} == {
         (64, 64, 3)
     }
     drawn = []
@@ -284,19 +298,19 @@ def test_an_interrupted_round_trip_goes_on(arm, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(stage, "encode_png", dying)
         with pytest.raises(KeyboardInterrupt):
-            stage.images_of(control, config, tmp_path / "killed", arm)
+            stage.images_of(changed, config, tmp_path / "killed", arm)
     seen = []
     monkeypatch.setattr(stage, "encode_png", lambda image: seen.append(1) or encode_png(image))
-    stage.images_of(control, config, tmp_path / "killed", arm)
+    stage.images_of(changed, config, tmp_path / "killed", arm)
     assert len(seen) == 4  # the first shard of two was there
     for (name, mine), theirs in zip(
-        read_all(tmp_path / "killed/images" / control.name).items(),
-        read_all(tmp_path / "whole/images" / control.name).values(), strict=True,
+        read_all(tmp_path / "killed/images" / changed.name).items(),
+        read_all(tmp_path / "whole/images" / changed.name).values(), strict=True,
     ):  # fmt: skip
         np.testing.assert_array_equal(mine, theirs, err_msg=name)
-    (tmp_path / "killed/images" / control.name / "shard-00000.arrayrecord").write_bytes(b"x")
+    (tmp_path / "killed/images" / changed.name / "shard-00000.arrayrecord").write_bytes(b"x")
     with pytest.raises(UserError, match="shard-00000.*bsjax measure"):
-        stage.images_of(control, config, tmp_path / "killed", arm)
+        stage.images_of(changed, config, tmp_path / "killed", arm)
 
 
 def test_few_missing_images_are_told_and_many_are_refused(made):
