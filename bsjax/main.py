@@ -105,6 +105,8 @@ def apply_short_flags(config: ml_collections.ConfigDict) -> None:
         if not RANGES["real.limit"].holds(FLAGS.limit):
             raise UserError(f"--limit={FLAGS.limit}: expected {RANGES['real.limit']}; set --limit")
         config.real.limit = FLAGS.limit
+    if FLAGS.control is not None:
+        config.measure.controls = FLAGS.control
     config.plan.topology = FLAGS.topology or config.plan.topology
     config.plan.stage = FLAGS.stage or config.plan.stage
     data, model = FLAGS["mesh.data"].value, FLAGS["mesh.model"].value

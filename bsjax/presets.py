@@ -47,6 +47,7 @@ def experiment() -> ml_collections.ConfigDict:
     cfg.measure.top_images = 12
     cfg.measure.rank_concept = -1
     cfg.measure.images_per_shard = 256
+    cfg.measure.controls = ""
 
     cfg.compare = ml_collections.ConfigDict()
     cfg.compare.form = "relative"

@@ -5,23 +5,26 @@ All statistics of a comparison are called here, whoever asks for one.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from bsjax.analysis import controls as beside
 from bsjax.analysis import copies, pairs
 from bsjax.analysis.findings import look_further
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
 from bsjax.core.ranges import CLUSTERS, RANGES, told_gone
 from bsjax.data.captions import Pairing, pair_keys
-from bsjax.results.columns import COMPARED_CONCEPTS
+from bsjax.results.columns import COMPARED_CONCEPTS, CONTROLLED
 from bsjax.results.comparisons import Compared
 from bsjax.results.measures import Measured
 from bsjax.results.statistics import Statistics
 from bsjax.stats import clusters, comparison, divergences, streaming, verdicts, words
+from bsjax.stats.control_shifts import Changed
 
 TOP_IMAGES = 12  # whose captions tell a concept's words, where only image codes are known
 MOST_UNPAIRED = 1000  # keys that a manifest lists
@@ -90,6 +93,7 @@ def compare_sets(
     method: Method,
     name: str = "generated",
     pairing: Pairing | None = None,
+    controls: Mapping[str, Measured] = MappingProxyType({}),
 ) -> Compared:
     """Compares a generated set with the real one over the captions that both have.
 
@@ -99,9 +103,10 @@ def compare_sets(
       method: of the comparison.
       name: of the generated set.
       pairing: rows that belong together; by key where it is not given.
+      controls: the real images, changed, by kind; what these alone do is no verdict.
 
     Raises:
-      UserError: fewer than two pairs.
+      UserError: fewer than two pairs, or a control that lacks many of them.
     """
     if pairing is None:
         pairing = pair_keys(real.keys, generated.keys)
@@ -120,7 +125,10 @@ def compare_sets(
     keys = real.images["key"].take(pairing.rows_real)
     # What patches say of two real images is surer than what their codes do.
     twins = None if judged is None else copies.rows_of(judged.duplicates, keys.to_pylist())
-    outcome = _outcome(codes, method, captions.to_pylist(), tokens=tokens, twins=twins)
+    changed, lacking = beside.pair_controls(controls, keys.to_pylist())
+    outcome = _outcome(
+        codes, method, captions.to_pylist(), tokens=tokens, twins=twins, changed=changed
+    )
     statistics = Statistics(
         *codes,
         keys=keys.to_pylist(),
@@ -130,12 +138,12 @@ def compare_sets(
         sums=outcome.sums,
         tokens=tokens,
         twins=twins,
+        changed=changed,
     )
     unpaired = {REAL: pairing.unpaired_real, name: pairing.unpaired_generated}
-    parents = {
-        f"measures/{arm}": measured.manifest["config_hash"]
-        for arm, measured in ((REAL, real), (name, generated))
-    }
+    sets = {REAL: real, name: generated, **{each.name: each for each in controls.values()}}
+    parents = {f"measures/{arm}": each.manifest["config_hash"] for arm, each in sets.items()}
+    told = [*real.notes, *generated.notes, *lacking, *_warnings(outcome)]
     return Compared(
         name=name,
         **_tables(outcome, statistics, method),
@@ -143,7 +151,7 @@ def compare_sets(
             codes, pairing.rows_real, pairing.rows_generated, keys, captions, judged
         ),
         manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
-        | {"notes": list(dict.fromkeys([*real.notes, *generated.notes, *_warnings(outcome)]))},
+        | {"notes": list(dict.fromkeys(told))},
         real=real,
         generated=generated,
         statistics=statistics,
@@ -243,6 +251,7 @@ def compare_again(
         None if captions is None else [captions[row] for row in rows],
         tokens=None if tokens is None else (tokens[0][rows], tokens[1][rows]),
         twins=clusters.within(statistics.twins, rows),
+        changed={name: each.take(rows) for name, each in statistics.changed.items()},
     )
     unpaired = manifest["unpaired"]
     made = _manifest(method, outcome, int(rows.size), unpaired, manifest["parents"])
@@ -265,6 +274,7 @@ def _outcome(
     given: Sequence[Any] | None = None,
     tokens: comparison.PairedCodes | None = None,
     twins: np.ndarray | None = None,
+    changed: Mapping[str, Changed] = MappingProxyType({}),
 ) -> comparison.Outcome:
     """The statistics of pairs, those that repeat one another being one unit."""
     n = codes[0].shape[0]
@@ -295,6 +305,7 @@ def _outcome(
         repeats=repeats,
         tokens=tokens,
         seed=method.seed,
+        changed=changed,
     )
 
 
@@ -320,6 +331,7 @@ def _manifest(
         "control": control | {"is_sound": outcome.control.is_sound},
         "detectable_fold": {str(n): _or_none(fold) for n, fold in outcome.detectable.items()},
         "global_shift": _or_none(outcome.shift),
+        **beside.tell(outcome),
         "unpaired": {arm: list(keys[:MOST_UNPAIRED]) for arm, keys in unpaired.items()},
     }
 
@@ -344,8 +356,8 @@ def _tables(
     statistics: Statistics,
     method: Method,
     rows: np.ndarray | None = None,
-) -> dict[str, pa.Table]:
-    """Tables of concepts, findings and substitutions, of all pairs or of some rows."""
+) -> dict[str, pa.Table | None]:
+    """Tables of concepts, findings, substitutions and controls, of all pairs or of some rows."""
     rows = np.arange(len(statistics.keys)) if rows is None else rows
     captions = statistics.captions
     extra, found, replaced = look_further(
@@ -358,15 +370,17 @@ def _tables(
     )
     n_concepts = statistics.real.shape[1]
     columns: dict[str, Any] = {"concept": np.arange(n_concepts, dtype=np.int32)}
-    columns |= outcome.columns | extra | {"words": statistics.words}
+    columns |= outcome.columns | extra | beside.columns_of(outcome) | {"words": statistics.words}
     unknown = pa.nulls(n_concepts, pa.int64())
     for arm, fires in zip(("real", "generated"), statistics.fires, strict=True):
         columns[f"fires_{arm}"] = pa.array(fires, pa.int64(), mask=fires < 0)
         of_pairs = columns.get(f"fires_pairs_{arm}")
         known = unknown if of_pairs is None else pa.array(of_pairs.astype(np.int64))
         columns[f"fires_pairs_{arm}"] = known
-    concepts = pa.table({column.name: columns[column.name] for column in COMPARED_CONCEPTS})
-    return {"concepts": concepts, "findings": found, "substitutions": replaced}
+    known = (*COMPARED_CONCEPTS, *(CONTROLLED if outcome.shifts else ()))
+    concepts = pa.table({column.name: columns[column.name] for column in known})
+    controls = beside.table_of(outcome)
+    return dict(concepts=concepts, findings=found, substitutions=replaced, controls=controls)
 
 
 def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:

@@ -17,7 +17,7 @@ from bsjax.analysis import comparison as analysis
 from bsjax.api.arguments import naming_arguments
 from bsjax.api.sae import as_numbers
 from bsjax.core import lock
-from bsjax.core.artifacts import REAL, begin_stage
+from bsjax.core.artifacts import CONTROL, REAL, begin_stage
 from bsjax.core.errors import UserError
 from bsjax.core.frames import to_pandas
 from bsjax.core.ranges import RANGES
@@ -199,8 +199,10 @@ def compare(
         raise UserError(
             f"{{max_unpaired}}={max_unpaired!r}: expected {bounds}; set it so", "max_unpaired"
         )
-    if not name or name in (REAL, ".", "..") or "/" in name:
-        raise UserError(f"{{name}}={name!r}: expected a folder's name other than real", "name")
+    if not name or name in (REAL, ".", "..") or "/" in name or name.startswith(CONTROL):
+        raise UserError(
+            f"{{name}}={name!r}: expected a folder's name other than real and {CONTROL}...", "name"
+        )
     _require_same_making(real.manifest, generated.manifest)
     pairing = pair_keys(real.keys, generated.keys)
     for what, other, keys, unpaired in (

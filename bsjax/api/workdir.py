@@ -15,7 +15,7 @@ from bsjax.api.arguments import naming_arguments
 from bsjax.api.comparison import FIELDS, Comparison
 from bsjax.cli import configs
 from bsjax.core import lock, rng
-from bsjax.core.artifacts import MANIFEST, REAL
+from bsjax.core.artifacts import CONTROL, MANIFEST, REAL
 from bsjax.core.config import validate
 from bsjax.core.errors import UserError
 from bsjax.results.comparisons import read_compared
@@ -33,19 +33,21 @@ class Results:
       workdir: the folder.
       measured: names of the image sets that are measured.
       compared: names of the generated sets that are compared with the real one.
+      controls: names of the measured controls: real images, changed.
     """
 
     workdir: str
     measured: tuple[str, ...]
     compared: tuple[str, ...]
+    controls: tuple[str, ...] = ()
 
     def measures(self, name: str = REAL) -> Measured:
-        """A measured image set.
+        """A measured image set, or a control.
 
         Raises:
           UserError: there is none of that name, or it is not what was written.
         """
-        self._require(name, self.measured, "measured set")
+        self._require(name, (*self.measured, *self.controls), "measured set")
         return read_measured(pathlib.Path(self.workdir) / "measures" / name)
 
     def comparison(self, name: str = "") -> Comparison:
@@ -95,7 +97,9 @@ def open_results(workdir: str | os.PathLike) -> Results:
             " of a run",
             "workdir",
         )
-    return Results(str(root), measured, compared)
+    controls = tuple(name for name in measured if name.startswith(CONTROL))
+    sets = tuple(name for name in measured if name not in controls)
+    return Results(str(root), sets, compared, controls)
 
 
 def run(config: Any, workdir: str | os.PathLike) -> Results:

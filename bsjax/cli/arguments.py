@@ -42,6 +42,7 @@ TABLE = (
     Flag("config", config_flags.DEFINE_config_file, None, "the experiment", _all_but("explore")),
     Flag("workdir", _string, None, "folder that holds every artifact", _all_but()),
     Flag("limit", _number, None, "only the first so many real images or captions", OF_IMAGES),
+    Flag("control", _string, None, "real images changed, too: jpeg,crop,vae", ("run", "measure")),
     Flag("overwrite", _switch, False, "make anew what another config made", _all_but("explore")),
     Flag("from_statistics", _switch, False, "by other rules, from statistics.npz", ("compare",)),
     Flag(

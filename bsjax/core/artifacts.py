@@ -30,6 +30,7 @@ MANIFEST, STARTED = "manifest.json", "config.json"
 UNSEALED = {"config", "parents"}  # what config.json held before there were checksums
 TEMPORARY = ".bsjax-tmp-"  # begins the names of what is being written
 REAL = "real"  # name of the real set's folders
+CONTROL = "control-"  # begins the names of those of its controls: real images, changed
 VERSIONED_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "scipy", "pillow", "grain")
 
 

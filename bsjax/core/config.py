@@ -5,10 +5,12 @@ from typing import Any
 
 import ml_collections
 
+from bsjax.core.artifacts import CONTROL
 from bsjax.core.errors import UserError
 from bsjax.core.preprocessing import WHOLE
 from bsjax.core.ranges import (
     CHOICES,
+    CONTROLS,
     GONE,
     KEYS,
     SECTIONS,
@@ -117,6 +119,7 @@ def validate(
         ("train", _validate_train),
         ("generator", _validate_generator),
         ("encoder", _validate_encoder),
+        ("measure", controls_of),
     ):
         if section in sections:
             check(config)
@@ -153,6 +156,29 @@ def _validate_train(config: ml_collections.ConfigDict) -> None:
         1 <= train.n_active <= train.n_concepts,
         f"from 1 to train.n_concepts={train.n_concepts}",
     )
+
+
+def controls_of(config: ml_collections.ConfigDict) -> tuple[str, ...]:
+    """The controls that a config asks for: names in the order of `core.ranges.CONTROLS`.
+
+    Raises:
+      UserError: one that there is not, or one that its generator does not allow.
+    """
+    given = config.measure.get("controls", "")
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    unknown = [name for name in names if name not in CONTROLS]
+    flags = "set --control (or --config.measure.controls)"
+    if unknown:
+        raise UserError(
+            f"measure.controls={given}: there is no control {unknown[0]!r}; expected some of"
+            f" {', '.join(CONTROLS)}, with commas; {flags}"
+        )
+    if "vae" in names and config.generator.name == "none":
+        raise UserError(
+            f"measure.controls={given}: images made elsewhere (generator.name=none) tell of no VAE;"
+            f" leave out vae, or name their generator; {flags}"
+        )
+    return tuple(name for name in CONTROLS if name in names)
 
 
 def patch_size(variant: str) -> int:
@@ -195,6 +221,8 @@ def _validate_generator(config: ml_collections.ConfigDict) -> None:
             raise UserError(f"generator.{key} is empty; set --config.generator.{key}")
     is_name = generator.set not in ("real", ".", "..") and "/" not in generator.set
     _require(config, "generator.set", is_name, "a folder's name other than real")
+    is_free = not generator.set.startswith(CONTROL)
+    _require(config, "generator.set", is_free, f"a name that does not begin with {CONTROL}")
     check_seed_of_weights("generator.weights", generator.weights)
 
 

@@ -64,6 +64,7 @@ FOLD = Range(1, 1000, is_low_open=True)
 
 FORMS = ("relative", "difference")
 CLUSTERS = ("auto", "caption", "image", "none")
+CONTROLS = ("jpeg", "crop", "vae")
 SOURCES = ("folder", "arrayrecord", "parquet", "tfds", "scenes")
 CAPTIONS = ("first", "all")
 SUPPLIES = ("memory", "store", "images")
@@ -183,6 +184,7 @@ BY_SECTION = {
         "top_images": Key(whole(1, LONGEST_TOP_LIST), "images kept per concept"),
         "rank_concept": Key(whole(-1), "rank captions by this concept; -1: do not"),
         "images_per_shard": Key(COUNT, "an interrupted run repeats at most so many images"),
+        "controls": Key(str, f"real images changed, too: some of {', '.join(CONTROLS)}"),
     },
     "compare": {
         "form": Key(FORMS, "of the contrast that delta is made from"),

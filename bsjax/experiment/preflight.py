@@ -27,7 +27,7 @@ from bsjax.core.paths import AnyPath
 from bsjax.data.captions import pair_keys
 from bsjax.data.token_store import storage_bill
 from bsjax.encoders.protocol import Backbone
-from bsjax.experiment import inputs
+from bsjax.experiment import controls, inputs
 from bsjax.experiment.encoder import open_encoder
 from bsjax.experiment.recipe import check_mesh, fresh_state, make_recipe
 from bsjax.report.exchange import read_imported
@@ -86,11 +86,14 @@ def check_run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         check_pairing(config, *keys)
     check_training(config, workdir, sum(n_images.values()), encoder)
     if has_generator:
-        inputs.open_generator(config, workdir)
-    bills = bills_of_measures(config, workdir, n_images, encoder)
+        controls.check_generator(config, inputs.open_generator(config, workdir).generator)
+    n_changed = controls.n_images(config, n_images[REAL])
+    bills = bills_of_measures(config, workdir, n_images | n_changed, encoder)
     bills += bills_of_training(config, workdir, sum(n_images.values()), encoder)
     if has_generator:
         bills += bills_of_images(config, workdir, n_images[name])
+        for drawn in controls.drawn(n_changed):
+            bills += bills_of_images(config, workdir, n_changed[drawn], drawn)
     check_disk(bills)
 
 
@@ -275,10 +278,10 @@ def check_training(
 
 
 def bills_of_images(
-    config: ml_collections.ConfigDict, workdir: AnyPath, n_images: int
+    config: ml_collections.ConfigDict, workdir: AnyPath, n_images: int, name: str = ""
 ) -> list[Bill]:
-    """What `generate` writes: a PNG an image."""
-    name = inputs.generated_name(config)
+    """What `generate` writes: a PNG an image. The set is the config's, or one that is named."""
+    name = name or inputs.generated_name(config)
     folder = workdir / "images" / name
     pixels = 3 * config.generator.height * config.generator.width
     return _unless_finished(config, folder, f"images/{name}", *(s * n_images * pixels for s in PNG))

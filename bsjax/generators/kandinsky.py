@@ -31,6 +31,7 @@ from bsjax.generators.network_keys import (
     KANDINSKY_UNET,
     MOVQ,
     PRIOR,
+    WHOLE_MOVQ,
     XLM_ROBERTA,
     read_settings,
     require_channels,
@@ -39,6 +40,7 @@ from bsjax.generators.network_keys import (
 from bsjax.generators.protocol import (
     Component,
     Prompts,
+    RoundTrip,
     Samples,
     Settings,
     as_samples,
@@ -56,6 +58,7 @@ from bsjax.models.kandinsky_prior import (
 )
 from bsjax.models.kandinsky_unet import KandinskyUNet, KandinskyUNetConfig
 from bsjax.models.movq import MoVQ, MoVQConfig
+from bsjax.models.movq_encoder import MoVQEncoder, MoVQEncoderConfig
 
 LENGTH = 77
 
@@ -135,7 +138,8 @@ class Kandinsky:
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
         movq = MoVQConfig.of(found["movq"])
         self.movq = MoVQ(movq, dtype)
-        down = 2 ** (len(movq.block_out_channels) - 1)
+        self.movq_config = configs["movq"]
+        self.down = down = 2 ** (len(movq.block_out_channels) - 1)
         # As the pipeline: up to a multiple of the square of the decoder's factor.
         height, width = (-(-size // down**2) * down for size in (settings.height, settings.width))
         self.latent_shape = (height, width, self.unet_config.in_channels)
@@ -327,3 +331,28 @@ class Kandinsky:
             return pixels.astype(jnp.float32)
 
         return jax.lax.map(one, latents)
+
+    def round_trip(self) -> RoundTrip:
+        """Real images through MoVQ, past its codebook; see `bsjax.generators.protocol.RoundTrip`.
+
+        Raises:
+          UserError: a config that the encoding half cannot be built from.
+        """
+        place = self.CONFIGS["movq"]
+        config = MoVQEncoderConfig.of(read_settings(WHOLE_MOVQ, self.movq_config, place))
+        encoder = MoVQEncoder(config, jnp.dtype(self.settings.dtype))
+        height, width = (side * self.down for side in self.latent_shape[:2])
+        pixels = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+        component = self.components["movq"]
+        component = component._replace(
+            shapes={**component.shapes, **shapes_of(place, encoder.init, pixels)},
+            ignored=(r"quantize\..*",),
+        )
+
+        def apply(params: Any, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+            def one(image):
+                return encoder.apply({"params": params}, image[None])[0].astype(jnp.float32)
+
+            return self.decode({"movq": params}, jax.lax.map(one, images))
+
+        return RoundTrip("movq", component, height, width, apply)

@@ -1,7 +1,7 @@
-"""The autoencoder that Stable Diffusion and PixArt share: latents to pixels."""
+"""The autoencoder that Stable Diffusion and PixArt share: latents to pixels, and back."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +10,8 @@ from diffusers import FlaxAutoencoderKL
 from jaxtyping import Array, Float
 
 from bsjax.generators.modules import DIFFUSION_STEMS, module_of, shapes_of
-from bsjax.generators.protocol import Component
+from bsjax.generators.network_keys import WHOLE_VAE, read_settings
+from bsjax.generators.protocol import Component, RoundTrip
 
 # Attention has its old names in Flax, and either in the file.
 RENAMES = (
@@ -48,3 +49,39 @@ def decode_latents(
         return jnp.moveaxis(output, 0, -1).astype(jnp.float32)
 
     return jax.lax.map(one, latents)
+
+
+def round_trip_of(
+    config: Mapping[str, Any],
+    component: Component,
+    dtype: Any,
+    size: tuple[int, int],
+    decode: Callable[[Any, Float[Array, "B h w c"]], Float[Array, "B H W 3"]],
+) -> RoundTrip:
+    """Real images through both halves: the posterior's mean, decoded.
+
+    Args:
+      config: of the autoencoder, as its json file has it.
+      component: its decoding half.
+      dtype: of products.
+      size: pixels, height and width, that the encoder takes.
+      decode: (the autoencoder's parameters, latents as they are encoded) -> pixels.
+
+    Raises:
+      UserError: a config that the encoding half cannot be built from.
+    """
+    place = ("", "vae")
+    vae = make_vae(read_settings(WHOLE_VAE, config, place), dtype)
+    pixels = jax.ShapeDtypeStruct((1, 3, *size), jnp.float32)
+    encoder = shapes_of(place, functools.partial(vae.init, method=vae.encode), pixels)
+    whole = component._replace(shapes={**component.shapes, **encoder}, ignored=())
+
+    def apply(params: Any, images: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+        def one(image):  # a batch would take gigabytes
+            channels_first = jnp.moveaxis(image, -1, 0)[None]
+            found = vae.apply({"params": params}, channels_first, method=vae.encode).latent_dist
+            return found.mean[0].astype(jnp.float32)
+
+        return decode(params, jax.lax.map(one, images))
+
+    return RoundTrip("vae", whole, *size, apply)

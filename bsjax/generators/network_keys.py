@@ -166,6 +166,19 @@ MOVQ = Network(
     (*_DECODER_HARMLESS, "num_vq_embeddings", "scaling_factor"),
     {"up_block_types": ("AttnUpDecoderBlock2D", "UpDecoderBlock2D")},
 )
+# Both halves, for the round trip of real images.
+_ENCODER = {"in_channels": fixed(3), "down_block_types": names("DownEncoderBlock2D")}
+_ENCODER_HARMLESS = ("sample_size", "force_upcast")
+WHOLE_VAE = Network(
+    VAE.known | _ENCODER | {"use_quant_conv": fixed(True)},
+    _ENCODER_HARMLESS,
+    VAE.blocks | {"down_block_types": ("DownEncoderBlock2D",)},
+)
+WHOLE_MOVQ = Network(
+    MOVQ.known | _ENCODER,
+    (*_ENCODER_HARMLESS, "num_vq_embeddings", "scaling_factor"),
+    MOVQ.blocks | {"down_block_types": ("AttnDownEncoderBlock2D", "DownEncoderBlock2D")},
+)
 
 # The class that the released file names, Transformer2DModel, has other defaults than the one that
 # diffusers builds today, PixArtTransformer2DModel: what they differ in must be there.

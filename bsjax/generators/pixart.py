@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import MODEL
 from bsjax.generators import schedules
-from bsjax.generators.latents import decode_latents, make_vae, vae_component
+from bsjax.generators.latents import decode_latents, make_vae, round_trip_of, vae_component
 from bsjax.generators.modules import (
     DIFFUSION_STEMS,
     TRANSFORMERS_STEMS,
@@ -34,6 +34,7 @@ from bsjax.generators.network_keys import (
 from bsjax.generators.protocol import (
     Component,
     Prompts,
+    RoundTrip,
     Samples,
     Settings,
     as_samples,
@@ -112,6 +113,7 @@ class PixArt:
         self.transformer = PixArtTransformer(self.config, dtype)
         self.text_encoder = T5Encoder(T5Config.of(text), dtype)
         self.vae = make_vae(vae, dtype)
+        self.vae_config = configs["vae"]
         self.scaling = vae["scaling_factor"]
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
         self.height, self.width = nearest_shape(
@@ -223,6 +225,15 @@ class PixArt:
         )
         top, left = (resized[0] - height) // 2, (resized[1] - width) // 2
         return pixels[:, top : top + height, left : left + width]
+
+    def round_trip(self) -> RoundTrip:
+        """Real images through the VAE; see `bsjax.generators.protocol.RoundTrip`."""
+
+        def decode(params, latents):
+            return self.decode({"vae": params}, latents * self.scaling)
+
+        size, dtype = (self.height, self.width), jnp.dtype(self.settings.dtype)
+        return round_trip_of(self.vae_config, self.components["vae"], dtype, size, decode)
 
 
 def nearest_shape(height: int, width: int, sample_size: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ import, and name it: --config.generator.name=my_module:MyClass. tests/generators
 example.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -45,6 +45,24 @@ class Component(NamedTuple):
     repository: str = ""  # "": the main one; else the name of another (unet, prior)
     renames: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+
+
+class RoundTrip(NamedTuple):
+    """Real images through a system's own autoencoder; a system may have `round_trip()` for it.
+
+    Attributes:
+      name: of the component.
+      component: both halves of the autoencoder.
+      height, width: pixels of the images that it takes.
+      apply: (parameters of the component, images [B, H, W, 3] in [-1, 1]) -> images in about the
+        same, of the size that the system draws.
+    """
+
+    name: str
+    component: Component
+    height: int
+    width: int
+    apply: Callable[[Any, Array], Array]
 
 
 class Prompts(NamedTuple):

@@ -18,17 +18,22 @@ def random_params(
     generator: Generator, weights: str, names: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Parameters drawn from a seed, each with its fan-in's scale."""
+    dtype = jnp.dtype(generator.settings.dtype)
+    return {
+        key: random_component(key, generator.components[key].shapes, weights, dtype)
+        for key in names or generator.components
+    }
+
+
+def random_component(name: str, shapes: Any, weights: str, dtype: Any) -> Any:
+    """Parameters of one component; each depends on the seed and on the names alone."""
     try:
         seed = int(weights.removeprefix(RANDOM))
     except ValueError as error:
         raise UserError(
             f"{flag_of(MAIN)}={weights}: expected random:SEED with a whole number; set it so"
         ) from error
-    dtype = jnp.dtype(generator.settings.dtype)
-    return {
-        key: _random_tree(generator.components[key].shapes, (seed, zlib.crc32(key.encode())), dtype)
-        for key in names or generator.components
-    }
+    return _random_tree(shapes, (seed, zlib.crc32(name.encode())), dtype)
 
 
 def _random_tree(shapes: Any, seed: tuple[int, int], dtype: Any) -> Any:

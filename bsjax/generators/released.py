@@ -163,6 +163,7 @@ KANDINSKY_UNET = {
 MOVQ = {
     "block_out_channels": [128, 256, 256, 512],
     "layers_per_block": 2,
+    "down_block_types": ["DownEncoderBlock2D"] * 3 + ["AttnDownEncoderBlock2D"],
     "up_block_types": ["AttnUpDecoderBlock2D"] + ["UpDecoderBlock2D"] * 3,
     "latent_channels": 4,
     "vq_embed_dim": 4,
@@ -245,6 +246,7 @@ KANDINSKY21_TINY = KANDINSKY21 | {
     | {
         "block_out_channels": [32, 64],
         "layers_per_block": 1,
+        "down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
         "up_block_types": ["AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
     },
     # An untrained UNet leaves most of the noise where it is; with the released schedule the latents

@@ -16,7 +16,7 @@ from transformers.models.clip.modeling_flax_clip import FlaxCLIPTextModule
 
 from bsjax.core.errors import UserError
 from bsjax.generators import schedules
-from bsjax.generators.latents import decode_latents, make_vae, vae_component
+from bsjax.generators.latents import decode_latents, make_vae, round_trip_of, vae_component
 from bsjax.generators.modules import (
     CLIP_IGNORED,
     DIFFUSION_STEMS,
@@ -29,6 +29,7 @@ from bsjax.generators.network_keys import CLIP_TEXT, SD_UNET, VAE, read_settings
 from bsjax.generators.protocol import (
     Component,
     Prompts,
+    RoundTrip,
     Samples,
     Settings,
     as_samples,
@@ -93,6 +94,7 @@ class StableDiffusion:
         self.schedule = schedules.make_schedule(configs["scheduler"], settings.steps)
         self.unet = SDUNet(SDUNetConfig.of(unet), dtype)
         self.vae = make_vae(vae, dtype)
+        self.vae_config = configs["vae"]
         self.text_encoder = FlaxCLIPTextModule(transformers.CLIPTextConfig(**text), dtype)
         self.components = self._components(unet["cross_attention_dim"])
 
@@ -171,3 +173,13 @@ class StableDiffusion:
     def decode(self, params: Any, latents: Float[Array, "B h w c"]) -> Float[Array, "B H W 3"]:
         """Pixels in about [-1, 1]."""
         return decode_latents(self.vae, params["vae"], latents / self.scaling)
+
+    def round_trip(self) -> RoundTrip:
+        """Real images through the VAE; see `bsjax.generators.protocol.RoundTrip`."""
+
+        def decode(params, latents):
+            return self.decode({"vae": params}, latents * self.scaling)
+
+        size = (self.settings.height, self.settings.width)
+        dtype = jnp.dtype(self.settings.dtype)
+        return round_trip_of(self.vae_config, self.components["vae"], dtype, size, decode)

@@ -91,7 +91,23 @@ def reliability(manifest: Mapping[str, Any]) -> dict[str, str]:
             f"the median concept is drawn {math.exp(shift):.2f} times as much as in real images"
             " (1: the arms are alike as a whole)"
         )
+    controls = manifest.get("controls")
+    if controls:
+        found["controls: real images, changed"] = _beyond(controls, manifest["verdicts_taken"])
     return found
+
+
+def _beyond(controls: Mapping[str, Any], n_taken: int) -> str:
+    """What controls moved, and how many verdicts did not go beyond them."""
+    parts = []
+    for kind, told in controls.items():
+        median = told["median_log_ratio"]
+        moved = "" if median is None else f" moves the median concept {math.exp(median):.2f}-fold"
+        parts.append(f"{kind}{moved} and takes {told['verdicts_taken']} verdicts")
+    return (
+        f"a concept is called where the model goes beyond all of them: {'; '.join(parts)};"
+        f" together {n_taken}"
+    )
 
 
 def _listed(counts: Mapping[str, Any], names: tuple[str, ...]) -> str:

@@ -84,6 +84,20 @@ COMPARED_CONCEPTS = (
     Column("asked_high", "double", LOG, "95 % interval of asked_log_ratio"),
     Column("words", "string", "", "caption words typical of its top images, with commas"),
 )
+CONTROLLED = (
+    Column("control_log_ratio", "double", LOG, "real -> control that moves it most to its side"),
+    Column("control", "string", "", "which control that is; empty: none shows it"),
+)  # behind the others, where controls were measured
+CONTROL_SHIFTS = (
+    Column("concept", "int32", "", "number of the concept"),
+    Column("control", "string", "", "jpeg, crop or vae: the real images, changed"),
+    Column("log_ratio", "double", LOG, "of the energies control / real"),
+    Column("se", "double", LOG, "standard error of log_ratio"),
+    Column("low", "double", LOG, "95 % interval of log_ratio"),
+    Column("high", "double", LOG, "95 % interval of log_ratio"),
+    Column("p_material", "double", SHARE, "of generated / control within the margin"),
+    Column("p_direction", "double", SHARE, "of any change from control to generated"),
+)
 IDS = "list<element: int32>"
 FINDINGS = (
     Column("finding", "int32", "", "1 has the most evidence"),
@@ -147,6 +161,10 @@ TABLES = {
     "comparisons/<set>/datapoints.parquet": DATAPOINTS,
     "comparisons/<set>/duplicates.parquet": DUPLICATES,
 }
+OF_CONTROLS = {  # where controls were measured
+    "comparisons/<set>/concepts.parquet, with controls, at the end": CONTROLLED,
+    "comparisons/<set>/controls.parquet": CONTROL_SHIFTS,
+}
 
 
 def make_table(columns: Sequence[Column], values: Mapping[str, Any]) -> pa.Table:
@@ -180,7 +198,7 @@ def require_columns(
 def describe_tables() -> str:
     """All tables and columns as Markdown."""
     lines = []
-    for name, columns in TABLES.items():
+    for name, columns in (TABLES | OF_CONTROLS).items():
         lines += [f"`{name}`", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
         lines += [f"| {c.name} | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
         lines.append("")

@@ -5,6 +5,7 @@ findings.parquet                  one row per finding  } lists them
 substitutions.parquet             what was drawn instead }
 datapoints.parquet                one row per pair     }
 statistics.npz                    what it can be made from again, `bsjax.results.statistics`
+controls.parquet                  what each control alone moves; where controls were measured
 duplicates.parquet                near duplicates among the real images, most alike first; not where
                                   patch tokens were not kept
 """
@@ -38,7 +39,7 @@ CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet
 FINDINGS, REPLACED, STATISTICS = "findings.parquet", "substitutions.parquet", "statistics.npz"
 MORE = (FINDINGS, REPLACED, PAIRS)
 SHOWN_COLUMNS = 3  # that a message names
-TWINS = "duplicates.parquet"
+TWINS, CONTROLS = "duplicates.parquet", "controls.parquet"
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
 
@@ -60,6 +61,8 @@ class Compared:
       statistics: what it was made from; None where it was read from disk.
       duplicates: near duplicates among the real images of the pairs, columns
         `bsjax.results.columns.DUPLICATES`; None where patch tokens were not kept.
+      controls: what each control alone moves, columns `bsjax.results.columns.CONTROL_SHIFTS`; None
+        where none was measured.
     """
 
     name: str
@@ -72,6 +75,7 @@ class Compared:
     generated: Measured | None = None
     statistics: Statistics | None = None
     duplicates: pa.Table | None = None
+    controls: pa.Table | None = None
 
 
 def read_compared(workdir: AnyPath, name: str, real: Measured | None = None) -> Compared:
@@ -91,10 +95,7 @@ def read_compared(workdir: AnyPath, name: str, real: Measured | None = None) -> 
     concepts = _read_concepts(folder)
     check_files(folder, manifest, MORE)
     *more, pairs = (pq.read_table(folder / name) for name in MORE)
-    twins = None
-    if TWINS in manifest["files"]:
-        check_files(folder, manifest, (TWINS,))
-        twins = pq.read_table(folder / TWINS)
+    twins, controls = (_read_optional(folder, manifest, optional) for optional in (TWINS, CONTROLS))
     real = real or read_measured(workdir / "measures" / REAL, names=SHOWN)
     generated = read_measured(workdir / "measures" / name, names=SHOWN)
     for arm, measured in ((REAL, real), (name, generated)):
@@ -104,7 +105,17 @@ def read_compared(workdir: AnyPath, name: str, real: Measured | None = None) -> 
                 f"{folder} compares another measures/{arm} than the one that is there; run"
                 " `bsjax compare --overwrite`"
             )
-    return Compared(name, concepts, *more, pairs, manifest, real, generated, duplicates=twins)
+    return Compared(
+        name, concepts, *more, pairs, manifest, real, generated, duplicates=twins, controls=controls
+    )
+
+
+def _read_optional(folder: AnyPath, manifest: Mapping[str, Any], name: str) -> pa.Table | None:
+    """A table that not every comparison has."""
+    if name not in manifest["files"]:
+        return None
+    check_files(folder, manifest, (name,))
+    return pq.read_table(folder / name)
 
 
 def read_concepts(folder: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
@@ -149,7 +160,8 @@ def read_stored(folder: AnyPath) -> tuple[Statistics, pa.Table, dict[str, Any]]:
 
 def write_compared(folder: AnyPath, compared: Compared) -> None:
     """Writes a comparison and finishes its folder."""
-    table = require_columns(compared.concepts, COMPARED_CONCEPTS)
+    controlled = () if compared.controls is None else columns.CONTROLLED
+    table = require_columns(compared.concepts, (*COMPARED_CONCEPTS, *controlled))
     write_table(folder / CONCEPTS, table)
     with atomic_path(folder / CELLS) as temporary:
         pa_csv.write_csv(as_cells(table), temporary)
@@ -161,4 +173,6 @@ def write_compared(folder: AnyPath, compared: Compared) -> None:
         write_statistics(folder / STATISTICS, compared.statistics)
     if compared.duplicates is not None:
         write_table(folder / TWINS, require_columns(compared.duplicates, DUPLICATES))
+    if compared.controls is not None:
+        write_table(folder / CONTROLS, require_columns(compared.controls, columns.CONTROL_SHIFTS))
     write_manifest(folder, stage="compare", **compared.manifest)

@@ -5,22 +5,27 @@ shape                   n and K
 twins                   rows [M, 2] of near duplicates among the real images, where known
 sum_*                   the eight sums of each concept over the clusters, `bsjax.stats.sums`
 tokens_real_* etc.      CSR parts of the tokens that fire [n, K]; not where not known
+control_*_data etc.     CSR parts of the codes of the real images, changed, by control [n, K], and
+                        which pairs have them: control_*_known [n]; where controls were measured
 fires_*                 tokens of all measured images [K]; -1 where not known
 text                    keys and captions of the pairs and words of the concepts, JSON in UTF-8
 """
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
 import numpy as np
 import scipy.sparse as sp
 
 from bsjax.core.artifacts import atomic_path
 from bsjax.core.paths import AnyPath
+from bsjax.stats.control_shifts import Changed
 from bsjax.stats.sums import Sums
 
 ARMS = ("real", "generated")
 TOKENS = ("tokens_real", "tokens_generated")
+CONTROL, KNOWN = "control_", "_known"
 PARTS = ("data", "indices", "indptr")
 
 
@@ -39,6 +44,7 @@ class Statistics:
       tokens: [n, K] that fire in the real and the generated image; None where not known.
       twins: rows [M, 2] of pairs whose real images are near duplicates by their patches; None where
         patches were not kept.
+      changed: the real images, changed, by control.
     """
 
     real: sp.csr_array
@@ -50,6 +56,7 @@ class Statistics:
     sums: Sums
     tokens: tuple[sp.csr_array, sp.csr_array] | None = None
     twins: np.ndarray | None = None
+    changed: Mapping[str, Changed] = dataclasses.field(default_factory=dict)
 
 
 def write_statistics(path: AnyPath, statistics: Statistics) -> None:
@@ -58,9 +65,12 @@ def write_statistics(path: AnyPath, statistics: Statistics) -> None:
     matrices = dict(zip(ARMS, (statistics.real, statistics.generated), strict=True))
     if statistics.tokens is not None:
         matrices |= dict(zip(TOKENS, statistics.tokens, strict=True))
+    matrices |= {CONTROL + name: each.codes for name, each in statistics.changed.items()}
     for name, codes in matrices.items():
         arrays |= {f"{name}_{part}": getattr(codes, part) for part in PARTS}
     arrays |= {f"fires_{arm}": n for arm, n in zip(ARMS, statistics.fires, strict=True)}
+    for name, each in statistics.changed.items():
+        arrays[CONTROL + name + KNOWN] = each.is_known
     if statistics.twins is not None:
         arrays["twins"] = statistics.twins
     arrays |= {f"sum_{name}": values for name, values in statistics.sums._asdict().items()}
@@ -80,12 +90,18 @@ def read_statistics(path: AnyPath) -> Statistics:
 
         has_tokens = f"{TOKENS[0]}_{PARTS[0]}" in arrays
         values = {name: arrays[f"sum_{name}"] for name in Sums._fields}
+        known = [name for name in arrays if name.startswith(CONTROL) and name.endswith(KNOWN)]
+        controls = [name.removesuffix(KNOWN) for name in known]
         return Statistics(
             real=matrix(ARMS[0]),
             generated=matrix(ARMS[1]),
             tokens=(matrix(TOKENS[0]), matrix(TOKENS[1])) if has_tokens else None,
             fires=(arrays["fires_real"], arrays["fires_generated"]),
             twins=arrays.get("twins", None),
+            changed={
+                name.removeprefix(CONTROL): Changed(matrix(name), arrays[name + KNOWN])
+                for name in controls
+            },
             sums=Sums(**values | {"n": int(values["n"])}),
             **json.loads(arrays["text"].tobytes()),
         )

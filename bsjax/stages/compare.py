@@ -1,6 +1,7 @@
 """compare: statistics of two arms -> divergences, their uncertainty, verdicts, ranked pairs.
 
-Reads measures/real/ and measures/<set>/; writes comparisons/<set>/. Everything is computed over the
+Reads measures/real/, measures/<set>/ and the controls beside them (`bsjax.experiment.controls`);
+writes comparisons/<set>/. Everything is computed over the
 captions for which both arms have a usable image.
 """
 
@@ -13,13 +14,13 @@ from absl import logging
 
 from bsjax import pipeline
 from bsjax.analysis.comparison import Method, compare_again, compare_sets
-from bsjax.core.artifacts import REAL, begin_stage, require_manifest
+from bsjax.core.artifacts import CONTROL, REAL, begin_stage, read_manifest, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
 from bsjax.core.paths import AnyPath
 from bsjax.core.text import read_text
 from bsjax.data.captions import pair_keys
-from bsjax.experiment import preflight
+from bsjax.experiment import controls, preflight
 from bsjax.experiment.inputs import generated_name
 from bsjax.results.comparisons import read_concepts, read_stored, write_compared
 from bsjax.results.measures import (
@@ -59,14 +60,21 @@ def compare(
         arm: require_manifest(workdir / "measures" / arm, "measure") for arm in (REAL, name)
     }
     folder = workdir / "comparisons" / name
+    held_to = controls.find_controls(config, workdir, name)
+    names = {kind: controls.name_of(kind, name) for kind in held_to}
+    _check_finished(folder, set(names.values()), config.overwrite)
     settings = select(config, pipeline.BY_NAME["compare"].config_keys)
-    parents = {f"measures/{arm}": m["config_hash"] for arm, m in manifests.items()}
+    measured = manifests | {names[kind]: manifest for kind, manifest in held_to.items()}
+    parents = {f"measures/{arm}": m["config_hash"] for arm, m in measured.items()}
     done = begin_stage(
         folder, config=settings, parents=parents, overwrite=config.overwrite, stage="compare"
     )
     if done is not None:
         return
     _check_comparable(manifests[REAL], manifests[name], name)
+    for kind, manifest in held_to.items():
+        _check_comparable(manifests[REAL], manifest, names[kind])
+        controls.check_control(names[kind], manifest, *manifests.values())
     real, generated = (
         _read(workdir / "measures" / arm, manifest) for arm, manifest in manifests.items()
     )
@@ -74,7 +82,11 @@ def compare(
         preflight.check_pairing(config, real.keys, generated.keys)
     pairing = pair_keys(real.keys, generated.keys)
     with naming({"limit": "--limit", "clusters": "--config.compare.clusters"}):
-        compared = compare_sets(real, generated, _method(config), name, pairing)
+        beside = {
+            kind: _read(workdir / "measures" / names[kind], manifest)
+            for kind, manifest in held_to.items()
+        }
+        compared = compare_sets(real, generated, _method(config), name, pairing, beside)
     # A config says of each setting what it is, also of those that this version does not use.
     manifest = {**compared.manifest, "config": settings}
     write_compared(folder, dataclasses.replace(compared, manifest=manifest))
@@ -120,6 +132,21 @@ def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
 def _method(config: ml_collections.ConfigDict) -> Method:
     rules = Rules(**{name: config.compare[name] for name in Rules._fields})
     return Method(rules, config.compare.clusters, config.seed)
+
+
+def _check_finished(folder: AnyPath, names: set[str], overwrite: bool) -> None:
+    """A finished comparison knows the controls that are there now."""
+    done = None if overwrite else read_manifest(folder, "compare")
+    if done is None:
+        return
+    known = {parent.removeprefix("measures/") for parent in done["parents"]}
+    known = {name for name in known if name.startswith(CONTROL)}
+    if known != names:
+        told = [", ".join(sorted(each)) or "no control" for each in (known, names)]
+        raise UserError(
+            f"{folder} was made with {told[0]}, measured is {told[1]}; run `bsjax compare"
+            " --overwrite`"
+        )
 
 
 def _check_comparable(real: dict, generated: dict, name: str) -> None:

@@ -1,6 +1,7 @@
 """measure: images -> tokens of an encoder -> SAE codes -> concept statistics of every image set.
 
-Reads the images of both arms, the encoder and the SAE; writes measures/<set>/.
+Reads the images of both arms, the encoder and the SAE; writes measures/<set>/. Where the config
+asks for controls, also measures/control-<kind>/ of the real images, changed (`stages.control`).
 """
 
 from typing import Any
@@ -21,7 +22,7 @@ from bsjax.analysis.engine import (
     measure_step,
 )
 from bsjax.analysis.measurement import write_measures
-from bsjax.core.artifacts import begin_stage
+from bsjax.core.artifacts import REAL, begin_stage
 from bsjax.core.config import select
 from bsjax.core.errors import naming
 from bsjax.core.logs import PhaseTimer
@@ -29,9 +30,10 @@ from bsjax.core.mesh import make_mesh
 from bsjax.core.paths import AnyPath
 from bsjax.data.captions import BadImage
 from bsjax.encoders.protocol import Encoder
-from bsjax.experiment import inputs, preflight, workers
+from bsjax.experiment import controls, inputs, preflight, workers
 from bsjax.experiment.stored import EXPERIMENT, experiment_of
 from bsjax.results.shards import ShardStore
+from bsjax.stages import control
 from bsjax.stages.rank import rank
 
 __all__ = ["jit_measure", "measure", "measure_sets", "measure_step"]
@@ -58,22 +60,32 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: AnyPath) -> list[in
     sae, threshold = inputs.load_sae(config, workdir, encoder)
     preflight.check_ranked(config, sae.n_concepts)
     n_images = {arm.name: len(arm.images.records) for arm in arms}
-    bills = preflight.bills_of_measures(config, workdir, n_images, encoder)
+    planned = control.plan_controls(config, arms)
+    n_changed = controls.n_images(config, n_images.get(REAL, 0))
+    bills = preflight.bills_of_measures(config, workdir, n_images | n_changed, encoder)
+    for drawn in controls.drawn(n_changed):
+        bills += preflight.bills_of_images(config, workdir, n_changed[drawn], drawn)
     preflight.check_disk(bills)
     notes = inputs.encoder_notes(encoder)
     engine = None
-    for arm in arms:
+    for arm, change in [*((arm, None) for arm in arms), *((arms[0], each) for each in planned)]:
         inputs.refuse_duplicates((r.key for r in arm.images.records), f"images of {arm.name}")
-        folder = workdir / "measures" / arm.name
         settings = select(config, pipeline.BY_NAME["measure"].config_keys)
         shown = threshold if np.ndim(threshold) == 0 else "one a concept"
         settings |= {"sae.threshold": shown, "set": arm.name}
         parents = {"images": arm.digest, "encoder": encoder.digest, "sae": sae.digest}
+        if change is not None:
+            arm = arm._replace(name=change.name)
+            settings |= {**change.settings, "set": change.name}
+            parents |= change.parents
+        folder = workdir / "measures" / arm.name
         done = begin_stage(
             folder, config=settings, parents=parents, overwrite=config.overwrite, stage="measure"
         )
         if done is not None:
             continue
+        if change is not None:
+            arm = arm._replace(images=control.images_of(change, config, workdir, arm))
         if engine is None:
             engine = build_engine(config, encoder, encoder.params, sae.encoder, threshold)
         with inputs.naming_arm(arm.section), naming(FLAGS | _arm_flags(arm)):

@@ -4,12 +4,24 @@ Rows of the two matrices are pairs: the real image of a caption and the one gene
 """
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
-from bsjax.stats import clusters, controls, divergences, ratios, significance, sums, verdicts
+from bsjax.stats import (
+    clusters,
+    control_shifts,
+    controls,
+    divergences,
+    ratios,
+    significance,
+    sums,
+    verdicts,
+)
+from bsjax.stats.control_shifts import Changed, Shift
 
 LEAST_UNITS = 2
 
@@ -40,6 +52,8 @@ class Outcome:
       control: the arms of clusters swapped by chance.
       detectable: smallest material fold told with 80 % power, by firing images.
       shift: median log ratio of the concepts with enough data: what all of them moved by.
+      shifts: what each control alone moves; none where there are no controls.
+      taken: concepts called by the real images alone, but not by these and all controls.
     """
 
     columns: dict[str, np.ndarray]
@@ -49,6 +63,8 @@ class Outcome:
     control: controls.Control
     detectable: dict[int, float]
     shift: float
+    shifts: Mapping[str, Shift] = dataclasses.field(default_factory=dict)
+    taken: int = 0
 
     @property
     def units(self) -> int:
@@ -65,6 +81,7 @@ def compare_codes(
     repeats: np.ndarray | None = None,
     tokens: PairedCodes | None = None,
     seed: int = 0,
+    changed: Mapping[str, Changed] = MappingProxyType({}),
 ) -> Outcome:
     """Compares pairs of image codes [n, K], 0 or more.
 
@@ -77,6 +94,7 @@ def compare_codes(
         swaps these. None: `labels`.
       tokens: tokens that fire, by image and concept [n, K], of both arms.
       seed: of the pair that is drawn from each cluster, of what is held back and of the control.
+      changed: controls by name: a change is called that goes beyond each of them.
 
     Raises:
       ValueError: fewer than two clusters.
@@ -103,12 +121,17 @@ def compare_codes(
         order = np.random.default_rng(seed).permutation(n_units)
         n_held = min(max(round(rules.confirm * n_units), LEAST_UNITS), n_units - LEAST_UNITS)
         part, explored = np.sort(order[:n_held]), np.sort(order[n_held:])
-        suggested = _infer(sums.sum_pairs(*_rows(means, explored)), _rows(tested, explored), rules)
+        suggested = _infer(
+            sums.sum_pairs(*_rows(means, explored)), _rows(tested, explored), rules,
+            beside=_beside(changed, generated, drawn[explored]),
+        )  # fmt: skip
         candidates = np.minimum(suggested["q_material"], suggested["q_direction"]) <= rules.fdr
     means, tested = _rows(means, part), _rows(tested, part)
     counted = None if counted is None else _rows(counted, part)
     totals = sums.sum_pairs(*means)
-    columns |= _infer(totals, tested, rules, candidates, counted)
+    beside = _beside(changed, generated, drawn[part])
+    columns |= _infer(totals, tested, rules, candidates, counted, beside)
+    judged: Judged = columns.pop("beside")
     columns |= _mapped_intervals(columns, rules)
     columns["verdict_paper"] = verdicts.judge_as_paper(columns["delta"])
     eligible = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
@@ -123,7 +146,47 @@ def compare_codes(
         control=control,
         detectable=controls.detectable_fold(float(np.median(spread)), rules.margin, level),
         shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
+        shifts=_shifts(real, changed, labels, labels[drawn[part]], judged),
+        taken=judged.all_taken,
     )
+
+
+class Judged(NamedTuple):
+    """What controls say of the tests: by control, and how many calls all of them took away."""
+
+    tests: dict[str, control_shifts.Against]
+    taken: dict[str, int]
+    all_taken: int
+
+
+def _shifts(
+    real: sp.csr_array,
+    changed: Mapping[str, Changed],
+    labels: np.ndarray,
+    units: np.ndarray,
+    judged: Judged,
+) -> dict[str, Shift]:
+    """What each control alone moves, over the clusters that the comparison rests on."""
+    return {
+        name: Shift(
+            control_shifts.estimate(real, each, labels, units),
+            judged.tests[name],
+            int(each.is_known.sum()),
+            judged.taken[name],
+        )
+        for name, each in changed.items()
+    }
+
+
+def _beside(
+    changed: Mapping[str, Changed], generated: sp.csr_array, drawn: np.ndarray
+) -> dict[str, PairedCodes]:
+    """Changed and generated images [n, K] of the drawn pairs, where there are both."""
+    found = {}
+    for name, each in changed.items():
+        rows = drawn[each.is_known[drawn]]
+        found[name] = (sp.csr_array(each.codes[rows]), sp.csr_array(generated[rows]))
+    return found
 
 
 def _as_the_paper(
@@ -154,7 +217,8 @@ def _infer(
     rules: Rules,
     candidates: np.ndarray | None = None,
     tokens: PairedCodes | None = None,
-) -> dict[str, np.ndarray]:
+    beside: Mapping[str, PairedCodes] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Estimates from the means of the clusters, tests on one pair of each, verdicts.
 
     Args:
@@ -163,6 +227,7 @@ def _infer(
       rules: of the verdicts.
       candidates: concepts [K] that alone may be called changed; None: any.
       tokens: means of the clusters [clusters, K], of tokens that fire.
+      beside: changed and generated image of one pair of each cluster, by control.
     """
     found = ratios.log_ratios(totals)
     parts = ratios.factors(
@@ -172,14 +237,36 @@ def _infer(
     n_firing = np.diff(left.indptr) + np.diff(right.indptr)
     eligible = n_firing >= verdicts.least_images(rules.margin)
     may_differ = eligible if candidates is None else eligible & candidates
-    p_material = significance.material(left, right, rules.margin)
-    p_direction = significance.direction(left, right)
+    alone = control_shifts.Against(
+        significance.material(left, right, rules.margin), significance.direction(left, right)
+    )
     p_aligned = significance.aligned(found.log_ratio, found.se, rules.aligned)
-    q_material = significance.q_values(p_material, may_differ)
-    q_direction = significance.q_values(p_direction, may_differ)
     q_aligned = significance.q_values(p_aligned, eligible)
-    tests = verdicts.Tests(found.log_ratio, q_material, q_direction, q_aligned)
+
+    def judge(*tests: control_shifts.Against) -> tuple[np.ndarray, ...]:
+        """p, q and verdicts by several tests, all of which a change must pass."""
+        p = [np.maximum.reduce(parts) for parts in zip(*tests, strict=True)]
+        q = [significance.q_values(each, may_differ) for each in p]
+        told = verdicts.Tests(found.log_ratio, *q, q_aligned)
+        return *p, *q, verdicts.judge(told, eligible, rules.fdr)
+
+    sides = control_shifts.side(left, right)
+    controlled = {
+        name: control_shifts.against(tuple(map(_active, arms)), sides, rules.margin)
+        for name, arms in beside.items()
+    }
+    p_material, p_direction, q_material, q_direction, verdict = judge(alone, *controlled.values())
+    was_called = np.isin(judge(alone)[-1] if beside else verdict, verdicts.CALLED)
+
+    def count_taken(verdict: np.ndarray) -> int:
+        return int((was_called & ~np.isin(verdict, verdicts.CALLED)).sum())
+
     return {
+        "beside": Judged(
+            controlled,
+            {name: count_taken(judge(alone, each)[-1]) for name, each in controlled.items()},
+            count_taken(verdict),
+        ),
         "n_real": totals.n_real,
         "n_generated": totals.n_generated,
         "n_both": totals.n_both,
@@ -195,7 +282,7 @@ def _infer(
         "p_material": p_material,
         "q_material": q_material,
         "q_aligned": q_aligned,
-        "verdict": verdicts.judge(tests, eligible, rules.fdr),
+        "verdict": verdict,
         "shrunk": ratios.shrink(found.log_ratio, found.se),
         "spread": ratios.spread(totals),
     }
