@@ -36,6 +36,12 @@ class Correlation(NamedTuple):
     reason: str = ""  # why there is no r
 
 
+def unknown(reason: str, n_pairs: int = 0) -> Correlation:
+    """Nothing is known, and why."""
+    nan = float("nan")
+    return Correlation(nan, nan, nan, (nan, nan), 0, n_pairs, reason)
+
+
 def correlate(
     real: sp.csr_array,
     left: sp.csr_array,
@@ -67,7 +73,7 @@ def correlate(
     n = real.shape[0]
     labels = np.arange(n) if labels is None else labels
     n_units = int(labels.max(initial=-1)) + 1
-    nothing = Correlation(*(float("nan"),) * 3, (float("nan"),) * 2, 0, n)
+    nothing = unknown("", n)
     parts = _split(n_units, SPLITS, seed, 2 if frequency is not None else 3)
     weights = _weights(parts, labels)  # [n, 2 S]
     shown, energy = _totals(real, weights)
@@ -86,7 +92,7 @@ def correlate(
         )
         return nothing._replace(n_concepts=n_concepts, reason=reason)
     groups = group_concepts(real, chosen.any(axis=1))
-    moments = _moments(a, b, chosen, groups)  # [G, S, 12]
+    moments = _moments(a, b, chosen, groups)  # [G, S, 13]
     return _estimate(moments, nothing._replace(n_concepts=n_concepts))
 
 
@@ -182,8 +188,8 @@ def _estimate(moments: np.ndarray, nothing: Correlation) -> Correlation:
         ab, aa, bb = covariances[..., 0], covariances[..., 1], covariances[..., 2]
         return ab / np.sqrt(np.maximum(aa * bb, np.finfo(np.float64).tiny))
 
-    r = float(disattenuate(whole))
-    error = float(_jackknife(disattenuate(without)))
+    r = float(disattenuate(whole[None])[0])
+    (error,) = _jackknife(disattenuate(without)[:, None]).tolist()
     reach = scipy_stats.t.ppf(0.975, n_groups - 1) * error
     low, r, high = (float(np.clip(value, -1, 1)) for value in (r - reach, r, r + reach))
     return nothing._replace(r=r, low=low, high=high, reliability=reliability)
@@ -206,6 +212,6 @@ def _covariances(sums: np.ndarray) -> np.ndarray:
 
 
 def _jackknife(without: np.ndarray) -> np.ndarray:
-    """Standard error of what has these values [G, ...] without each group."""
+    """Standard errors [M] of what has these values [G, M] without each group."""
     n = len(without)
     return np.sqrt((n - 1) / n * np.square(without - without.mean(axis=0)).sum(axis=0))
