@@ -123,7 +123,12 @@ def _compare_again(
 
 
 def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
-    """r of two comparison folders' log ratios, `bsjax.stats.models`; NaN where it is not known."""
+    """r of two comparison folders' log ratios, `bsjax.stats.models`; NaN where it is not known.
+
+    Of a folder with itself it is 1, whatever is known of it.
+    """
+    if pathlib.Path(left) == pathlib.Path(right):
+        return 1.0
     found = {
         place: read_stored(pathlib.Path(folder))[0]
         for place, folder in (("left", left), ("right", right))

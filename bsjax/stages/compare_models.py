@@ -34,10 +34,8 @@ def require_other(workdir: AnyPath, name: str, against: str) -> None:
     there = [path.name for path in found if (path / MANIFEST).is_file() and path.name != name]
     if against not in there:
         what = "the very set that is compared" if against == name else "no comparison of that name"
-        raise UserError(
-            f"--against={against}: {folder} holds {what}; expected one of"
-            f" {', '.join(there) or 'the sets that are compared, of which there is no other yet'}"
-        )
+        mend = f"name one of {', '.join(there)}" if there else "compare another set first"
+        raise UserError(f"--against={against}: {folder} holds {what}; {mend}")
 
 
 def compare_models(

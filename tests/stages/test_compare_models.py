@@ -1,20 +1,24 @@
 """`bsjax compare --against=A` and `--gate=A`: two generated sets over the same captions."""
 
+import csv
 import dataclasses
 import json
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 
 import bsjax
 from bsjax import main, presets
+from bsjax.analysis.models import correlate_all
 from bsjax.core import errors
 from bsjax.core.artifacts import check_files, read_manifest
 from bsjax.core.errors import GateFailed, UserError
 from bsjax.results import columns
-from bsjax.stages.compare import compare
-from bsjax.stats import verdicts
+from bsjax.results.models import read_all_statistics, write_matrix
+from bsjax.stages.compare import compare, correlate
+from bsjax.stats import models, verdicts
 
 N, K = 300, 40
 GAP, OPENED, LESSENED = 0, 1, 2  # concepts
@@ -172,6 +176,45 @@ def test_the_same_model_twice_passes_the_gate(tmp_path):
     assert failed <= 1
 
 
+def test_every_two_sets_are_correlated(tmp_path):
+    rng = np.random.default_rng(0)
+    real = energies(rng)
+    moved = 0.5 * rng.standard_normal((2, K))
+    kin = {"base": moved[0], "worse": 0.8 * moved[0] + 0.6 * moved[1], "better": 0.0}
+    sets = {name: real * np.exp(each) * rng.gamma(9, 1 / 9, real.shape)
+            for name, each in kin.items()}  # fmt: skip
+    for name, generated in sets.items():
+        save(tmp_path, name, real, generated)
+    names = ("base", "better", "worse")
+    matrix = correlate_all(read_all_statistics(tmp_path, names))
+    assert len(matrix) == 6 and list(matrix)[1] == ("base", "better")
+    codes = (sp.csr_array(arm) for arm in (real, sets["base"], sets["worse"]))
+    assert matrix["base", "worse"] == models.correlate(*codes)
+    assert 0.4 < matrix["base", "worse"].low < 0.8 < matrix["base", "worse"].high < 1
+    assert matrix["base", "base"].r == pytest.approx(1)  # it has large changes of its own
+    assert matrix["base", "better"].reason == models.TOO_LOW  # the other one has none
+    folder = tmp_path / "comparisons"
+    assert correlate(folder / "base", folder / "worse") == matrix["base", "worse"].r
+    assert correlate(folder / "better", folder / "better") == 1
+    write_matrix(tmp_path, matrix)
+    with (tmp_path / "models.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["a"] + row["b"] for row in rows][:2] == ["basebase", "basebetter"]
+    assert list(rows[0]) == [column.name for column in columns.CORRELATIONS]
+    assert float(rows[2]["r"]) == matrix["base", "worse"].r and rows[2]["reason"] == ""
+    assert float(rows[2]["reliability_b"]) == matrix["base", "worse"].reliability[1]
+    assert rows[1]["r"] == "" and rows[1]["reason"] == "reliability too low"
+    # A comparison of before statistics were kept, or a damaged one, is told and no more.
+    (folder / "worse" / "statistics.npz").write_bytes(b"x")
+    matrix = correlate_all(read_all_statistics(tmp_path, names))
+    assert matrix["base", "worse"].reason.startswith("comparisons/worse/statistics.npz")
+    assert np.isnan(matrix["base", "worse"].r) and not matrix["base", "base"].reason
+    save(tmp_path, "small", np.ones((N, 3)), np.ones((N, 3)))
+    matrix = correlate_all(read_all_statistics(tmp_path, ("base", "small")))
+    assert "different SAEs, of 40 and 3 concepts" in matrix["base", "small"].reason
+    assert correlate_all({}) == {}
+
+
 def test_pairs_that_one_set_lacks_are_left_out_and_counted(tmp_path):
     real, base, better, _ = arms()
     save(tmp_path, "base", real, base, np.arange(0, 260))
@@ -187,15 +230,20 @@ def test_pairs_that_one_set_lacks_are_left_out_and_counted(tmp_path):
 
 def test_mistakes_are_one_line(workdir, tmp_path):
     folder = workdir / "comparisons"
-    with pytest.raises(UserError, match=r"--against=bass: .* expected one of base, better$"):
+    with pytest.raises(
+        UserError,
+        match=r"--against=bass: .* holds no comparison of that name; name one of base, better$",
+    ):
         against(workdir, "worse", "bass")
-    with pytest.raises(UserError, match="the very set that is compared; expected one of better, w"):
+    with pytest.raises(UserError, match="the very set that is compared; name one of better, w"):
         against(workdir, "base", "base")
     rng = np.random.default_rng(0)
     few = rng.random((N, K - 1))
     save(workdir, "small", few, few)
     with pytest.raises(UserError, match="different SAEs, of 40 and 39 concepts"):
         against(workdir, "small", "base")
+    with pytest.raises(UserError, match=r"compare another set first$"):
+        against(workdir / "empty", "worse", "base")
     (folder / "base" / "statistics.npz").unlink()
     with pytest.raises(UserError, match=r"statistics.npz"):
         against(workdir, "worse", "base")
