@@ -101,10 +101,12 @@ def test_concepts_are_chosen_by_a_frequency_from_elsewhere_where_it_is_known():
     real, left, right = draw(4, 0.5, 0.5)
     shown = np.asarray((real > 0).mean(axis=0)).ravel()
     found = models.correlate(real, left, right, frequency=shown)
-    assert found.n_concepts == (shown * (N // 2) >= models.LEAST_IMAGES).sum()
+    assert found.n_concepts == (shown * (N // 2) >= 5).sum()
     assert found.r == pytest.approx(0.5, abs=0.1)
     # No third part is lost to the choice.
     assert found.reliability[0] > models.correlate(real, left, right).reliability[0]
+    edge = models.correlate(real, left, right, frequency=np.full(K, 5 / (N // 2)))
+    assert edge.n_concepts == K  # expected in five images of a half, at the very edge
     none = models.correlate(real, left, right, frequency=np.zeros(K))
     assert "0 concepts are frequent enough" in none.reason and np.isnan(none.r)
 
@@ -141,6 +143,12 @@ def test_the_estimate_by_hand():
     found = models._estimate(np.concatenate([moments] * 20), models.unknown("", 7))
     assert found.r == pytest.approx(0.75 / np.sqrt(2)) and found.n_pairs == 7
     assert found.reliability == (pytest.approx(2 / 2.5), pytest.approx(1 / 1.5))
+    # 40 groups of two kinds, so that leaving one out gives one of two values; t(39) is 2.0227.
+    without = [moments.sum(axis=0) * 20 - group for group in moments]
+    one, other = (c[0] / np.sqrt(c[1] * c[2]) for c in map(models._covariances, without))
+    error = np.sqrt(39 / 40 * 20 * 2 * ((one - other) / 2) ** 2)
+    assert found.low == pytest.approx(found.r - 2.0227 * error, rel=1e-4)
+    assert found.high == pytest.approx(found.r + 2.0227 * error, rel=1e-4)
 
 
 def test_a_log_ratio_of_a_half_by_hand():
@@ -243,3 +251,13 @@ def test_both_tests_of_a_move_have_to_pass_over_all_concepts():
     unknown = first._replace(q_material=np.full(n, np.nan))
     found = moves.judge(change, unknown, second, 0.05)
     assert np.isnan(found.q_towards).all() and moves.TOWARDS not in found.moved
+
+
+def test_a_concept_that_its_own_comparison_does_not_call_is_not_called_by_the_conjunction():
+    """Over the fewer concepts that two comparisons can judge a p may pass that did not over all."""
+    change, first, second = (outcome([case[i] for case in MOVES]) for i in (1, 2, 3))
+    undecided = np.full(len(MOVES), verdicts.UNDECIDED, object)
+    found = moves.judge(change, first._replace(verdict=undecided), second, 0.05)
+    assert moves.TOWARDS not in found.moved and moves.AWAY in found.moved
+    found = moves.judge(change, first, second._replace(verdict=undecided), 0.05)
+    assert moves.AWAY not in found.moved and moves.TOWARDS in found.moved
