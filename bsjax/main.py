@@ -74,9 +74,15 @@ def main(argv: list[str]) -> None:
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(configs[0]), str(workdir))
     held = lock.hold(workdir, stage.name, distributed.is_writer())
+    failed = []
     with held, watch_silence(stage.name):
         for config in configs:
-            stage.load()(config, workdir, **_choices(stage.name))
+            try:
+                stage.load()(config, workdir, **_choices(stage.name))
+            except GateFailed as error:  # all sets are looked at before the run fails
+                failed.append(str(error))
+    if failed:
+        raise GateFailed("; ".join(failed))
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
 

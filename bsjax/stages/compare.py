@@ -58,7 +58,8 @@ def compare(
     """
     name = generated_name(config)
     if against is not None:
-        require_other(workdir, name, against)  # before anything is computed
+        with naming({"against": "--gate" if is_gate else "--against"}):
+            require_other(workdir, name, against)  # before anything is computed
     if from_statistics:
         _compare_again(config, workdir / "comparisons" / name, name, subset)
     else:

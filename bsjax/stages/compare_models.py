@@ -35,7 +35,7 @@ def require_other(workdir: AnyPath, name: str, against: str) -> None:
     if against not in there:
         what = "the very set that is compared" if against == name else "no comparison of that name"
         mend = f"name one of {', '.join(there)}" if there else "compare another set first"
-        raise UserError(f"--against={against}: {folder} holds {what}; {mend}")
+        raise UserError(f"{{against}}={against}: {folder} holds {what}; {mend}", "against")
 
 
 def compare_models(
@@ -143,7 +143,8 @@ def judge(table: pa.Table, manifest: Mapping[str, Any]) -> str:
     faults = []
     if n_away:
         faults.append(
-            f"{n_away} concepts moved away from the real images ({_named(table, moves.AWAY)})"
+            f"{n_away} concept{'s' * (n_away > 1)} moved away from the real images"
+            f" ({_named(table, moves.AWAY)})"
         )
     if gap["high"] is not None and gap["high"] < 0:
         faults.append(f"its pairs are less close to the real images, by {_mean(gap, '+')}")

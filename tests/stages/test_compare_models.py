@@ -3,6 +3,10 @@
 import csv
 import dataclasses
 import json
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,13 +17,16 @@ import bsjax
 from bsjax import main, presets
 from bsjax.analysis.models import correlate_all
 from bsjax.core import errors
-from bsjax.core.artifacts import check_files, read_manifest
+from bsjax.core.artifacts import check_files, read_manifest, write_manifest
 from bsjax.core.errors import GateFailed, UserError
+from bsjax.experiment.stored import EXPERIMENT, experiment_of, read_experiments
 from bsjax.results import columns
 from bsjax.results.models import read_all_statistics, write_matrix
 from bsjax.stages.compare import compare, correlate
 from bsjax.stats import models, verdicts
+from tests.report.artifacts import finish
 
+REPO = pathlib.Path(__file__).resolve().parents[2]
 N, K = 300, 40
 GAP, OPENED, LESSENED = 0, 1, 2  # concepts
 
@@ -54,7 +61,8 @@ def config_of(name="generated"):
     config = presets.experiment()
     config.generator.name = "none"
     if name != "generated":
-        config.generator.name, config.generator.set = "stable_diffusion", name
+        config.generator.name, config.generator.set = "pixart", name
+        config.generator.weights = "random:0"
     return config
 
 
@@ -130,14 +138,14 @@ def test_the_gate(workdir, capsys):
     with pytest.raises(GateFailed) as told:
         against(workdir, "worse", "better", is_gate=True)
     line = str(told.value)
-    assert line.startswith("gate failed: worse is worse than better: 1 concepts moved away")
+    assert line.startswith("gate failed: worse is worse than better: 1 concept moved away")
     assert f"({OPENED}" in line and "times as much" in line and "\n" not in line
     assert "its pairs are less close to the real images, by -0.0" in line
     assert main.explain(told.value)[0] == errors.GATE_FAILED == 3
     # Finished and asked again: the same, nothing is made anew.
     place = workdir / "models" / "better" / "worse" / "manifest.json"
     before = place.stat().st_mtime_ns
-    with pytest.raises(GateFailed, match="1 concepts moved away"):
+    with pytest.raises(GateFailed, match="1 concept moved away"):
         against(workdir, "worse", "better", is_gate=True)
     assert place.stat().st_mtime_ns == before
     against(workdir, "worse", "better")  # without the gate it is no fault
@@ -244,6 +252,8 @@ def test_mistakes_are_one_line(workdir, tmp_path):
         against(workdir, "small", "base")
     with pytest.raises(UserError, match=r"compare another set first$"):
         against(workdir / "empty", "worse", "base")
+    with pytest.raises(UserError, match="^--gate=bass: "):
+        against(workdir, "worse", "bass", is_gate=True)
     (folder / "base" / "statistics.npz").unlink()
     with pytest.raises(UserError, match=r"statistics.npz"):
         against(workdir, "worse", "base")
@@ -267,9 +277,35 @@ def test_other_rules_ask_for_overwrite(workdir):
     assert manifest["config"]["compare.margin"] == 3.0
 
 
-def test_measures_under_other_thresholds_are_named(workdir):
-    from tests.report.artifacts import finish
+def test_the_command_in_a_pipeline_of_checks(workdir):
+    """Without --config every other set is held against A; all are looked at before it fails."""
+    for name in ("real", "base", "better", "worse"):
+        config = config_of(name)
+        folder = workdir / "measures" / name
+        folder.mkdir(parents=True)
+        finish(folder, "measure", {"set": name}, **{EXPERIMENT: experiment_of(config)})
 
+    def command(*arguments):
+        line = [sys.executable, "-m", "bsjax.main", "compare", f"--workdir={workdir}", *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, cwd=REPO)
+        return done.returncode, done.stdout, done.stderr.strip().splitlines()[-1]
+
+    status, out, line = command("--from_statistics", "--gate=base")
+    assert status == errors.GATE_FAILED
+    assert line.startswith(
+        "bsjax: gate failed: worse is worse than base: 1 concept moved away from"
+    )
+    assert "gate passed: no concept of better moved away" in out and "worse against base" in out
+    for flag in ("--against=base", "--subset=x --from_statistics"):
+        status, _, line = command("--gate=base", *flag.split())
+        assert status == errors.WRONG_USAGE and "leave" in line and "--gate" in line
+    with pytest.raises(UserError, match="holds no generated set but 'base'; measure another one"):
+        for name in ("better", "worse"):
+            shutil.rmtree(workdir / "measures" / name)
+        read_experiments(workdir, "compare", "base")
+
+
+def test_measures_under_other_thresholds_are_named(workdir):
     for name, threshold in (("base", 0.5), ("better", 0.6)):
         folder = workdir / "measures" / name
         folder.mkdir(parents=True)
@@ -280,8 +316,6 @@ def test_measures_under_other_thresholds_are_named(workdir):
 
 def test_real_images_that_were_measured_anew_are_told(workdir):
     folder = workdir / "comparisons" / "base"
-    from bsjax.core.artifacts import write_manifest
-
     made = read_manifest(folder)
     kept = {name: made[name] for name in ("config", "counts", "notes", "unpaired")}
     write_manifest(folder, stage="compare", parents={"measures/real": "beef"}, **kept)
