@@ -59,7 +59,7 @@ def find_common(first: Statistics, second: Statistics) -> Common:
     """What two sets have in common.
 
     Raises:
-      UserError: fewer than two pairs, or other numbers of concepts.
+      UserError: fewer than two pairs, other numbers of concepts, or other real images.
     """
     n_concepts = first.real.shape[1], second.real.shape[1]
     if n_concepts[0] != n_concepts[1]:
@@ -75,6 +75,11 @@ def find_common(first: Statistics, second: Statistics) -> Common:
             f" least {comparison.LEAST_UNITS}: draw both sets from the same captions"
         )
     left, right = np.array(rows, np.int64).T
+    if (first.real[left] != second.real[right]).nnz:
+        raise UserError(
+            "the comparisons are of other real images: those of one name differ; measure the real"
+            " images once and compare both sets with them"
+        )
     captions = first.captions
     return Common(
         keys=tuple(first.keys[row] for row in left),

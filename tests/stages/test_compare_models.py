@@ -83,6 +83,24 @@ def against(workdir, name, other, **more):
     return pq.read_table(folder / "concepts.parquet"), manifest
 
 
+def test_the_same_in_python():
+    real, base, better, worse = arms()
+    captions = [f"a scene {row}" for row in range(N)]
+    results = [bsjax.compare_codes(real, arm, captions) for arm in (base, better)]
+    found = results[1].against(results[0])
+    moved = found.concepts["moved"].to_pylist()
+    assert [k for k in range(K) if moved[k]] == [GAP, LESSENED] and moved[GAP] == "towards"
+    wide = results[1].against(results[0], margin=20)
+    assert set(wide.concepts["moved"].to_pylist()) == {""}
+    with pytest.raises(UserError, match="other real images"):
+        bsjax.compare_codes(real[::-1], worse, captions).against(results[0])
+    bare = dataclasses.replace(results[0], statistics=None)
+    with pytest.raises(UserError, match="keeps no statistics.*--against"):
+        results[1].against(bare)
+    with pytest.raises(UserError, match="is a list; expected a comparison"):
+        results[1].against([])
+
+
 def test_what_a_model_mended_moved_towards_the_real_images(workdir, capsys):
     table, manifest = against(workdir, "better", "base")
     columns.require_columns(table, columns.MOVED_CONCEPTS)
@@ -258,6 +276,9 @@ def test_mistakes_are_one_line(workdir, tmp_path):
     with pytest.raises(UserError, match=r"statistics.npz"):
         against(workdir, "worse", "base")
     real, base, *_ = arms()
+    save(workdir, "strange", real[::-1], base)
+    with pytest.raises(UserError, match="other real images"):
+        against(workdir, "strange", "better")
     elsewhere = tmp_path / "elsewhere"
     save(elsewhere, "one", real, base, np.arange(0, 100))
     save(elsewhere, "other", real, base, np.arange(99, 200))
