@@ -91,6 +91,13 @@ def reliability(manifest: Mapping[str, Any]) -> dict[str, str]:
             f"the median concept is drawn {math.exp(shift):.2f} times as much as in real images"
             " (1: the arms are alike as a whole)"
         )
+    near = manifest.get("closeness")
+    if near and near["low"] is not None:
+        found["closeness of pairs"] = (
+            f"{near['mean']:.3f} [{near['low']:.3f}, {near['high']:.3f}] of the concepts that"
+            " either image shows are shown by both about as much; for comparing models, since two"
+            " drawings of one caption always differ"
+        )
     return found
 
 

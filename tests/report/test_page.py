@@ -203,6 +203,9 @@ def test_a_control_that_fails_is_said_in_words():
         " exchangeable. Of 30 concepts 26.2 % pass"
     )
     assert reliability({}) == {}
+    near = {"mean": 0.4987, "low": 0.457, "high": 0.54, "n": 198}
+    assert reliability({"closeness": near})["closeness of pairs"].startswith("0.499 [0.457, 0.540]")
+    assert reliability({"closeness": near | {"low": None}}) == {}
     nothing = {"control": RELIABILITY["control"] | {"eligible": 0}, "global_shift": None}
     assert reliability(nothing) == {}
     folds = reliability({"detectable_fold": {"10": None}})

@@ -217,7 +217,7 @@ def test_every_two_sets_are_correlated(tmp_path):
     codes = (sp.csr_array(arm) for arm in (real, sets["base"], sets["worse"]))
     assert matrix["base", "worse"] == models.correlate(*codes)
     assert 0.4 < matrix["base", "worse"].low < 0.8 < matrix["base", "worse"].high < 1
-    assert matrix["base", "base"].r == pytest.approx(1)  # it has large changes of its own
+    assert matrix["base", "base"][:3] == (1, 1, 1)  # it has large changes of its own
     assert matrix["base", "better"].reason == models.TOO_LOW  # the other one has none
     folder = tmp_path / "comparisons"
     assert correlate(folder / "base", folder / "worse") == matrix["base", "worse"].r
