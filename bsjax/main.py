@@ -22,10 +22,12 @@ from bsjax.cli.commands import answer
 from bsjax.core import faults
 from bsjax.core.config import flatten, validate
 from bsjax.core.errors import (
+    GATE_FAILED,
     INTERRUPTED,
     MISTAKE,
     STOPPED,
     WRONG_USAGE,
+    GateFailed,
     Preempted,
     UsageError,
     UserError,
@@ -72,9 +74,15 @@ def main(argv: list[str]) -> None:
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(configs[0]), str(workdir))
     held = lock.hold(workdir, stage.name, distributed.is_writer())
+    failed = []
     with held, watch_silence(stage.name):
         for config in configs:
-            stage.load()(config, workdir, **_choices(stage.name))
+            try:
+                stage.load()(config, workdir, **_choices(stage.name))
+            except GateFailed as error:  # all sets are looked at before the run fails
+                failed.append(str(error))
+    if failed:
+        raise GateFailed("; ".join(failed))
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
 
@@ -96,7 +104,17 @@ def _choices(stage: str) -> dict[str, Any]:
         return {}
     if FLAGS.subset is not None and not FLAGS.from_statistics:
         raise UsageError("--subset goes with --from_statistics; give both")
-    return {"from_statistics": FLAGS.from_statistics, "subset": FLAGS.subset}
+    if FLAGS.against is not None and FLAGS.gate is not None:
+        raise UsageError("--against and --gate exclude each other; leave one out")
+    other = FLAGS.against if FLAGS.gate is None else FLAGS.gate
+    if other is not None and FLAGS.subset is not None:
+        raise UsageError("--against and --gate take all pairs; leave out --subset")
+    return {
+        "from_statistics": FLAGS.from_statistics,
+        "subset": FLAGS.subset,
+        "against": other,
+        "is_gate": FLAGS.gate is not None,
+    }
 
 
 def apply_short_flags(config: ml_collections.ConfigDict) -> None:
@@ -144,7 +162,8 @@ def console() -> None:
 def explain(error: BaseException) -> tuple[int, str] | None:
     """Exit status and line of what ended a run; None for a fault of the program."""
     if isinstance(error, UserError):
-        status = WRONG_USAGE if isinstance(error, UsageError) else MISTAKE
+        statuses = ((UsageError, WRONG_USAGE), (GateFailed, GATE_FAILED), (UserError, MISTAKE))
+        status = next(status for kind, status in statuses if isinstance(error, kind))
         return status, " ".join(str(error).split())
     if isinstance(error, Preempted):
         # Taken away, not failed: who restarts jobs runs the same command again.

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 from bsjax.analysis import controls as beside
 from bsjax.analysis import copies, pairs
 from bsjax.analysis.findings import look_further
+from bsjax.analysis.units import find_units
 from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
 from bsjax.core.ranges import CLUSTERS, RANGES, told_gone
@@ -148,7 +149,13 @@ def compare_sets(
         name=name,
         **_tables(outcome, statistics, method),
         pairs=pairs.pair_table(
-            codes, pairing.rows_real, pairing.rows_generated, keys, captions, judged
+            codes,
+            pairing.rows_real,
+            pairing.rows_generated,
+            keys,
+            captions,
+            judged,
+            fold=method.rules.aligned,
         ),
         manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
         | {"notes": list(dict.fromkeys(told))},
@@ -204,7 +211,13 @@ def compare_codes(
         name="generated",
         **_tables(outcome, statistics, method),
         pairs=pairs.pair_table(
-            (real, generated), rows, rows, keys, told, one_image=pairs.same_real(real, labels)
+            (real, generated),
+            rows,
+            rows,
+            keys,
+            told,
+            one_image=pairs.same_real(real, labels),
+            fold=method.rules.aligned,
         ),
         manifest=_manifest(method, outcome, n, unpaired, {}) | {"notes": _warnings(outcome)},
         statistics=statistics,
@@ -224,7 +237,7 @@ def compare_again(
     Args:
       name: of the generated set.
       statistics: of all pairs.
-      pair_rows: table of all pairs, which stays as it is.
+      pair_rows: table of all pairs, of which the closeness alone depends on the method.
       manifest: of the comparison.
       method: the other one.
       keys: of the pairs to compare; None: all.
@@ -261,7 +274,7 @@ def compare_again(
     return Compared(
         name=name,
         **_tables(outcome, statistics, method, rows),
-        pairs=pair_rows,
+        pairs=pairs.with_closeness(pair_rows, statistics, method.rules.aligned),
         manifest=made | {"notes": [*kept, *_warnings(outcome)]},
         statistics=statistics,
     )
@@ -277,27 +290,7 @@ def _outcome(
     changed: Mapping[str, Changed] = MappingProxyType({}),
 ) -> comparison.Outcome:
     """The statistics of pairs, those that repeat one another being one unit."""
-    n = codes[0].shape[0]
-    if given is not None:  # whoever gives labels knows what repeats what
-        labels = repeats = clusters.number(given)
-    else:
-        # The control swaps what repeats one another whatever is taken as a cluster, so that it
-        # tells where too little is.
-        repeats = labels = clusters.find_clusters(captions, codes[0], twins=twins)
-        if method.clusters == "none":
-            labels = np.arange(n)
-        elif method.clusters == "image" or (method.clusters == "caption" and captions is None):
-            labels = clusters.find_clusters(None, codes[0], twins=twins)
-        elif method.clusters == "caption":
-            labels = clusters.find_clusters(captions, None)
-    if labels.max() + 1 < comparison.LEAST_UNITS:
-        what = "given label" if given is not None else "caption or real image"
-        raise UserError(
-            f"all {len(labels)} pairs are of one {what}, so they are one cluster; expected at least"
-            f" {comparison.LEAST_UNITS}: add other captions, or set {{clusters}}=none if the images"
-            " are independent",
-            "clusters",
-        )
+    labels, repeats = find_units(method.clusters, codes[0], captions, twins, given)
     return comparison.compare_codes(
         *codes,
         method.rules,
@@ -317,7 +310,7 @@ def _manifest(
     parents: Mapping[str, str],
 ) -> dict[str, Any]:
     (n_real, n_generated) = (len(keys) for keys in unpaired.values())
-    control = {name: _or_none(value) for name, value in outcome.control._asdict().items()}
+    control = {name: or_none(value) for name, value in outcome.control._asdict().items()}
     return {
         "config": method.settings,
         "parents": dict(parents),
@@ -329,8 +322,9 @@ def _manifest(
             **verdicts.count(outcome.columns["verdict"]),
         },
         "control": control | {"is_sound": outcome.control.is_sound},
-        "detectable_fold": {str(n): _or_none(fold) for n, fold in outcome.detectable.items()},
-        "global_shift": _or_none(outcome.shift),
+        "closeness": {name: or_none(value) for name, value in outcome.closeness._asdict().items()},
+        "detectable_fold": {str(n): or_none(fold) for n, fold in outcome.detectable.items()},
+        "global_shift": or_none(outcome.shift),
         **beside.tell(outcome),
         "unpaired": {arm: list(keys[:MOST_UNPAIRED]) for arm, keys in unpaired.items()},
     }
@@ -346,7 +340,7 @@ def _warnings(outcome: comparison.Outcome) -> list[str]:
     ]
 
 
-def _or_none(value: float) -> float | None:
+def or_none(value: float) -> float | None:
     """JSON knows no NaN and no infinity."""
     return value if np.isfinite(value) else None
 

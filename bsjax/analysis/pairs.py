@@ -8,7 +8,10 @@ import pyarrow as pa
 import scipy.sparse as sp
 
 from bsjax.analysis import copies
-from bsjax.stats import clusters, comparison, datapoints
+from bsjax.results.statistics import Statistics
+from bsjax.stats import closeness, clusters, comparison, datapoints
+
+COLUMN = "closeness"
 
 
 def same_real(codes: sp.csr_array, labels: Sequence[Any] | None) -> np.ndarray:
@@ -29,14 +32,19 @@ def pair_table(
     captions: pa.ChunkedArray | pa.Array,
     judged: copies.Judged | None = None,
     one_image: np.ndarray | None = None,
+    fold: float = comparison.Rules().aligned,
 ) -> pa.Table:
-    """The pairs in their order; of several that share a real image the most alike alone."""
+    """The pairs in their order; of several that share a real image the most alike alone.
+
+    `fold` is what two energies may differ by to count as alike.
+    """
     scores = datapoints.score_pairs(*codes)
     if judged is not None:
         scores |= judged.scores
     order = datapoints.rank_pairs(scores)
     order = datapoints.first_of_each(order, rows_real if one_image is None else one_image)
     scores["n_firing"] = datapoints.count_firing(*codes)
+    scores["closeness"] = closeness.shares(*codes, fold)
     columns = {
         "rank": np.arange(1, len(order) + 1, dtype=np.int32),
         "key": keys.take(order),
@@ -46,3 +54,13 @@ def pair_table(
         **{name: values[order] for name, values in scores.items()},
     }
     return copies.pair_table(columns)
+
+
+def with_closeness(table: pa.Table, statistics: Statistics, fold: float) -> pa.Table:
+    """The table of pairs with the closeness that another fold gives."""
+    place = {key: row for row, key in enumerate(statistics.keys)}
+    values = closeness.shares(statistics.real, statistics.generated, fold)
+    told = pa.array(values[[place[key] for key in table["key"].to_pylist()]])
+    column = table.column_names.index(COLUMN) if COLUMN in table.column_names else table.num_columns
+    table = table.remove_column(column) if column < table.num_columns else table
+    return table.add_column(column, COLUMN, told)

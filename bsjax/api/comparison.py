@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 
 from bsjax import presets
 from bsjax.analysis import comparison as analysis
+from bsjax.analysis.models import Moved, compare_models
 from bsjax.api.arguments import naming_arguments
 from bsjax.api.sae import as_numbers
 from bsjax.core import lock
@@ -107,6 +108,35 @@ class Comparison(Compared):
                 "kind",
             )
         return figures.draw_on(axes, as_shown(self), kind)
+
+    def against(self, other: "Comparison", **rules: Any) -> Moved:
+        """This generated set held against another one of the same captions: `compare --against`.
+
+        Args:
+          other: a comparison with the same real images, of the set to hold this one against (A).
+          **rules: as `compare` takes them.
+
+        Returns:
+          What moved towards the real images or away from them: `concepts`, with the columns of
+          `bsjax.results.columns.MOVED_CONCEPTS` (A is `other`, B this one), and `manifest`.
+
+        Raises:
+          UserError: other real images, no pairs in common, or a comparison read from a folder.
+        """
+        if not isinstance(other, Comparison):
+            raise UserError(
+                f"{{other}} is a {type(other).__name__}; expected a comparison; give what"
+                " bsjax.compare or bsjax.compare_codes returns",
+                "other",
+            )
+        if self.statistics is None or other.statistics is None:
+            raise UserError(
+                "a comparison that was read from a folder keeps no statistics; compare again, or"
+                " run `bsjax compare --against`"
+            )
+        method = analysis.make_method(rules)
+        names = (other.name, self.name)
+        return compare_models(other.statistics, self.statistics, names, method)
 
     def save(self, folder: str | os.PathLike, *, overwrite: bool = False) -> str:
         """Writes the comparison, and the measures of both sets, as a workdir of `bsjax`.

@@ -48,6 +48,8 @@ TABLE = (
     Flag(
         "subset", _string, None, "with --from_statistics: file of keys, one per line", ("compare",)
     ),
+    Flag("against", _string, None, "another generated set to compare this one with", ("compare",)),
+    Flag("gate", _string, None, "as --against; exit status 3 if this one is worse", ("compare",)),
     Flag("topology", _string, None, "TPU topologies to compile for, with commas", ("plan",)),
     Flag("stage", _string, None, "what to plan: train_sae, generate or measure", ("plan",)),
     Flag("mesh.data", _number, None, "this mesh shape instead of all that fit", ("plan",)),
@@ -208,7 +210,8 @@ def experiments(
 
     changes = [each for each in found if each.startswith(OVERRIDES)]
     workdir = epath.Path(values.workdir).expanduser()
-    return [_change(config, changes) for config in read_experiments(workdir, stage)]
+    other = values.against if values.gate is None else values.gate
+    return [_change(config, changes) for config in read_experiments(workdir, stage, other)]
 
 
 def _change(config: ml_collections.ConfigDict, changes: Sequence[str]) -> ml_collections.ConfigDict:

@@ -1,7 +1,8 @@
 """The errors that end a run with one line, and the exit statuses, which scripts rely on.
 
 0 done; 1 a mistake told in one line; 2 a command line that makes no sense; 3 a gate that failed
-(benchmarks); 75 stopped early, and the same command goes on from there; 130 interrupted.
+(`bsjax compare --gate`, benchmarks); 75 stopped early, and the same command goes on from there; 130
+interrupted.
 """
 
 import contextlib
@@ -62,6 +63,10 @@ def naming(names: Mapping[str, str]) -> Iterator[None]:
 
 class UsageError(UserError):
     """The command line itself makes no sense."""
+
+
+class GateFailed(UserError):
+    """What was to be at least as good is worse."""
 
 
 class Preempted(BaseException):

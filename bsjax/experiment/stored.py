@@ -29,8 +29,15 @@ def experiment_of(config: ml_collections.ConfigDict) -> dict[str, Any]:
     return {key: valid_text(v) if isinstance(v, str) else v for key, v in flat.items()}
 
 
-def read_experiments(workdir: AnyPath, stage: str) -> list[ml_collections.ConfigDict]:
+def read_experiments(
+    workdir: AnyPath, stage: str, against: str | None = None
+) -> list[ml_collections.ConfigDict]:
     """Configs for a stage of a workdir: of compare one for each generated set, of report one.
+
+    Args:
+      workdir: of a run.
+      stage: that they are for.
+      against: the set that all others are compared with, which needs no config.
 
     Raises:
       UserError: nothing is measured there, or a manifest is damaged.
@@ -43,7 +50,13 @@ def read_experiments(workdir: AnyPath, stage: str) -> list[ml_collections.Config
     if not wanted or REAL not in sets:
         missing = f"{folder / REAL}" if REAL not in sets else f"a generated set in {folder}"
         raise UserError(f"{missing} is not measured; run `bsjax measure` first, or give --config")
-    return [_read(workdir, name) for name in wanted]
+    others = [name for name in wanted if name != against]
+    if not others:
+        raise UserError(
+            f"{folder} holds no generated set but {against!r}; measure another one to compare with"
+            " it"
+        )
+    return [_read(workdir, name) for name in others]
 
 
 def _read(workdir: AnyPath, name: str) -> ml_collections.ConfigDict:

@@ -94,6 +94,13 @@ def reliability(manifest: Mapping[str, Any]) -> dict[str, str]:
     controls = manifest.get("controls")
     if controls:
         found["controls: real images, changed"] = _beyond(controls, manifest["verdicts_taken"])
+    near = manifest.get("closeness")
+    if near and near["low"] is not None:
+        found["closeness of pairs"] = (
+            f"{near['mean']:.3f} [{near['low']:.3f}, {near['high']:.3f}] of the concepts that"
+            " either image shows are shown by both about as much; for comparing models, since two"
+            " drawings of one caption always differ"
+        )
     return found
 
 

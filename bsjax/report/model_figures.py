@@ -2,22 +2,28 @@
 
 import itertools
 import pathlib
+import textwrap
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.figures import GREY, INK, STYLE, draw, plain_text, save
 from bsjax.report.overlays import LoadThumbnail
 from bsjax.report.tables import Comparison, Measured, Ranking
-from bsjax.stats import divergences, verdicts
+from bsjax.stats import verdicts
+from bsjax.stats.models import Correlation
 
 LINES = ("#5776b4", "#b16243", "#2e8b57", "#8a4fa3", "#b8860b", "#3d7ea6", "#a03050", "#555555")
 SHEET_CONCEPTS, SHEET_IMAGES = 6, 4
+CELL = 18  # characters of a line within the matrix
 
 
-def draw_models(folder: pathlib.Path, comparisons: list[Comparison]) -> dict[str, str]:
+def draw_models(
+    folder: pathlib.Path, comparisons: list[Comparison], matrix: Matrix | None = None
+) -> dict[str, str]:
     """Draws how models differ; returns file stem -> what it shows.
 
     Per-image differences stand for one model too; scatters and the matrix need two.
@@ -26,13 +32,20 @@ def draw_models(folder: pathlib.Path, comparisons: list[Comparison]) -> dict[str
              " mean over concepts of generated - real, one curve per model."}  # fmt: skip
     draw(folder, "images", (5.2, 3.4), lambda axes: _per_image(axes, comparisons))
     if len(comparisons) > 1:
-        draw(folder, "models_matrix", (4.6, 4.0), lambda axes: _matrix(axes, comparisons))
+        draw(folder, "models_matrix", (4.6, 4.0), lambda axes: _matrix(axes, comparisons, matrix))
         drawn["models_matrix"] = (
-            "Correlation of relative between models. About 0.5 is what two unrelated models have."
+            "Correlation of the models' log ratios, without the noise of the real images, with its"
+            " 95 % interval; on the diagonal each model's reliability."
         )
     for left, right in itertools.combinations(comparisons, 2):
         stem = f"models_{left.name}__{right.name}"
-        draw(folder, stem, (4.6, 4.2), lambda axes, a=left, b=right: _scatter(axes, a, b))
+        found = find(matrix, left.name, right.name)
+        draw(
+            folder,
+            stem,
+            (4.6, 4.2),
+            lambda axes, a=left, b=right, found=found: _scatter(axes, a, b, found),
+        )
         drawn[stem] = f"relative of every concept that both can judge, {left.name}, {right.name}."
     return drawn
 
@@ -52,22 +65,24 @@ def _per_image(axes: Axes, comparisons: list[Comparison]) -> None:
     axes.legend(frameon=False, fontsize=8)
 
 
-def _matrix(axes: Axes, comparisons: list[Comparison]) -> None:
+def _matrix(axes: Axes, comparisons: list[Comparison], matrix: Matrix | None) -> None:
     names = [plain_text(comparison.name) for comparison in comparisons]
-    r = np.array(
-        [[divergences.correlation(a.columns, b.columns) for b in comparisons] for a in comparisons]
+    found = [[find(matrix, a.name, b.name) for b in comparisons] for a in comparisons]
+    axes.imshow(
+        np.nan_to_num([[each.r for each in row] for row in found]), cmap="Blues", vmin=0, vmax=1.4
     )
-    axes.imshow(np.nan_to_num(r), cmap="Blues", vmin=0, vmax=1.4)
-    for i, j in np.ndindex(r.shape):
-        text = "–" if np.isnan(r[i, j]) else f"{r[i, j]:.2f}"
-        axes.text(j, i, text, ha="center", va="center", color=INK)
+    for i, j in np.ndindex(len(names), len(names)):
+        text = as_text(found[i][j], is_self=i == j)
+        text = textwrap.fill(plain_text(text), CELL) if found[i][j].reason else text
+        text = text.replace(" ", "\n", 1)
+        axes.text(j, i, text, ha="center", va="center", color=INK, fontsize=7)
     axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axes.set_yticks(range(len(names)), names)
     axes.spines[:].set_visible(False)
-    axes.set_title("Correlation of relative")
+    axes.set_title("Correlation of log ratios")
 
 
-def _scatter(axes: Axes, left: Comparison, right: Comparison) -> None:
+def _scatter(axes: Axes, left: Comparison, right: Comparison, found: Correlation) -> None:
     judged = np.ones(len(left.columns["relative"]), bool)
     for comparison in (left, right):
         judged &= comparison.columns["verdict"] != verdicts.NOT_ENOUGH_DATA
@@ -75,10 +90,11 @@ def _scatter(axes: Axes, left: Comparison, right: Comparison) -> None:
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.scatter(x, y, s=6, color=LINES[0], alpha=0.6, linewidths=0, rasterized=True)
-    r = divergences.correlation(left.columns, right.columns)
+    title = plain_text(textwrap.shorten(as_text(found), 60))
+    title = title if found.reason else f"r = {title}"
     axes.set(
         xlim=(-1.03, 1.03), ylim=(-1.03, 1.03), xlabel=f"relative, {plain_text(left.name)}",
-        ylabel=f"relative, {plain_text(right.name)}", title=f"r = {r:.2f}, {judged.sum()} concepts",
+        ylabel=f"relative, {plain_text(right.name)}", title=title,
     )  # fmt: skip
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from bsjax import __version__
 from bsjax.core.artifacts import atomic_path
 from bsjax.report.card import reliability
+from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.figures import CAPTIONS, draw_all
 from bsjax.report.looks import LOOKS, css_name, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
 from bsjax.report.tables import Comparison, Measured, rank
-from bsjax.stats import divergences
 
 UNKNOWN = "–"
 
@@ -28,6 +28,7 @@ def write_summary(
     n_concepts: int = 24,
     n_images: int = 6,
     n_pairs: int = 12,
+    matrix: Matrix | None = None,
 ) -> pathlib.Path:
     """Writes summary.html and figures/ of comparisons.
 
@@ -39,6 +40,7 @@ def write_summary(
       n_concepts: concepts shown under each heading.
       n_images: top images shown of each arm.
       n_pairs: nearest pairs shown.
+      matrix: correlation of every two sets.
 
     Returns:
       Path of the page.
@@ -57,7 +59,7 @@ def write_summary(
         sets=[
             _section(c, folder, places, load, n_concepts, n_images, n_pairs) for c in comparisons
         ],
-        correlations=_correlations(comparisons),
+        correlations=_correlations([c.name for c in comparisons], matrix),
         looks={css_name(kind): look for kind, look in LOOKS.items()},
     )
     path = folder / "summary.html"
@@ -167,9 +169,10 @@ def _pair(comparison: Comparison, row: dict[str, Any], load) -> dict[str, Any]:
     return row | {"images": [load(arm.paths[place], arm.resize, arm.crop) for arm, place in arms]}
 
 
-def _correlations(comparisons: list[Comparison]) -> list[tuple[str, str, float]]:
-    """Pearson's r of relative(k) between every two comparisons."""
-    return [
-        (left.name, right.name, divergences.correlation(left.columns, right.columns))
-        for left, right in itertools.combinations(comparisons, 2)
-    ]
+def _correlations(names: list[str], matrix: Matrix | None) -> list[tuple[str, str, str, int]]:
+    """Correlation of every two sets in words, and the number of concepts that it is of."""
+    rows = []
+    for left, right in itertools.combinations(names, 2):
+        found = find(matrix, left, right)
+        rows.append((left, right, as_text(found), found.n_concepts))
+    return rows

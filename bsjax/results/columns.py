@@ -138,11 +138,52 @@ DATAPOINTS = (
     Column("null_mean", "double", "as cosine", "likeness with images of other captions"),
     Column("n_firing", "int64", "concepts", "that fire in both images"),
     Column("bland", "bool", "", "an image so plain that likeness means little"),
+    Column("closeness", "double", SHARE, "of its concepts that both show within the aligned fold"),
 )  # patch_similarity to null_mean, and bland: null where patch tokens were not kept
 DUPLICATES = (
     Column("key", "string", "", "of a real image"),
     Column("other", "string", "", "of a real image that is nearly the same"),
     Column("patch_similarity", "double", "from -1 to 1", "cosine of patch tokens, lowest 2 %"),
+)
+MOVED_CONCEPTS = (
+    Column("concept", "int32", "", "number of the concept: its row in the SAE's dictionary"),
+    Column("words", "string", "", "caption words typical of its top images, with commas"),
+    Column("log_ratio", "double", LOG, "of the energies of B / A; NaN: fires in neither"),
+    Column("se", "double", LOG, "standard error of log_ratio"),
+    Column("low", "double", LOG, "95 % interval of log_ratio; -inf: no image of B shows it"),
+    Column("high", "double", LOG, "95 % interval of log_ratio; inf: no image of A shows it"),
+    Column("p_direction", "double", SHARE, "two-sided, sign-flip test of any change"),
+    Column("q_direction", "double", SHARE, "p_direction adjusted; NaN without enough data"),
+    Column("p_material", "double", SHARE, "one-sided, of a change within the margin"),
+    Column("q_material", "double", SHARE, "p_material adjusted; NaN without enough data"),
+    Column("q_aligned", "double", SHARE, "adjusted p of a change beyond the aligned fold"),
+    Column("verdict", "string", "", "of B against A, as if A's were the real images"),
+    Column("moved", "string", "", "towards the real images, away, elsewhere; empty: not material"),
+    Column("q_towards", "double", SHARE, "adjusted p of what towards needs; NaN: no data"),
+    Column("q_away", "double", SHARE, "adjusted p of what away needs; NaN: not enough data"),
+    *(
+        Column(f"{name}_{arm}", kind, unit, f"{meaning} of {arm.upper()} against the real images")
+        for arm in ("a", "b")
+        for name, kind, unit, meaning in (
+            ("log_ratio", "double", LOG, "log ratio"),
+            ("low", "double", LOG, "95 % interval"),
+            ("high", "double", LOG, "95 % interval"),
+            ("q_material", "double", SHARE, "q_material"),
+            ("verdict", "string", "", "verdict"),
+        )
+    ),
+)  # all over the pairs that both sets have
+CORRELATIONS = (
+    Column("a", "string", "", "generated set"),
+    Column("b", "string", "", "another one, or the same"),
+    Column("r", "double", "from -1 to 1", "of their true log ratios; null where it is not known"),
+    Column("low", "double", "from -1 to 1", "95 % interval of r"),
+    Column("high", "double", "from -1 to 1", "95 % interval of r"),
+    Column("reliability_a", "double", "to 1", "of a: split-half correlation of its log ratios"),
+    Column("reliability_b", "double", "to 1", "of b"),
+    Column("n_concepts", "int64", "concepts", "that are correlated"),
+    Column("n_pairs", "int64", "pairs", "that both sets have"),
+    Column("reason", "string", "", "why r is not known; empty where it is"),
 )
 RANKING = (
     Column("caption", "string", "", "of one image or of several"),
@@ -160,6 +201,8 @@ TABLES = {
     "comparisons/<set>/substitutions.parquet": SUBSTITUTIONS,
     "comparisons/<set>/datapoints.parquet": DATAPOINTS,
     "comparisons/<set>/duplicates.parquet": DUPLICATES,
+    "models/<A>/<B>/concepts.parquet": MOVED_CONCEPTS,
+    "report/models.csv": CORRELATIONS,
 }
 OF_CONTROLS = {  # where controls were measured
     "comparisons/<set>/concepts.parquet, with controls, at the end": CONTROLLED,

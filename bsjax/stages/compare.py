@@ -1,7 +1,8 @@
 """compare: statistics of two arms -> divergences, their uncertainty, verdicts, ranked pairs.
 
 Reads measures/real/, measures/<set>/ and the controls beside them (`bsjax.experiment.controls`);
-writes comparisons/<set>/. Everything is computed over the
+writes comparisons/<set>/, and with another generated set to compare with models/<A>/<B>/
+(`bsjax.stages.compare_models`). Everything is computed over the
 captions for which both arms have a usable image.
 """
 
@@ -9,11 +10,11 @@ import dataclasses
 import pathlib
 
 import ml_collections
-import numpy as np
 from absl import logging
 
 from bsjax import pipeline
 from bsjax.analysis.comparison import Method, compare_again, compare_sets
+from bsjax.analysis.models import correlate_all
 from bsjax.core.artifacts import CONTROL, REAL, begin_stage, read_manifest, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
@@ -22,7 +23,7 @@ from bsjax.core.text import read_text
 from bsjax.data.captions import pair_keys
 from bsjax.experiment import controls, preflight
 from bsjax.experiment.inputs import generated_name
-from bsjax.results.comparisons import read_concepts, read_stored, write_compared
+from bsjax.results.comparisons import read_stored, write_compared
 from bsjax.results.measures import (
     CONCEPTS,
     IMAGE_CODES,
@@ -31,7 +32,7 @@ from bsjax.results.measures import (
     Measured,
     read_measured,
 )
-from bsjax.stats import divergences
+from bsjax.stages.compare_models import compare_models, require_other
 from bsjax.stats.comparison import Rules
 
 MEASURED = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, TOP_IMAGES)
@@ -42,8 +43,10 @@ def compare(
     workdir: AnyPath,
     from_statistics: bool = False,
     subset: str | None = None,
+    against: str | None = None,
+    is_gate: bool = False,
 ) -> None:
-    """Compares the generated set with the real one.
+    """Compares the generated set with the real one, and then with another generated set if asked.
 
     Args:
       config: of the experiment.
@@ -51,11 +54,25 @@ def compare(
       from_statistics: by other rules, from the statistics of the comparison that is there; neither
         measures nor images are read.
       subset: file with the keys of the pairs to compare, one per line; with `from_statistics`.
+      against: another generated set, compared with the same real images.
+      is_gate: raise `core.errors.GateFailed` if this set is worse than that one.
     """
     name = generated_name(config)
+    if against is not None:
+        with naming({"against": "--gate" if is_gate else "--against"}):
+            require_other(workdir, name, against)  # before anything is computed
     if from_statistics:
         _compare_again(config, workdir / "comparisons" / name, name, subset)
-        return
+    else:
+        _compare(config, workdir, name)
+    if against is not None:
+        settings = select(config, pipeline.BY_NAME["compare"].config_keys)
+        compare_models(
+            workdir, against, name, _method(config), settings, config.overwrite, is_gate=is_gate
+        )
+
+
+def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> None:
     manifests = {
         arm: require_manifest(workdir / "measures" / arm, "measure") for arm in (REAL, name)
     }
@@ -119,14 +136,17 @@ def _compare_again(
 
 
 def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
-    """Pearson's r of relative(k) of two comparison folders, over concepts that both can judge."""
-    columns = []
-    for folder in (left, right):
-        table, _ = read_concepts(pathlib.Path(folder))
-        columns.append(
-            {name: np.array(table[name].to_pylist()) for name in ("relative", "verdict")}
-        )
-    return divergences.correlation(*columns)
+    """r of two comparison folders' log ratios, `bsjax.stats.models`; NaN where it is not known.
+
+    Of a folder with itself it is 1, whatever is known of it.
+    """
+    if pathlib.Path(left) == pathlib.Path(right):
+        return 1.0
+    found = {
+        place: read_stored(pathlib.Path(folder))[0]
+        for place, folder in (("left", left), ("right", right))
+    }
+    return correlate_all(found)["left", "right"].r
 
 
 def _method(config: ml_collections.ConfigDict) -> Method:

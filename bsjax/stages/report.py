@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 from absl import logging
 
+from bsjax.analysis.models import correlate_all
 from bsjax.convert.rasae import TRAINED, load_rasae
 from bsjax.core import checksums
 from bsjax.core.artifacts import (
@@ -25,6 +26,7 @@ from bsjax.core.logs import step
 from bsjax.core.paths import AnyPath
 from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
+from bsjax.report.correlations import Matrix
 from bsjax.report.exchange import read_imported, write_enriched
 from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.figures import CAPTIONS
@@ -33,6 +35,7 @@ from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import look_at_names, read_names
 from bsjax.report.page import write_summary
 from bsjax.report.tables import Comparison, Measured, rank, read_comparisons
+from bsjax.results.models import read_all_statistics, write_matrix
 
 
 def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
@@ -59,19 +62,22 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         for comparison, n in zip(comparisons, unreadable[1:], strict=False)
     ]
     places = _places(config, workdir, comparisons[0])
-    write_summary(folder, comparisons, places, thumbnail)
+    with step("correlating the models"):
+        matrix = correlate_all(read_all_statistics(workdir, sets) if len(sets) > 1 else {})
+    write_matrix(folder, matrix)
+    write_summary(folder, comparisons, places, thumbnail, matrix=matrix)
     cards = [run_card(workdir, comparison) for comparison in comparisons]
     for comparison, card in zip(comparisons, cards, strict=True):
         write_json(folder / f"{comparison.name}__card.json", card)
         write_enriched(folder, comparison, places)
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
     with step("drawing the figures"):
-        figures = _figures(folder / "figures", comparisons)
+        figures = _figures(folder / "figures", comparisons, matrix)
     cards += [{"source": f"imported from {name}"} for name in foreign]
     with step("writing the pages of the report"):
         path = write_site(
             folder, [*comparisons, *foreign.values()], places, names, cards, figures, thumbnail,
-            has_thumbnails=True,
+            has_thumbnails=True, matrix=matrix,
         )  # fmt: skip
     _remove_stale(folder, before)
     n_pictures = sum(len(arm.paths) for arm in _arms(comparisons))
@@ -154,7 +160,9 @@ def _remove_stale(folder: pathlib.Path, before: dict[str, tuple[int, int]]) -> N
             (folder / name).unlink()
 
 
-def _figures(folder: pathlib.Path, comparisons: list[Comparison]) -> list[tuple[str, str]]:
+def _figures(
+    folder: pathlib.Path, comparisons: list[Comparison], matrix: Matrix
+) -> list[tuple[str, str]]:
     """Draws what the summary has not; file stem and text of all figures, in reading order."""
     figures = []
     for comparison in comparisons:
@@ -163,7 +171,7 @@ def _figures(folder: pathlib.Path, comparisons: list[Comparison]) -> list[tuple[
         for ranking in rank(comparison, SHEET_CONCEPTS):
             sheet = draw_sheet(folder, comparison, ranking, thumbnail)
             figures += [] if sheet is None else [sheet]
-    return figures + list(draw_models(folder, comparisons).items())
+    return figures + list(draw_models(folder, comparisons, matrix).items())
 
 
 def _places(

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bsjax.stats import (
+    closeness,
     clusters,
     control_shifts,
     controls,
@@ -52,6 +53,7 @@ class Outcome:
       control: the arms of clusters swapped by chance.
       detectable: smallest material fold told with 80 % power, by firing images.
       shift: median log ratio of the concepts with enough data: what all of them moved by.
+      closeness: share of a pair's concepts that both images show about as much, mean of all pairs.
       shifts: what each control alone moves; none where there are no controls.
       taken: concepts called by the real images alone, but not by these and all controls.
     """
@@ -63,6 +65,7 @@ class Outcome:
     control: controls.Control
     detectable: dict[int, float]
     shift: float
+    closeness: closeness.Mean
     shifts: Mapping[str, Shift] = dataclasses.field(default_factory=dict)
     taken: int = 0
 
@@ -146,6 +149,7 @@ def compare_codes(
         control=control,
         detectable=controls.detectable_fold(float(np.median(spread)), rules.margin, level),
         shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
+        closeness=closeness.mean(closeness.shares(real, generated, rules.aligned), labels),
         shifts=_shifts(real, changed, labels, labels[drawn[part]], judged),
         taken=judged.all_taken,
     )

@@ -25,6 +25,7 @@ from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, w
 from bsjax.report.looks import LOOKS, rule
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
+from bsjax.stats.models import Correlation, unknown
 from tests.report.artifacts import EVIL, SETTINGS, write_arm, write_comparison
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
@@ -52,7 +53,10 @@ def folder(tmp_path_factory):
     places = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     names = [f"name {k} {EVIL if k == 3 else ''}" for k in range(N)]
     cards = [{"captions": EVIL}] * 2
-    write_site(workdir / "report", comparisons, places, names, cards, [], thumbnail)
+    r = Correlation(0.512, 0.401, 0.604, (0.5, 0.6), 33, 4)
+    low = unknown("reliability too low")._replace(reliability=(0.041, 0.041))
+    matrix = {(SETS[0], SETS[0]): r, SETS: r, (SETS[1], SETS[1]): low}
+    write_site(workdir / "report", comparisons, places, names, cards, [], thumbnail, matrix=matrix)
     return workdir / "report"
 
 
@@ -307,7 +311,10 @@ def test_models_one_by_one_and_side_by_side(open_page):
     assert shown == [SETS[1], SETS[0]]
     page.click("#tab-models")
     page.wait_for_selector(".matrix")
-    assert page.locator(".matrix td.r").count() == 4
+    told = page.eval_on_selector_all(".matrix td.r", "all => all.map(e => e.textContent)")
+    assert told == ["reliability 0.50", "0.51 [0.40, 0.60]", "0.51 [0.40, 0.60]",
+                    "reliability too low: 0.04"]  # fmt: skip
+    assert "r = 0.51 [0.40, 0.60]" in page.inner_text("#view h2 >> nth=0")
 
 
 def read_csv(download):

@@ -13,6 +13,7 @@ from PIL import Image
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
 from bsjax.report.card import reliability
+from bsjax.report.correlations import as_text, find
 from bsjax.report.figures import chance_line
 from bsjax.report.looks import LOOKS, css_name
 from bsjax.report.model_figures import draw_models, draw_sheet
@@ -21,6 +22,7 @@ from bsjax.report.page import fold_text, number_text, write_summary
 from bsjax.report.tables import rank, read_comparisons
 from bsjax.results.comparisons import read_concepts
 from bsjax.stats import verdicts
+from bsjax.stats.models import Correlation, unknown
 from tests.report.artifacts import (
     EVIL,
     RELIABILITY,
@@ -100,6 +102,26 @@ def test_several_sets_are_correlated(tmp_path):
     page = Page(build(tmp_path, {"one": KINDS, "two": KINDS[::-1]}))
     assert "one against real" in page.text and "two against real" in page.text
     assert "How alike are the models?" in page.text
+    assert "not known: no image codes" in page.text
+    comparisons = read_comparisons(tmp_path, ("one", "two"))
+    matrix = {("one", "two"): Correlation(0.512, 0.401, 0.604, (0.5, 0.625), 33, 4)}
+    places = np.zeros((len(KINDS), 2))
+    path = write_summary(tmp_path / "again", comparisons, places, thumbnail, matrix=matrix)
+    text = path.read_text()
+    assert "<td>one</td><td>two</td><td>0.51 [0.40, 0.60]</td><td>33</td>" in text
+
+
+def test_a_correlation_is_told_with_its_interval_or_why_there_is_none():
+    known = Correlation(0.512, 0.401, 0.604, (0.5, 0.625), 33, 4)
+    matrix = {("a", "b"): known, ("a", "a"): known._replace(r=1.0)}
+    assert as_text(find(matrix, "b", "a")) == "0.51 [0.40, 0.60]"
+    assert find(matrix, "b", "a").reliability == (0.625, 0.5)
+    assert as_text(find(matrix, "a", "a"), is_self=True) == "reliability 0.50"
+    low = unknown("reliability too low")._replace(reliability=(0.041, -0.02))
+    assert as_text(low) == "reliability too low: 0.04, -0.02"
+    assert as_text(low, is_self=True) == "reliability too low: 0.04"
+    assert as_text(unknown("no statistics")) == as_text(unknown("no statistics"), True)
+    assert as_text(find(None, "a", "b")) == "not known: no image codes"
 
 
 def test_ranking_is_by_strength_within_the_verdict(tmp_path):
@@ -181,6 +203,9 @@ def test_a_control_that_fails_is_said_in_words():
         " exchangeable. Of 30 concepts 26.2 % pass"
     )
     assert reliability({}) == {}
+    near = {"mean": 0.4987, "low": 0.457, "high": 0.54, "n": 198}
+    assert reliability({"closeness": near})["closeness of pairs"].startswith("0.499 [0.457, 0.540]")
+    assert reliability({"closeness": near | {"low": None}}) == {}
     nothing = {"control": RELIABILITY["control"] | {"eligible": 0}, "global_shift": None}
     assert reliability(nothing) == {}
     folds = reliability({"detectable_fold": {"10": None}})
@@ -236,7 +261,8 @@ def test_the_line_of_chance_by_hand(tmp_path):
 def test_figures_of_two_models_and_sheets(tmp_path):
     build(tmp_path, {"one $": KINDS, "two.5": KINDS[::-1]})
     comparisons = read_comparisons(tmp_path, ("one $", "two.5"))
-    drawn = draw_models(tmp_path, comparisons)
+    both = unknown("reliability too low")._replace(reliability=(0.04, 0.02))
+    drawn = draw_models(tmp_path, comparisons, {("one $", "two.5"): both})
     assert list(drawn) == ["images", "models_matrix", "models_one $__two.5"]
     stem, text = draw_sheet(tmp_path, comparisons[1], rank(comparisons[1], 5)[0], thumbnail)
     assert stem == "two.5_sheet_suppressed" and "most suppressed" in text

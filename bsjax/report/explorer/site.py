@@ -24,12 +24,13 @@ from bsjax import __version__
 from bsjax.core import checksums
 from bsjax.core.artifacts import hash_json
 from bsjax.core.dims import Grid
+from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import pack, write_data
 from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
 from bsjax.report.tables import Comparison, Measured
-from bsjax.stats import divergences, verdicts
+from bsjax.stats import verdicts
 
 CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK = 128, 64
 THUMBNAIL = 128  # pixels
@@ -55,6 +56,7 @@ def write_site(
     figures: Sequence[tuple[str, str]],
     load_thumbnail: LoadThumbnail,
     has_thumbnails: bool = False,
+    matrix: Matrix | None = None,
 ) -> pathlib.Path:
     """Writes the page and its data.
 
@@ -67,13 +69,15 @@ def write_site(
       figures: (file in `folder`/figures, what it shows).
       load_thumbnail: reads what the encoder saw of an image file.
       has_thumbnails: `write_thumbnails` has been called for these comparisons.
+      matrix: correlation of every two sets.
 
     Returns:
       Path of the page.
     """
     data, stamp = folder / "data", stamp_of(comparisons)
     write_static(folder)
-    write_data(data, "site", site_payload(comparisons, places, names, cards, figures), stamp)
+    site = site_payload(comparisons, places, names, cards, figures, matrix)
+    write_data(data, "site", site, stamp)
     for i, comparison in enumerate(comparisons):
         write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)
         write_data(data, f"pairs/{i}", pairs_payload(comparison), stamp)
@@ -120,7 +124,9 @@ def _sum(arrays: Mapping[str, np.ndarray], names: Sequence[str]) -> str:
     return checksums.sum_of_arrays({name: np.asarray(arrays[name]) for name in names})
 
 
-def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
+def site_payload(
+    comparisons, places, names, cards, figures, matrix: Matrix | None = None
+) -> dict[str, Any]:
     """All that the page needs before it can draw."""
     real = comparisons[0].real
     sets = []
@@ -138,14 +144,16 @@ def site_payload(comparisons, places, names, cards, figures) -> dict[str, Any]:
                 "card": dict(card),
             }
         )
-    r = [
-        [_finite(divergences.correlation(a.columns, b.columns)) for b in comparisons]
-        for a in comparisons
-    ]
+    told = [c.name for c in comparisons]
+    found = [[find(matrix, left, right) for right in told] for left in told]
     return {
         "version": __version__,
         "sets": sets,
-        "correlations": r,
+        "correlations": [[_finite(each.r) for each in row] for row in found],
+        "correlation_texts": [
+            [as_text(each, is_self=i == j) for j, each in enumerate(row)]
+            for i, row in enumerate(found)
+        ],
         "names": list(names),
         "places": pack(places, "float32"),
         "top": pack(real.top_rows[:, :N_SEARCHED], "int32"),

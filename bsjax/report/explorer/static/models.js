@@ -23,15 +23,15 @@ export async function showModels(root) {
   const [a, b] = await Promise.all([loadColumns(i), loadColumns(j)]);
   const form = FORMS.includes(state.x) ? state.x : FORMS[0];
   box = el("div", { className: "plot square", role: "group", "aria-label":
-    `${form} of every concept, ${site.sets[i].name} against ${site.sets[j].name}; correlation ${site.correlations[i][j]}` });
+    `${form} of every concept, ${site.sets[i].name} against ${site.sets[j].name}; correlation ${told(i, j)}` });
   root.replaceChildren(
     el("div", { className: "toolbar" },
       choice("compare by", FORMS.map((name) => [name, name]), form, (x) => set({ x }))),
-    el("h2", { textContent: `${site.sets[i].name} and ${site.sets[j].name}: r = ${site.correlations[i][j]?.toFixed(2) ?? "–"} (relative)` }),
+    el("h2", { textContent: `${site.sets[i].name} and ${site.sets[j].name}: ${site.correlations[i][j] === null || i === j ? "" : "r = "}${told(i, j)}` }),
     box,
     el("p", { className: "hint", textContent:
-      "Concepts that both can judge. Both models are compared with the same real images, so chance alone correlates them at about 0.5 where neither changes anything: a value of 0.5 may be 0 in truth." }),
-    el("h2", { textContent: "Correlation of relative, every two models" }), matrix());
+      "Concepts that both can judge. The dots share the noise of the real images and seem more alike than they are; r does not: one model is estimated on one half of the captions and the other on the other half, and what chance takes away is made up for." }),
+    el("h2", { textContent: "Correlation of log ratios with its 95 % interval, every two models" }), matrix());
   const isJudged = (columns, k) => site.verdicts[columns.verdict[k]].is_judged;
   const ids = [];
   for (let k = 0; k < site.n; k += 1) if (isJudged(a, k) && isJudged(b, k)) ids.push(k);
@@ -63,11 +63,14 @@ export async function showModels(root) {
   }));
 }
 
+/** r with its interval, the reliability of a model itself, or why there is none. */
+const told = (i, j) => site.correlation_texts[i][j];
+
 function matrix() {
   const names = site.sets.map((each) => each.name);
   const cells = (i) => names.map((name, j) => {
     const r = site.correlations[i][j];
-    return el("td", { css: { "--r": Math.abs(r ?? 0).toFixed(2) }, className: "r", textContent: r === null ? "–" : r.toFixed(2), title: `${names[i]} and ${name}` });
+    return el("td", { css: { "--r": Math.abs(r ?? 0).toFixed(2) }, className: "r", textContent: told(i, j), title: `${names[i]} and ${name}` });
   });
   return el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "matrix of correlations" },
     el("table", { className: "matrix" },
