@@ -320,6 +320,7 @@ def _manifest(
         "control": control | {"is_sound": outcome.control.is_sound},
         "detectable_fold": {str(n): _or_none(fold) for n, fold in outcome.detectable.items()},
         "global_shift": _or_none(outcome.shift),
+        "rarity": outcome.rarity and outcome.rarity._asdict(),
         "unpaired": {arm: list(keys[:MOST_UNPAIRED]) for arm, keys in unpaired.items()},
     }
 

@@ -91,6 +91,14 @@ def reliability(manifest: Mapping[str, Any]) -> dict[str, str]:
             f"the median concept is drawn {math.exp(shift):.2f} times as much as in real images"
             " (1: the arms are alike as a whole)"
         )
+    rarity = manifest.get("rarity")
+    if rarity:
+        fold, low, high = (math.exp(-rarity[name]) for name in ("slope", "high", "low"))
+        found["rarity"] = (
+            f"ten times rarer concepts are drawn {fold:.2f} times as much, compared with real"
+            f" images [{low:.2f}, {high:.2f}] (1: rare ones are drawn as faithfully as frequent"
+            f" ones; {rarity['concepts']} concepts, frequency and ratio from different captions)"
+        )
     return found
 
 

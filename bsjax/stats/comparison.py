@@ -9,7 +9,16 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from bsjax.stats import clusters, controls, divergences, ratios, significance, sums, verdicts
+from bsjax.stats import (
+    clusters,
+    controls,
+    divergences,
+    rarity,
+    ratios,
+    significance,
+    sums,
+    verdicts,
+)
 
 LEAST_UNITS = 2
 
@@ -40,6 +49,7 @@ class Outcome:
       control: the arms of clusters swapped by chance.
       detectable: smallest material fold told with 80 % power, by firing images.
       shift: median log ratio of the concepts with enough data: what all of them moved by.
+      rarity: how the log ratios go with frequency; None where too few concepts tell.
     """
 
     columns: dict[str, np.ndarray]
@@ -49,6 +59,7 @@ class Outcome:
     control: controls.Control
     detectable: dict[int, float]
     shift: float
+    rarity: rarity.Rarity | None
 
     @property
     def units(self) -> int:
@@ -123,6 +134,7 @@ def compare_codes(
         control=control,
         detectable=controls.detectable_fold(float(np.median(spread)), rules.margin, level),
         shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
+        rarity=rarity.against_frequency(*means, seed),
     )
 
 
