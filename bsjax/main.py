@@ -47,6 +47,10 @@ def main(argv: list[str]) -> None:
     arguments = [argv[0], *argv[2:]]
     parse_flags(arguments, stage.name)
     set_loudness()
+    if stage is pipeline.POWER:
+        folder = pathlib.Path(FLAGS.workdir).expanduser()
+        stage.load()(folder, FLAGS.fold, FLAGS.power, FLAGS.concepts, FLAGS.json)
+        return
     if stage is pipeline.EXPLORE:
         stage.load()(pathlib.Path(FLAGS.workdir).expanduser(), FLAGS.port, FLAGS.host)
         return
@@ -96,7 +100,13 @@ def _choices(stage: str) -> dict[str, Any]:
         return {}
     if FLAGS.subset is not None and not FLAGS.from_statistics:
         raise UsageError("--subset goes with --from_statistics; give both")
-    return {"from_statistics": FLAGS.from_statistics, "subset": FLAGS.subset}
+    if FLAGS.replicate is not None and FLAGS.from_statistics:
+        raise UsageError("--replicate and --from_statistics exclude each other; leave one out")
+    return {
+        "from_statistics": FLAGS.from_statistics,
+        "subset": FLAGS.subset,
+        "replicate": FLAGS.replicate,
+    }
 
 
 def apply_short_flags(config: ml_collections.ConfigDict) -> None:

@@ -30,6 +30,7 @@ from bsjax.results.measures import (
     Measured,
     read_measured,
 )
+from bsjax.stages.replicate import replicate_set
 from bsjax.stats import divergences
 from bsjax.stats.comparison import Rules
 
@@ -41,6 +42,7 @@ def compare(
     workdir: AnyPath,
     from_statistics: bool = False,
     subset: str | None = None,
+    replicate: str | None = None,
 ) -> None:
     """Compares the generated set with the real one.
 
@@ -50,8 +52,13 @@ def compare(
       from_statistics: by other rules, from the statistics of the comparison that is there; neither
         measures nor images are read.
       subset: file with the keys of the pairs to compare, one per line; with `from_statistics`.
+      replicate: another workdir, by whose SAE the verdicts that are there are looked at again;
+        nothing is compared anew.
     """
     name = generated_name(config)
+    if replicate is not None:
+        replicate_set(name, workdir, replicate, config.overwrite)
+        return
     if from_statistics:
         _compare_again(config, workdir / "comparisons" / name, name, subset)
         return

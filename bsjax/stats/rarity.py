@@ -15,7 +15,7 @@ from scipy import special
 from scipy import stats as scipy_stats
 
 from bsjax.stats import ratios
-from bsjax.stats.sums import Sums, sum_pairs
+from bsjax.stats.sums import sum_pairs
 
 LEAST_FIRES = 5  # real images of one half that show a concept, below which its frequency is vague
 LEAST_CONCEPTS = 20
