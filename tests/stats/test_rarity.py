@@ -61,6 +61,18 @@ def test_the_jackknife_by_hand():
     np.testing.assert_allclose(fit.slopes(groups, 2), [0, -1, 1], atol=1e-12)
 
 
+def test_weights_have_the_variance_between_concepts():
+    """Exact values that disagree tell of such a variance, by which a vague one counts, too."""
+    x, y = np.array([0.0, 0.0, 1.0, 1.0]), np.array([-2.0, 2.0, 0.0, 4.0])
+    variance = np.array([1e-6, 1e-6, 1e-6, 8.0])
+    fit = rarity._Fit(np.arange(4), x, y, variance)
+    weights = 1 / (variance + fit.tau2)
+    at_one = np.average(y[2:], weights=weights[2:])
+    assert fit.tau2 > 1
+    assert fit.slopes(np.arange(4), 4)[0] == pytest.approx(at_one)
+    assert at_one > 0.5  # by their own errors alone: 0
+
+
 def test_variances_follow_the_frequency():
     x = np.array([0.0, 1.0, 2.0, 3.0])
     exact = 8 * 10.0**-x
