@@ -74,6 +74,8 @@ def replicate(here: Judged, there: Judged) -> Replication:
     called = np.isin(told[0], verdicts.CALLED)
     counts = {"pairs": left.shape[0], "matched": int(is_matched.sum()), "called": int(called.sum())}
     counts["matched_by_chance"] = replication.match_by_chance(left, right)
+    is_rare = np.asarray((left > 0).sum(axis=0)).ravel() < replication.LEAST_TOGETHER
+    counts["shown_by_too_few"] = int((called & is_rare).sum())
     for kind in replication.MEANINGS:
         if kind != replication.NOT_HERE:
             counts[kind.replace(" ", "_")] = int((table["replicates"][called] == kind).sum())

@@ -39,7 +39,8 @@ class Replication:
         """In one line."""
         counts, same = self.manifest["counts"], self.manifest["same_verdict"]
         text = f"{counts['unmatched']} of {counts['called']} suppressed or exaggerated concepts"
-        text += f" have no counterpart, {counts['not_judged_there']} one with too few images; of"
+        text += f" have no counterpart ({counts['shown_by_too_few']} show in too few real images to"
+        text += f" be matched), {counts['not_judged_there']} one with too few images; of"
         if not same["of"]:
             return f"{text} the others there is none"
         way = self.manifest["same_direction"]

@@ -125,7 +125,9 @@ def _notes(name: str, here: AnyPath, there: AnyPath) -> list[str]:
     if left["parents"].get("encoder") != right["parents"].get("encoder"):
         notes.append("the encoders differ, too: this is replication over encoders and SAEs")
     if left["parents"].get("sae") == right["parents"].get("sae"):
-        notes.append(SAME_SAE)
+        levels = [each["config"].get("sae.threshold") for each in manifests]
+        told = f"the other SAE is the same at another threshold: {levels[0]} and {levels[1]}"
+        notes.append(SAME_SAE if levels[0] == levels[1] else told)
     return notes
 
 

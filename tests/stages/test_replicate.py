@@ -77,6 +77,7 @@ def test_verdicts_are_looked_up_in_the_other_workdir(workdirs, capsys):
     counts = manifest["counts"]
     assert (counts["called"], counts["unmatched"], counts["same_verdict"]) == (6, 1, 5)
     assert (counts["matched"], counts["matched_by_chance"], counts["pairs"]) == (K - 1, 0, N)
+    assert counts["shown_by_too_few"] == 0
     same = manifest["same_verdict"]
     assert (same["agree"], same["of"], same["share"], same["high"]) == (5, 5, 1.0, 1.0)
     assert same["low"] == pytest.approx(5 / (5 + 1.96**2), abs=1e-3)
@@ -230,6 +231,6 @@ def test_from_python(workdirs):
     nothing = sp.csr_array((N, K))
     bare = bsjax.replicate(bsjax.compare_codes(nothing, nothing), sides[1])
     assert str(bare) == (
-        "0 of 0 suppressed or exaggerated concepts have no counterpart, 0 one with too few images;"
-        " of the others there is none"
+        "0 of 0 suppressed or exaggerated concepts have no counterpart (0 show in too few real"
+        " images to be matched), 0 one with too few images; of the others there is none"
     )
