@@ -30,6 +30,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bsjax.api.comparison import Comparison, compare, compare_codes
     from bsjax.api.encoder import Encoder, load_encoder
+    from bsjax.api.evidence import captions_needed, replicate
     from bsjax.api.generator import TextToImage, load_generator
     from bsjax.api.images import Picture
     from bsjax.api.measurement import measure
@@ -49,6 +50,7 @@ _EXPORTS = {
     "SAE": "bsjax.api.sae",
     "TextToImage": "bsjax.api.generator",
     "UserError": "bsjax.core.errors",
+    "captions_needed": "bsjax.api.evidence",
     "compare": "bsjax.api.comparison",
     "compare_codes": "bsjax.api.comparison",
     "load_encoder": "bsjax.api.encoder",
@@ -56,6 +58,7 @@ _EXPORTS = {
     "load_sae": "bsjax.api.sae",
     "measure": "bsjax.api.measurement",
     "open_results": "bsjax.api.workdir",
+    "replicate": "bsjax.api.evidence",
     "run": "bsjax.api.workdir",
     "show": "bsjax.api.workdir",
     "train_sae": "bsjax.api.training",
@@ -69,6 +72,7 @@ __all__ = [
     "SAE",
     "TextToImage",
     "UserError",
+    "captions_needed",
     "compare",
     "compare_codes",
     "load_encoder",
@@ -76,6 +80,7 @@ __all__ = [
     "load_sae",
     "measure",
     "open_results",
+    "replicate",
     "run",
     "show",
     "train_sae",

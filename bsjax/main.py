@@ -49,6 +49,10 @@ def main(argv: list[str]) -> None:
     arguments = [argv[0], *argv[2:]]
     parse_flags(arguments, stage.name)
     set_loudness()
+    if stage is pipeline.POWER:
+        folder = pathlib.Path(FLAGS.workdir).expanduser()
+        stage.load()(folder, FLAGS.fold, FLAGS.power, FLAGS.concepts, FLAGS.json)
+        return
     if stage is pipeline.EXPLORE:
         stage.load()(pathlib.Path(FLAGS.workdir).expanduser(), FLAGS.port, FLAGS.host)
         return
@@ -109,9 +113,12 @@ def _choices(stage: str) -> dict[str, Any]:
     other = FLAGS.against if FLAGS.gate is None else FLAGS.gate
     if other is not None and FLAGS.subset is not None:
         raise UsageError("--against and --gate take all pairs; leave out --subset")
+    if FLAGS.replicate is not None and (FLAGS.from_statistics or other is not None):
+        raise UsageError("--replicate goes without --from_statistics, --against and --gate")
     return {
         "from_statistics": FLAGS.from_statistics,
         "subset": FLAGS.subset,
+        "replicate": FLAGS.replicate,
         "against": other,
         "is_gate": FLAGS.gate is not None,
     }

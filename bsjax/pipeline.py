@@ -118,6 +118,14 @@ CONVERT = Stage(
     does="converts a generator's weights once; exports a trained SAE",
     sections=("generator",),
 )
+POWER = Stage(
+    "power",
+    "comparisons/<set>/ of a pilot",
+    "nothing: prints a table",
+    (),
+    "bsjax.stages.power",
+    does="how many captions it takes to call a change, from a pilot comparison",
+)
 EXPLORE = Stage(
     "explore",
     "report/",
@@ -126,7 +134,7 @@ EXPLORE = Stage(
     "bsjax.stages.explore",
     does="serves the report to a browser",
 )
-BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, EXPLORE)}
+BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, POWER, EXPLORE)}
 
 FLOW = " -> ".join(
     (

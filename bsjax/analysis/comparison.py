@@ -325,6 +325,7 @@ def _manifest(
         "closeness": {name: or_none(value) for name, value in outcome.closeness._asdict().items()},
         "detectable_fold": {str(n): or_none(fold) for n, fold in outcome.detectable.items()},
         "global_shift": or_none(outcome.shift),
+        "rarity": outcome.rarity and outcome.rarity._asdict(),
         **beside.tell(outcome),
         "unpaired": {arm: list(keys[:MOST_UNPAIRED]) for arm, keys in unpaired.items()},
     }

@@ -37,19 +37,31 @@ def _all_but(*names: str) -> tuple[str, ...]:
 
 
 _string, _switch, _number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer
+WITHOUT_CONFIG = ("explore", "power")
 OF_IMAGES = ("run", "generate", "train_sae", "measure", "compare", "plan")
 TABLE = (
-    Flag("config", config_flags.DEFINE_config_file, None, "the experiment", _all_but("explore")),
+    Flag(
+        "config", config_flags.DEFINE_config_file, None, "the experiment", _all_but(*WITHOUT_CONFIG)
+    ),
     Flag("workdir", _string, None, "folder that holds every artifact", _all_but()),
     Flag("limit", _number, None, "only the first so many real images or captions", OF_IMAGES),
     Flag("control", _string, None, "real images changed, too: jpeg,crop,vae", ("run", "measure")),
-    Flag("overwrite", _switch, False, "make anew what another config made", _all_but("explore")),
+    Flag(
+        "overwrite", _switch, False, "make anew what another config made", _all_but(*WITHOUT_CONFIG)
+    ),
     Flag("from_statistics", _switch, False, "by other rules, from statistics.npz", ("compare",)),
     Flag(
         "subset", _string, None, "with --from_statistics: file of keys, one per line", ("compare",)
     ),
     Flag("against", _string, None, "another generated set to compare this one with", ("compare",)),
     Flag("gate", _string, None, "as --against; exit status 3 if this one is worse", ("compare",)),
+    Flag(
+        "replicate", _string, None, "workdir of another SAE: do verdicts hold there?", ("compare",)
+    ),
+    Flag("fold", flags.DEFINE_float, None, "change that shall be called, such as 2", ("power",)),
+    Flag("power", flags.DEFINE_float, 0.8, "share of such concepts to be called", ("power",)),
+    Flag("concepts", _switch, False, "list every concept of the pilot, too", ("power",)),
+    Flag("json", _switch, False, "print JSON instead of text", ("power",)),
     Flag("topology", _string, None, "TPU topologies to compile for, with commas", ("plan",)),
     Flag("stage", _string, None, "what to plan: train_sae, generate or measure", ("plan",)),
     Flag("mesh.data", _number, None, "this mesh shape instead of all that fit", ("plan",)),
@@ -118,7 +130,10 @@ def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAG
         raise UsageError(f"unexpected {leftover[0]!r}; {USAGE}")
     if stage == "plan" and not values.workdir:
         values.workdir = "."
-    for name in ("workdir",) if is_stored or stage == "explore" else ("config", "workdir"):
+    required = ("workdir",) if is_stored or stage in WITHOUT_CONFIG else ("config", "workdir")
+    if stage == "power" and values.fold is None:
+        raise UsageError("--fold is missing; set --fold=2, or another change to be called")
+    for name in required:
         is_given = values[name].present if name == "config" else getattr(values, name)
         if not is_given:
             raise UsageError(f"--{name} is missing; {USAGE}")

@@ -101,6 +101,14 @@ def reliability(manifest: Mapping[str, Any]) -> dict[str, str]:
             " either image shows are shown by both about as much; for comparing models, since two"
             " drawings of one caption always differ"
         )
+    rarity = manifest.get("rarity")
+    if rarity:
+        fold, low, high = (math.exp(-rarity[name]) for name in ("slope", "high", "low"))
+        found["rarity"] = (
+            f"ten times rarer concepts are drawn {fold:.2f} times as much, compared with real"
+            f" images [{low:.2f}, {high:.2f}] (1: rare ones are drawn as faithfully as frequent"
+            f" ones; {rarity['concepts']} concepts, frequency and ratio from different captions)"
+        )
     return found
 
 

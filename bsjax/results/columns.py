@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from bsjax.stats import verdicts
+from bsjax.stats import replication, verdicts
 
 
 class Column(NamedTuple):
@@ -192,6 +192,21 @@ RANKING = (
     Column("sd_energy", "double", CODE, "its standard deviation (n - 1)"),
     Column("share_shown", "double", SHARE, "share of these images that show the concept at all"),
 )
+REPLICATED = (
+    Column("concept", "int32", "", "number of the concept in this workdir's SAE"),
+    Column("other", "int32", "", "its counterpart in the other's; null: it has none"),
+    Column("correlation", "double", "from 0 to 1", "of their codes over the real images"),
+    Column("log_ratio", "double", LOG, "of the concept, as in comparisons/<set>/"),
+    Column("low", "double", LOG, "95 % interval of log_ratio"),
+    Column("high", "double", LOG, "95 % interval of log_ratio"),
+    Column("other_log_ratio", "double", LOG, "of the counterpart"),
+    Column("other_low", "double", LOG, "95 % interval of other_log_ratio"),
+    Column("other_high", "double", LOG, "95 % interval of other_log_ratio"),
+    Column("verdict", "string", "", "of the concept"),
+    Column("other_verdict", "string", "", "of the counterpart"),
+    Column("replicates", "string", "", ", ".join(replication.MEANINGS)),
+    Column("words", "string", "", "of the concept"),
+)  # correlation and other_*: null where there is no counterpart
 TABLES = {
     "measures/<set>/concepts.parquet": MEASURED_CONCEPTS,
     "measures/<set>/images.parquet": IMAGES,
@@ -203,6 +218,7 @@ TABLES = {
     "comparisons/<set>/duplicates.parquet": DUPLICATES,
     "models/<A>/<B>/concepts.parquet": MOVED_CONCEPTS,
     "report/models.csv": CORRELATIONS,
+    "replications/<set>/<other>/concepts.parquet": REPLICATED,
 }
 OF_CONTROLS = {  # where controls were measured
     "comparisons/<set>/concepts.parquet, with controls, at the end": CONTROLLED,

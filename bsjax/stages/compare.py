@@ -33,6 +33,7 @@ from bsjax.results.measures import (
     read_measured,
 )
 from bsjax.stages.compare_models import compare_models, require_other
+from bsjax.stages.replicate import replicate_set
 from bsjax.stats.comparison import Rules
 
 MEASURED = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, TOP_IMAGES)
@@ -45,6 +46,7 @@ def compare(
     subset: str | None = None,
     against: str | None = None,
     is_gate: bool = False,
+    replicate: str | None = None,
 ) -> None:
     """Compares the generated set with the real one, and then with another generated set if asked.
 
@@ -56,8 +58,13 @@ def compare(
       subset: file with the keys of the pairs to compare, one per line; with `from_statistics`.
       against: another generated set, compared with the same real images.
       is_gate: raise `core.errors.GateFailed` if this set is worse than that one.
+      replicate: another workdir, by whose SAE the verdicts that are there are looked at again;
+        nothing is compared anew.
     """
     name = generated_name(config)
+    if replicate is not None:
+        replicate_set(name, workdir, replicate, config.overwrite)
+        return
     if against is not None:
         with naming({"against": "--gate" if is_gate else "--against"}):
             require_other(workdir, name, against)  # before anything is computed

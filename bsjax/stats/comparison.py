@@ -17,6 +17,7 @@ from bsjax.stats import (
     control_shifts,
     controls,
     divergences,
+    rarity,
     ratios,
     significance,
     sums,
@@ -53,6 +54,7 @@ class Outcome:
       control: the arms of clusters swapped by chance.
       detectable: smallest material fold told with 80 % power, by firing images.
       shift: median log ratio of the concepts with enough data: what all of them moved by.
+      rarity: how the log ratios go with frequency; None where too few concepts tell.
       closeness: share of a pair's concepts that both images show about as much, mean of all pairs.
       shifts: what each control alone moves; none where there are no controls.
       taken: concepts called by the real images alone, but not by these and all controls.
@@ -65,6 +67,7 @@ class Outcome:
     control: controls.Control
     detectable: dict[int, float]
     shift: float
+    rarity: rarity.Rarity | None
     closeness: closeness.Mean
     shifts: Mapping[str, Shift] = dataclasses.field(default_factory=dict)
     taken: int = 0
@@ -149,6 +152,7 @@ def compare_codes(
         control=control,
         detectable=controls.detectable_fold(float(np.median(spread)), rules.margin, level),
         shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
+        rarity=rarity.against_frequency(*means, seed),
         closeness=closeness.mean(closeness.shares(real, generated, rules.aligned), labels),
         shifts=_shifts(real, changed, labels, labels[drawn[part]], judged),
         taken=judged.all_taken,

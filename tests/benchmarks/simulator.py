@@ -32,7 +32,13 @@ class World(NamedTuple):
 
 
 def draw_world(
-    seed: int, n: int, n_concepts: int, *, planted: float = 0.1, moved_sd: float = 0.0
+    seed: int,
+    n: int,
+    n_concepts: int,
+    *,
+    planted: float = 0.1,
+    moved_sd: float = 0.0,
+    rarity: float = 0.0,
 ) -> World:
     """Draws n pairs.
 
@@ -42,6 +48,7 @@ def draw_world(
       n_concepts: K.
       planted: share of the concepts changed 2-, 4- or 8-fold, up or down.
       moved_sd: of log2 of a change of every concept.
+      rarity: log ratio that ten times the frequency adds.
     """
     rng = np.random.default_rng(seed)
     mean_log = np.log(MEAN_FREQUENCY) - FREQUENCY_SD**2 / 2
@@ -52,6 +59,8 @@ def draw_world(
     is_planted = rng.random(n_concepts) < planted
     folds = np.log(rng.choice(FOLDS, n_concepts)) * rng.choice([-1, 1], n_concepts)
     log_ratio = np.where(is_planted, folds, log_ratio)
+    if rarity:
+        log_ratio += rarity * (np.log(frequency) - mean_log) / np.log(10)
     # A concept in nine of ten images has no room for eightfold more.
     other = np.minimum(frequency * np.exp(log_ratio), MOST_FREQUENT)
     log_ratio = np.where(log_ratio == 0, 0.0, np.log(other / frequency))

@@ -33,6 +33,14 @@ RELIABILITY = {
     },
     "detectable_fold": {"10": None, "20": 455.6, "50": 6.13, "100": 3.2},
     "global_shift": float(np.log(0.8)),
+    "rarity": {
+        "slope": float(np.log(2)),
+        "low": float(np.log(1.25)),
+        "high": float(np.log(4)),
+        "spread": 0.3,
+        "concepts": 44,
+        "groups": 22,
+    },
 }
 LOG_RATIOS = dict(zip(verdicts.KINDS, (-3.0, 3.0, -0.5, 0.5, 0.05, -0.2, -1.2), strict=True))
 

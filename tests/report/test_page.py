@@ -193,6 +193,8 @@ def test_what_the_verdicts_rest_on(tmp_path):
     assert "50: 6.1-fold, 100: 3.2-fold; fewer: none below 100-fold" in words
     assert "20: 4.6e+02-fold" not in words
     assert "the median concept is drawn 0.80 times as much as in real images" in words
+    assert "ten times rarer concepts are drawn 0.50 times as much, compared with" in words
+    assert "[0.25, 0.80] (1: rare ones are drawn as faithfully" in words
 
 
 def test_a_control_that_fails_is_said_in_words():
@@ -208,6 +210,7 @@ def test_a_control_that_fails_is_said_in_words():
     assert reliability({"closeness": near | {"low": None}}) == {}
     nothing = {"control": RELIABILITY["control"] | {"eligible": 0}, "global_shift": None}
     assert reliability(nothing) == {}
+    assert reliability({"rarity": None}) == {}  # too few concepts tell of it
     folds = reliability({"detectable_fold": {"10": None}})
     assert list(folds.values()) == [
         "fewer: none below 100-fold (of the median concept, in 80 % of cases)"

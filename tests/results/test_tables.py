@@ -39,6 +39,9 @@ def workdir(tmp_path_factory):
     folder = epath.Path(tmp_path_factory.mktemp("results"))
     measure(config, folder)
     compare(config, folder)
+    other = tmp_path_factory.mktemp("results") / "other"
+    shutil.copytree(folder, other)
+    compare(config, folder, replicate=str(other))
     return pathlib.Path(folder)
 
 
@@ -49,6 +52,7 @@ def names_and_types(schema):
 @pytest.mark.parametrize("table", columns.TABLES)
 def test_files_have_exactly_these_columns(workdir, table):
     path = workdir / table.replace("<set>", "generated").replace("<concept>", "3")
+    path = pathlib.Path(str(path).replace("<other>", "other"))
     expected = [(column.name, column.type) for column in columns.TABLES[table]]
     if path.suffix == ".csv":
         assert pa_csv.read_csv(path).column_names == [name for name, _ in expected]
