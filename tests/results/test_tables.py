@@ -15,12 +15,14 @@ from etils import epath
 
 import bsjax
 from bsjax import presets
+from bsjax.analysis.models import correlate_all
 from bsjax.core.artifacts import require_manifest
 from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageRecord
 from bsjax.report.tables import read_comparisons
 from bsjax.results import columns, measures
 from bsjax.results.measures import read_measured
+from bsjax.results.models import read_all_statistics, write_matrix
 from bsjax.stages import compare as stage
 from bsjax.stages.compare import compare
 from bsjax.stages.measure import measure
@@ -42,6 +44,12 @@ def workdir(tmp_path_factory):
     other = tmp_path_factory.mktemp("results") / "other"
     shutil.copytree(folder, other)
     compare(config, folder, replicate=str(other))
+    other = folder / "comparisons" / "other"
+    shutil.copytree(folder / "comparisons" / "generated", other)
+    compare(config, folder, against="other")
+    read = read_all_statistics(folder, ("other", "generated"))
+    write_matrix(folder / "report", correlate_all(read))
+    shutil.rmtree(other)
     return pathlib.Path(folder)
 
 
@@ -51,8 +59,11 @@ def names_and_types(schema):
 
 @pytest.mark.parametrize("table", columns.TABLES)
 def test_files_have_exactly_these_columns(workdir, table):
-    path = workdir / table.replace("<set>", "generated").replace("<concept>", "3")
-    path = pathlib.Path(str(path).replace("<other>", "other"))
+    words = {"set": "generated", "concept": "3", "A": "other", "B": "generated", "other": "other"}
+    path = table
+    for word, name in words.items():
+        path = path.replace(f"<{word}>", name)
+    path = workdir / path
     expected = [(column.name, column.type) for column in columns.TABLES[table]]
     if path.suffix == ".csv":
         assert pa_csv.read_csv(path).column_names == [name for name, _ in expected]
