@@ -2,6 +2,8 @@
 
 site            everything about the run but the concepts' columns
 columns/<set>   numbers of every concept, one array a column
+findings/<set>  what was found, in words
+called/<set>    what a panel says of the concepts that were called
 pairs/<set>     image pairs, nearest copies first
 histograms/<set>/<chunk>, concepts/<arm>/<chunk>, thumbnails/<arm>/<chunk>
                 what a concept's panel needs, loaded chunk by chunk
@@ -25,6 +27,7 @@ from bsjax.core import checksums
 from bsjax.core.artifacts import hash_json
 from bsjax.core.dims import Grid
 from bsjax.report.explorer.bundle import write_static
+from bsjax.report.explorer.called import called_payload, findings_payload
 from bsjax.report.explorer.encode import pack, write_data
 from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
@@ -76,6 +79,8 @@ def write_site(
     write_data(data, "site", site_payload(comparisons, places, names, cards, figures), stamp)
     for i, comparison in enumerate(comparisons):
         write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)
+        write_data(data, f"findings/{i}", findings_payload(comparison), stamp)
+        write_data(data, f"called/{i}", called_payload(comparison), stamp)
         write_data(data, f"pairs/{i}", pairs_payload(comparison), stamp)
         for chunk, payload in histogram_payloads(comparison):
             write_data(data, f"histograms/{i}/{chunk}", payload, stamp)
