@@ -122,18 +122,17 @@ def _section(
 def _finding(comparison: Comparison, told: Told, n_images: int, load) -> dict[str, Any]:
     """A finding in words, with the images that show it beside their counterparts."""
     lead, words = told.concepts[0], comparison.columns["words"]
-    arms = [comparison.real, comparison.generated]
-    if told.verdict == verdicts.EXAGGERATED:
-        arms.reverse()
+    is_missing = told.verdict == verdicts.SUPPRESSED
+    arms = [comparison.real, comparison.generated][:: 1 if is_missing else -1]
     pairs = []
     for slot, *rows in top_pairs(comparison, lead, told.verdict, n_images):
         images = [load(a.paths[row], a.resize, a.crop) for a, row in zip(arms, rows, strict=True)]
         heat = heat_uri(np.asarray(arms[0].maps[lead, slot]))
-        caption = _caption(arms[0], comparison.real, rows[0])
+        caption = comparison.real.captions[rows[0 if is_missing else 1]]
         pairs.append({"images": images, "heat": heat, "caption": caption})
     return told._asdict() | {
         "kind": css_name(told.verdict),
-        "is_missing": told.verdict == verdicts.SUPPRESSED,
+        "is_missing": is_missing,
         "named": [(k, words[k]) for k in told.concepts],
         "instead": [one._asdict() | {"words": words[one.concept]} for one in told.instead],
         "pairs": pairs,

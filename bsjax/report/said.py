@@ -256,6 +256,8 @@ def percent(share: float) -> str:
     """A share of images."""
     if math.isnan(share):
         return "an unknown share"
+    if share == 0:
+        return f"0{NBSP}%"
     return f"under 0.1{NBSP}%" if 0 < share < 0.0005 else f"{100 * share:.1f}{NBSP}%"
 
 

@@ -40,7 +40,8 @@ def summarise(workdir: AnyPath, name: str) -> str:
     columns = {column: table[column].to_pylist() for column in table.column_names}
     told = said.tell(found, replaced, columns, manifest["config"])
     lines = ["", *(f"! {note}" for note in manifest["notes"])]
-    lines.append(said.headline(manifest["counts"], len(told)))
+    counts = manifest["counts"]
+    lines.append(f"{counts['pairs']} pairs of images. {said.headline(counts, len(told))}")
     lines += [] if told else said.nothing_called(manifest)
     for each in told[:SHOWN]:
         instead = dict.fromkeys(

@@ -69,7 +69,8 @@ class Watched:
     """A page that remembers what went wrong in it and what it asked for."""
 
     def __init__(self, browser, folder, address="", base=None, **options):
-        context = browser.new_context(viewport={"width": 1200, "height": 800}, **options)
+        options = {"viewport": {"width": 1200, "height": 800}} | options
+        context = browser.new_context(**options)
         self.page = context.new_page()
         self.page.set_default_timeout(20_000)
         self.errors, self.requests = [], []

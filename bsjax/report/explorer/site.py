@@ -116,6 +116,7 @@ def stamp_of(comparisons: Sequence[Comparison]) -> str:
     told = [
         [__version__, CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK],
         [[c.name, c.manifest.get("config_hash"), _sum(c.columns, COLUMNS)] for c in comparisons],
+        [[repr(c.findings), repr(c.substitutions)] for c in comparisons],
         [[a.manifest.get("config_hash"), a.keys, _sum({"": a.top_rows}, [""])] for a in arms],
     ]
     return hash_json(told)
