@@ -258,7 +258,8 @@ def percent(share: float) -> str:
         return "an unknown share"
     if share == 0:
         return f"0{NBSP}%"
-    return f"under 0.1{NBSP}%" if 0 < share < 0.0005 else f"{100 * share:.1f}{NBSP}%"
+    half_up = math.floor(1000 * share + 0.5 + 1e-6) / 10  # as the page's script rounds
+    return f"{half_up:.1f}{NBSP}%" if half_up else f"under 0.1{NBSP}%"
 
 
 def _floor(fold: float) -> str:

@@ -41,6 +41,8 @@ def comparisons(tmp_path_factory):
     for name in ("real", *SETS):
         write_arm(workdir, name, N)
     columns = {name: np.full(N, value) for name, value in FACTORS.items()}
+    columns |= {f"prevalence_{arm}": np.array([0.5] * 8 + [share, 0.5])
+                for arm, share in (("real", 0.1175), ("generated", 0.1125))}  # fmt: skip
     columns |= {"asked_n": np.array([40, 7, *[0] * 8])}
     columns |= {"asked_log_ratio": np.array([-2.0, 0.1, *[math.nan] * 8])}
     columns |= {"asked_low": np.array([-3.0, -0.2, *[math.nan] * 8])}
@@ -218,6 +220,9 @@ def test_the_panel_of_a_concept_that_was_not_called(open_page):
     text = page.inner_text("#panel .numbers")
     assert "? undecided" in text and "It is in 50.0\u00a0% of the real images" in text
     assert "Asked for?" not in text and "Drawn at least" not in text
+    page.click("#tab-table")
+    row = page.locator("#rows tr[data-concept='8']")
+    assert "11.8\u00a0%" in row.inner_text() and "11.3\u00a0%" in row.inner_text()
     page = open_page("#concept=3")  # called, replaced by what is no finding
     assert "6 name 6" in page.inner_text("#panel .answers")
     assert "Not known" in page.inner_text("#panel .answers")

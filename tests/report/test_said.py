@@ -146,6 +146,15 @@ def test_in_how_many_images_by_the_concept_that_tells_it_best():
     assert "in 0 % of the real images and in an unknown share" in unknown
 
 
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(0.1175, "11.8 %"), (0.1125, "11.3 %"), (0.11249, "11.2 %"), (0.00049, "under 0.1 %"),
+     (0.0005, "0.1 %"), (0.0, "0 %"), (1.0, "100.0 %"), (math.nan, "an unknown share")],
+)  # fmt: skip
+def test_shares_are_rounded_half_up(share, told):
+    assert said.percent(share).replace(said.NBSP, " ") == told
+
+
 COUNTS = dict.fromkeys((kind.replace(" ", "_") for kind in verdicts.KINDS), 0)
 COUNTS |= {"suppressed": 3, "exaggerated": 1, "undecided": 145, "not_enough_data": 363}
 COUNTS |= {"pairs": 120, "clusters": 100}
