@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from bsjax.core.artifacts import hash_json, read_manifest
+from bsjax.report.said import LARGEST_FOLD
 from bsjax.report.tables import Comparison
 
 # Heading of the card -> key of the generate stage's config.
@@ -19,8 +20,6 @@ GENERATOR = {
     "precision": "generator.dtype",
     "seed": "seed",
 }
-
-LARGEST_FOLD = 100  # beyond it a change is no longer told in numbers
 
 
 def run_card(workdir: pathlib.Path, comparison: Comparison) -> dict[str, str]:

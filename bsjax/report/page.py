@@ -15,7 +15,9 @@ from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.figures import CAPTIONS, draw_all
 from bsjax.report.looks import LOOKS, css_name, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
-from bsjax.report.tables import Comparison, Measured, rank
+from bsjax.report.said import Told, basis, headline, nothing_called
+from bsjax.report.tables import Comparison, Measured, rank, top_pairs
+from bsjax.stats import verdicts
 
 UNKNOWN = "–"
 
@@ -80,7 +82,12 @@ def _section(
     """Everything that the template shows of one comparison."""
     rankings = rank(comparison, n_concepts)
     figures = draw_all(comparison, rankings, places, folder / "figures")
+    told = comparison.told
     return {
+        "headline": headline(comparison.manifest["counts"], len(told)),
+        "basis": basis(comparison.manifest),
+        "nothing": [] if told else nothing_called(comparison.manifest),
+        "findings": [_finding(comparison, each, n_images, load) for each in told],
         "name": comparison.name,
         "form": comparison.form,
         "rule": rule(comparison.manifest["config"]),
@@ -112,6 +119,26 @@ def _section(
         "has_patches": comparison.has_patches,
         "duplicates": comparison.duplicates[:n_pairs],
         "n_duplicates": len(comparison.duplicates),
+    }
+
+
+def _finding(comparison: Comparison, told: Told, n_images: int, load) -> dict[str, Any]:
+    """A finding in words, with the images that show it beside their counterparts."""
+    lead, words = told.concepts[0], comparison.columns["words"]
+    is_missing = told.verdict == verdicts.SUPPRESSED
+    arms = [comparison.real, comparison.generated][:: 1 if is_missing else -1]
+    pairs = []
+    for slot, *rows in top_pairs(comparison, lead, told.verdict, n_images):
+        images = [load(a.paths[row], a.resize, a.crop) for a, row in zip(arms, rows, strict=True)]
+        heat = heat_uri(np.asarray(arms[0].maps[lead, slot]))
+        caption = comparison.real.captions[rows[0 if is_missing else 1]]
+        pairs.append({"images": images, "heat": heat, "caption": caption})
+    return told._asdict() | {
+        "kind": css_name(told.verdict),
+        "is_missing": is_missing,
+        "named": [(k, words[k]) for k in told.concepts],
+        "instead": [one._asdict() | {"words": words[one.concept]} for one in told.instead],
+        "pairs": pairs,
     }
 
 

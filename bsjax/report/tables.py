@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bsjax.core.paths import AnyPath
+from bsjax.report.said import Told, tell
 from bsjax.results.comparisons import Compared, read_compared
 from bsjax.results.measures import Measured
 from bsjax.stats import verdicts
@@ -21,11 +22,19 @@ class Comparison(NamedTuple):
     real: Measured
     generated: Measured
     duplicates: Sequence[dict[str, Any]] = ()  # near ones among the real images
+    findings: Sequence[dict[str, Any]] = ()  # rows of findings.parquet
+    substitutions: Sequence[dict[str, Any]] = ()  # rows of substitutions.parquet
 
     @property
     def has_patches(self) -> bool:
         """Whether patch tokens say how alike pairs are; else their codes alone do."""
         return bool(self.datapoints) and self.datapoints[0].get("patch_similarity") is not None
+
+    @property
+    def told(self) -> list[Told]:
+        """The findings in words, those first whose change is the largest beyond doubt."""
+        settings = self.manifest["config"]
+        return tell(self.findings, self.substitutions, self.columns, settings)
 
     @property
     def form(self) -> str:
@@ -70,6 +79,8 @@ def as_shown(compared: Compared) -> Comparison:
         compared.real,
         compared.generated,
         [] if compared.duplicates is None else compared.duplicates.to_pylist(),
+        compared.findings.to_pylist(),
+        compared.substitutions.to_pylist(),
     )
 
 
@@ -77,6 +88,37 @@ def _near(columns: dict[str, np.ndarray]) -> np.ndarray:
     """The end of each interval that is nearer to no change [K]; 0 where no change is inside."""
     near = verdicts.near_end(columns["log_ratio"], columns["low"], columns["high"])
     return np.where(near * columns["log_ratio"] < 0, 0.0, near)
+
+
+class Pair(NamedTuple):
+    """One image that shows a concept most, and its counterpart."""
+
+    slot: int  # among the concept's top images
+    row: int  # of the image
+    other: int  # row of its counterpart
+
+
+def top_pairs(comparison: Comparison, concept: int, verdict: str, n: int) -> list[Pair]:
+    """Pairs whose image shows a concept most, strongest first, one of each caption.
+
+    Of a suppressed concept these are real images and what was generated for their captions; of an
+    exaggerated one generated images and the real ones of their captions.
+    """
+    names, arm = ("row_real", "row_generated"), comparison.real
+    if verdict == verdicts.EXAGGERATED:
+        names, arm = names[::-1], comparison.generated
+    captions = comparison.real.captions
+    found, seen = [], set()
+    rows = arm.top_rows[concept].tolist()
+    pairs = {pair[names[0]]: pair for pair in comparison.datapoints if pair[names[0]] in set(rows)}
+    for slot, row in enumerate(rows):
+        if row not in pairs:
+            continue
+        caption = captions[pairs[row]["row_real"]] or pairs[row]["key"]
+        if caption not in seen and len(found) < n:
+            seen.add(caption)
+            found.append(Pair(slot, row, pairs[row][names[1]]))
+    return found
 
 
 def rank(comparison: Comparison, n_concepts: int) -> list[Ranking]:

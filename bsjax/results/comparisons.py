@@ -129,6 +129,17 @@ def read_concepts(folder: AnyPath) -> tuple[pa.Table, dict[str, Any]]:
     return _read_concepts(folder), manifest
 
 
+def read_findings(folder: AnyPath) -> tuple[pa.Table, pa.Table]:
+    """Findings and substitutions of a finished comparison.
+
+    Raises:
+      UserError: it is not finished, or not what `compare` wrote.
+    """
+    manifest = require_manifest(folder, "compare")
+    check_files(folder, manifest, (FINDINGS, REPLACED))
+    return pq.read_table(folder / FINDINGS), pq.read_table(folder / REPLACED)
+
+
 def _read_concepts(folder: AnyPath) -> pa.Table:
     """The table of concepts, if it has the columns of this version."""
     table = pq.read_table(folder / CONCEPTS)

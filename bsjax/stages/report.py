@@ -34,6 +34,7 @@ from bsjax.report.layout import place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import look_at_names, read_names
 from bsjax.report.page import write_summary
+from bsjax.report.said import write_csv
 from bsjax.report.tables import Comparison, Measured, rank, read_comparisons
 from bsjax.results.models import read_all_statistics, write_matrix
 
@@ -71,6 +72,7 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         write_json(folder / f"{comparison.name}__card.json", card)
         write_enriched(folder, comparison, places)
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
+    write_csv(folder / "findings.csv", {c.name: c.told for c in comparisons}, names)
     with step("drawing the figures"):
         figures = _figures(folder / "figures", comparisons, matrix)
     cards += [{"source": f"imported from {name}"} for name in foreign]

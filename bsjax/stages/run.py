@@ -10,7 +10,8 @@ from bsjax.core.logs import step
 from bsjax.core.paths import AnyPath
 from bsjax.experiment import preflight
 from bsjax.experiment.inputs import generated_name
-from bsjax.results.comparisons import read_concepts
+from bsjax.report import said
+from bsjax.results.comparisons import read_concepts, read_findings
 from bsjax.stats import verdicts
 
 SHOWN = 5
@@ -32,31 +33,27 @@ def run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
 
 
 def summarise(workdir: AnyPath, name: str) -> str:
-    """The strongest divergences and the path of the report, as text."""
+    """The strongest findings and the path of the report, as text."""
     folder = workdir / "comparisons" / name
     table, manifest = read_concepts(folder)
-    rows = table.to_pylist()
-    settings, counts = manifest["config"], manifest["counts"]
+    found, replaced = (each.to_pylist() for each in read_findings(folder))
+    columns = {column: table[column].to_pylist() for column in table.column_names}
+    told = said.tell(found, replaced, columns, manifest["config"])
     lines = ["", *(f"! {note}" for note in manifest["notes"])]
-    lines.append(
-        f"{counts['pairs']} pairs; delta = sigmoid({settings['compare.form']} /"
-        f" {settings['compare.temperature']}); {counts['suppressed']} concepts suppressed,"
-        f" {counts['exaggerated']} exaggerated, {counts['not_enough_data']} of {len(rows)} with not"
-        " enough data"
-    )
-    for title, verdict, sign in (
-        ("most suppressed", verdicts.SUPPRESSED, 1),
-        ("most exaggerated", verdicts.EXAGGERATED, -1),
-    ):
-        lines.append(f"{title}:")
-        judged = [row for row in rows if row["verdict"] != verdicts.NOT_ENOUGH_DATA]
-        # Those with the verdict first; others follow only where there are fewer than five.
-        judged.sort(key=lambda row: (row["verdict"] != verdict, sign * row["delta"]))
-        for row in judged[:SHOWN]:
-            lines.append(
-                f"  concept {row['concept']:>5}  delta {row['delta']:.3f}"
-                f" [{row['delta_low']:.3f}, {row['delta_high']:.3f}]  {row['verdict']:<13}"
-                f"  {row['words']}"
-            )
+    counts = manifest["counts"]
+    lines.append(f"{counts['pairs']} pairs of images. {said.headline(counts, len(told))}")
+    lines += [] if told else said.nothing_called(manifest)
+    for each in told[:SHOWN]:
+        instead = dict.fromkeys(
+            columns["words"][one.concept] or str(one.concept) for one in each.instead
+        )
+        kind = "drawn instead" if each.verdict == verdicts.SUPPRESSED else "in place of"
+        lines += [
+            f"  {each.words or '(no typical word)'}: {each.verdict}. {each.change} {each.shown}",
+            f"      asked for? {each.asked}",
+        ]
+        lines += [f"      {kind}: {'; '.join(instead)}"] if instead else []
+    if told[SHOWN:]:
+        lines.append(f"  ... and {len(told) - SHOWN} more")
     lines.append(f"report: {workdir / 'report' / 'index.html'}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).replace(said.NBSP, " ") + "\n"

@@ -77,7 +77,22 @@ def write_arm(workdir, name, n_concepts, n_special=5, resize=28, special=None):
     finish(folder, "measure", {"encoder.resize": resize, "encoder.crop": 28}, counts)
 
 
-def write_comparison(workdir, name, kinds, notes=()):
+def finding(number, concepts, verdict, log_ratio, low, high, instead=(), asked=None, words=""):
+    """A row of findings.parquet; `asked`: n, log ratio and its ends."""
+    told = dict(finding=number, concepts=concepts, words=words, verdict=verdict, instead=instead)
+    told |= dict(log_ratio=log_ratio, low=low, high=high)
+    n, *ends = asked or (0, np.nan, np.nan, np.nan)
+    names = ("asked_log_ratio", "asked_low", "asked_high")
+    return told | {"asked_n": n} | dict(zip(names, ends, strict=True))
+
+
+def substitution(concept, instead, n, lift):
+    """A row of substitutions.parquet."""
+    return dict(concept=concept, instead=instead, n=n, lift=lift, z=5.0, q=0.001)
+
+
+def write_comparison(workdir, name, kinds, notes=(), findings=(), substitutions=(), **more):
+    """`more`: columns of concepts.parquet."""
     n = len(kinds)
     folder = workdir / "comparisons" / name
     folder.mkdir(parents=True)
@@ -108,14 +123,18 @@ def write_comparison(workdir, name, kinds, notes=()):
     columns["high"] = columns["log_ratio"] + 0.4
     for name in ("q_material", "q_direction", "q_aligned"):
         columns[name] = np.where(is_known, 0.01, np.nan)
+    columns |= more
     for column in COMPARED_CONCEPTS:
         unknown = np.full(n, np.nan) if column.type == "double" else np.zeros(n, np.int64)
         columns.setdefault(column.name, unknown)
     table = pa.table({column.name: columns[column.name] for column in COMPARED_CONCEPTS})
     pq.write_table(table, folder / "concepts.parquet")
-    for file, listed in (("findings", FINDINGS), ("substitutions", SUBSTITUTIONS)):
-        empty = make_table(listed, {column.name: [] for column in listed})
-        pq.write_table(empty, folder / f"{file}.parquet")
+    for file, listed, rows in (
+        ("findings", FINDINGS, findings),
+        ("substitutions", SUBSTITUTIONS, substitutions),
+    ):
+        table = make_table(listed, {c.name: [row[c.name] for row in rows] for c in listed})
+        pq.write_table(table, folder / f"{file}.parquet")
     pairs = {"rank": [1], "key": ["a"], "caption": [EVIL], "row_real": [0], "row_generated": [3]}
     pairs |= {"cosine": [0.99], "absolute_difference": [0.1], "mean_difference": [-0.01]}
     pq.write_table(pa.table(pairs), folder / "datapoints.parquet")

@@ -73,7 +73,8 @@ class Watched:
     """A page that remembers what went wrong in it and what it asked for."""
 
     def __init__(self, browser, folder, address="", base=None, **options):
-        context = browser.new_context(viewport={"width": 1200, "height": 800}, **options)
+        options = {"viewport": {"width": 1200, "height": 800}} | options
+        context = browser.new_context(**options)
         self.page = context.new_page()
         self.page.set_default_timeout(20_000)
         self.errors, self.requests = [], []
@@ -236,7 +237,7 @@ def wait_for_concept(page, concept):
 
 
 def test_from_disk_by_click_id_and_address(open_page):
-    page = open_page()
+    page = open_page("#view=map")
     click_point(page, 7)
     wait_for_concept(page, 7)
     assert "concept=7" in page.url
@@ -298,7 +299,7 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 
 def test_models_one_by_one_and_side_by_side(open_page):
-    page = open_page("#concept=0")
+    page = open_page("#view=map&concept=0")
     assert verdicts.KINDS[0] in page.inner_text("#panel .numbers")
     page.select_option("#model", SETS[1])
     page.wait_for_function(
@@ -363,7 +364,7 @@ def test_filters_by_numbers(open_page):
 
 
 def test_lasso(open_page):
-    page = open_page()
+    page = open_page("#view=map")
     box = page.evaluate(
         """async () => { const gd = document.querySelector('.js-plotly-plot');
         await Plotly.relayout(gd, {dragmode: 'lasso'}); const {xaxis, yaxis} = gd._fullLayout;
@@ -434,7 +435,7 @@ def test_an_image_that_is_gone_is_said(open_page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_colours_follow_the_system(open_page, scheme):
-    page = open_page("#concept=1", color_scheme=scheme)
+    page = open_page("#view=map&concept=1", color_scheme=scheme)
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     plot = page.evaluate("document.querySelector('.js-plotly-plot')._fullLayout.paper_bgcolor")
     light = [int(v) for v in paper[4:-1].split(",")]
@@ -442,7 +443,7 @@ def test_colours_follow_the_system(open_page, scheme):
     assert plot == ("#fff" if scheme == "light" else "#15171a")
 
 
-@pytest.mark.parametrize("view", ["map", "table", "models", "images", "card"])
+@pytest.mark.parametrize("view", ["findings", "map", "table", "models", "images", "card"])
 def test_a_phone_shows_all_without_scrolling_sideways(browser, folder, view):
     watched = Watched(browser, folder, f"#view={view}&concept=1")
     watched.page.set_viewport_size({"width": 390, "height": 800})
@@ -453,7 +454,8 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, folder, view):
 
 @pytest.mark.parametrize(
     ("view", "scheme"),
-    [(view, "light") for view in ("map", "table", "models", "images", "card")] + [("map", "dark")],
+    [(view, "light") for view in ("findings", "map", "table", "models", "images", "card")]
+    + [("findings", "dark"), ("map", "dark")],
 )
 def test_no_serious_fault_of_accessibility(open_page, view, scheme):
     axe = pytest.importorskip("axe_playwright_python", reason="axe is absent")
@@ -581,7 +583,7 @@ def test_32000_concepts_and_8_models(browser, tmp_path):
         write_data(folder / "data", f"columns/{i}", columns_payload(columns))
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert size < 40e6
-    watched = Watched(browser, folder)
+    watched = Watched(browser, folder, "#view=map")
     paint = watched.page.evaluate(
         "performance.getEntriesByName('first-contentful-paint')[0].startTime"
     )

@@ -165,7 +165,7 @@ def test_the_way_back_wins_over_what_was_to_be_written(open_page):
     ],
 )
 def test_a_map_without_webgl(open_page, script):
-    page = open_page(script=script)
+    page = open_page("#view=map", script=script)
     assert page.evaluate(SVG_POINTS) == N
     assert "WebGL" not in page.inner_text("#view")
     page.locator(".scatterlayer .trace:first-child .point").nth(7).hover(force=True)
@@ -198,7 +198,7 @@ def test_many_points_without_webgl(open_page, workdir, tmp_path):
     write_data(tmp_path / "data", "site", site_payload(sets, places, names, [{}] * 2, []))
     for i in range(2):
         write_data(tmp_path / "data", f"columns/{i}", columns_payload(columns))
-    page = open_page(folder=tmp_path)
+    page = open_page("#view=map", folder=tmp_path)
     assert page.evaluate(SVG_POINTS) == MOST_SVG
     assert f"at most {MOST_SVG} of {n} points" in page.inner_text("#view")
     texts = page.evaluate("document.querySelector('.js-plotly-plot').data[0].text")
@@ -231,7 +231,7 @@ def test_many_points_without_webgl(open_page, workdir, tmp_path):
 def test_a_lost_graphics_card(launch, workdir):
     with launch("--use-gl=swiftshader", "--enable-unsafe-swiftshader") as chromium:
         page = chromium.new_page()
-        page.goto((workdir / "report" / "index.html").as_uri())
+        page.goto((workdir / "report" / "index.html").as_uri() + "#view=map")
         page.wait_for_selector("body[data-ready]")
         assert page.evaluate(SVG_POINTS) == 0
         page.evaluate(
@@ -257,8 +257,8 @@ def test_arrows_where_nothing_is_listed(open_page, view):
 
 def test_tabs_by_arrows(open_page):
     page = open_page("#view=constructor")
-    page.focus("#tab-map")
-    for name in ("table", "models", "images", "figures", "card", "map"):
+    page.focus("#tab-findings")
+    for name in ("map", "table", "models", "images", "figures", "card", "findings"):
         page.keyboard.press("ArrowRight")
         page.wait_for_function(f"document.activeElement.id === 'tab-{name}'")
         page.wait_for_function(f"document.getElementById('view').dataset.view === '{name}'")
@@ -308,9 +308,10 @@ def test_csv_holds_no_formula(open_page):
 @pytest.mark.parametrize("damage", ["absent", "cut"])
 @pytest.mark.parametrize(
     ("file", "address"),
-    [("data/site.js", ""), ("data/columns/0.js", ""), ("data/columns/0.js", "#view=table"),
+    [("data/site.js", ""), ("data/columns/0.js", "#view=map"), ("data/findings/0.js", ""),
+     ("data/called/0.js", "#concept=1"), ("data/columns/0.js", "#view=table"),
      ("data/pairs/0.js", "#view=images"), ("data/concepts/0/0.js", "#view=table&concept=1"),
-     ("data/thumbnails/1/0.js", "#view=images"), ("plotly.min.js", ""),
+     ("data/thumbnails/1/0.js", "#view=images"), ("plotly.min.js", "#view=map"),
      ("explorer.js", "")],
 )  # fmt: skip
 def test_what_is_missing_is_said(open_page, workdir, tmp_path, file, address, damage):

@@ -18,7 +18,7 @@ from bsjax.report.figures import chance_line
 from bsjax.report.looks import LOOKS, css_name
 from bsjax.report.model_figures import draw_models, draw_sheet
 from bsjax.report.overlays import heat_uri
-from bsjax.report.page import fold_text, number_text, write_summary
+from bsjax.report.page import _finding, fold_text, number_text, write_summary
 from bsjax.report.tables import rank, read_comparisons
 from bsjax.results.comparisons import read_concepts
 from bsjax.stats import verdicts
@@ -27,7 +27,9 @@ from tests.report.artifacts import (
     EVIL,
     RELIABILITY,
     SETTINGS,
+    finding,
     finish,
+    substitution,
     write_arm,
     write_comparison,
 )
@@ -86,6 +88,62 @@ def test_a_file_that_is_gone_is_said(tmp_path):
 def test_generated_images_bear_the_caption_of_their_real_one(tmp_path):
     page = Page(build(tmp_path, {"generated": KINDS}))
     assert page.text.count("four") == 4
+
+
+def test_findings_come_first_with_their_images(tmp_path):
+    for name in ("real", "generated"):
+        write_arm(tmp_path, name, 7)
+    found = [
+        finding(1, [0], verdicts.SUPPRESSED, -2.0, -4.0, -1.0, instead=[1], words=EVIL),
+        finding(2, [1, 4], verdicts.EXAGGERATED, 2.0, np.log(5), 3.0, words="water"),
+    ]
+    replaced = [substitution(0, 1, 27, 0.99)]
+    write_comparison(tmp_path, "generated", KINDS, findings=found, substitutions=replaced)
+    comparisons = read_comparisons(tmp_path, ["generated"])
+    path = write_summary(tmp_path / "report", comparisons, np.eye(7, 2), thumbnail)
+    page = Page(path.read_text())
+    words = " ".join(page.text.replace("\xa0", " ").split())
+    told = [
+        "2 findings among 6 concepts judged; 1 seen too rarely to judge.",
+        "▲ exaggerated · finding 2", "water", "Drawn at least 5× too much. Concept 1, which tells",
+        "Left: generated images that show it most.", "image file is gone", EVIL,
+        "In place of: no single concept stands out.", "Asked for? Not known",
+        f"Concepts: 1 {EVIL}; 4",
+        "▼ suppressed · finding 1", EVIL, "Drawn at least 2.7× too little. It is in 50.0 % of",
+        "Best estimate 7.4×, 95 % interval 2.7× to 55×.",
+        "Left: real images that show it most.", EVIL, "Drawn instead: 1", "in 99 % more of the 27"
+        " pairs that miss it than of other pairs (finding 2)",
+        "Verdicts", "Most suppressed",
+    ]  # fmt: skip
+    place = 0
+    for text in told:
+        assert text in words[place:], text
+        place = words.index(text, place) + len(text)
+    heats = [attributes for _, attributes in page.tags if attributes.get("class") == "heat"]
+    # Of the exaggerated one the image that would be coloured is gone; two top images of each arm
+    # of two concepts, of which the second is gone, follow.
+    assert len(heats) == 1 + 4
+
+
+def test_the_arms_of_a_finding_are_not_swapped(tmp_path):
+    for name in ("real", "generated"):
+        write_arm(tmp_path, name, 7)
+    found = [
+        finding(1, [0], verdicts.SUPPRESSED, -2.0, -4.0, -1.0),
+        finding(2, [1], verdicts.EXAGGERATED, 2.0, 1.5, 3.0),
+    ]
+    write_comparison(tmp_path, "generated", KINDS, findings=found)
+    (comparison,) = read_comparisons(tmp_path, ["generated"])
+    shown = [_finding(comparison, each, 6, lambda path, *_: path) for each in comparison.told]
+    real, generated = comparison.real.paths[0], comparison.generated.paths[3]
+    assert [each["pairs"][0]["images"] for each in shown] == [[generated, real], [real, generated]]
+
+
+def test_a_page_without_findings_says_what_it_would_have_taken(tmp_path):
+    text = Page(build(tmp_path, {"generated": [verdicts.UNDECIDED] * 4})).text
+    assert "No findings among 4 concepts judged; 0 seen too rarely to judge." in text
+    assert "Of 4 concepts judged, none is drawn too little or too much" in text
+    assert "no change below 100× would have been called." in " ".join(text.split())
 
 
 def test_headings_say_whether_anything_is_established(tmp_path):

@@ -1,5 +1,6 @@
 """The report says what it could not read, forgets what was removed, and moves with its workdir."""
 
+import csv
 import json
 import shutil
 
@@ -13,8 +14,9 @@ from bsjax.data.captions import ImageRecord
 from bsjax.report.tables import read_comparisons
 from bsjax.results.shards import ShardStore
 from bsjax.stages.report import report
+from bsjax.stages.run import summarise
 from bsjax.stats import verdicts
-from tests.report.artifacts import write_arm, write_comparison
+from tests.report.artifacts import finding, substitution, write_arm, write_comparison
 
 KINDS = list(verdicts.KINDS)
 
@@ -44,6 +46,45 @@ def test_pictures_that_cannot_be_read_are_counted(config, workdir):
     told = "2 of 8 pictures could not be read (1 real, 1 of one)"
     assert told in (workdir / "report" / "summary.html").read_text()
     assert told in (workdir / "report" / "data" / "site.js").read_text()
+
+
+def test_findings_are_told_in_the_order_of_the_page(config, tmp_path):
+    """In findings.csv of the report, and by what `run` prints last."""
+    for name in ("real", "one"):
+        write_arm(tmp_path, name, len(KINDS))
+    found = [
+        finding(1, [0], verdicts.SUPPRESSED, -2.0, -4.0, -1.0, instead=[1, 2], words="purple"),
+        *(finding(k, [1], verdicts.EXAGGERATED, 2.0, 1.0 + k / 10, 3.0) for k in range(2, 7)),
+    ]
+    replaced = [substitution(0, 1, 27, 0.99), substitution(0, 2, 27, 0.5)]
+    words = [f"word {k // 3}" for k in range(len(KINDS))]
+    write_comparison(
+        tmp_path, "one", KINDS, ["a note"], findings=found, substitutions=replaced, words=words
+    )
+    report(config, tmp_path)
+    with (tmp_path / "report" / "findings.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["finding"] for row in rows] == ["6", "5", "4", "3", "2", "1"]
+    assert rows[-1]["set"] == "one" and rows[-1]["instead"] == "word 0"
+    lines = summarise(tmp_path, "one").splitlines()
+    assert lines[:3] == [
+        "",
+        "! a note",
+        "4 pairs of images. 6 findings among 6 concepts judged; 1 seen too rarely to judge.",
+    ]
+    assert lines[3].startswith("  (no typical word): exaggerated. Drawn at least 4.9× too much. It")
+    assert "in 50.0 % of the real images" in lines[3]
+    assert lines[4] == "      asked for? Not known: no word of the captions goes with it."
+    assert lines[-2] == "  ... and 1 more" and lines[-1].startswith("report: ")
+    assert len(lines) == 3 + 2 * 5 + 2
+    write_comparison(
+        tmp_path, "two", KINDS, findings=found[:1], substitutions=replaced, words=words
+    )
+    told = summarise(tmp_path, "two")
+    assert "  purple: suppressed. Drawn at least 2.7× too little." in told
+    assert "\n      drawn instead: word 0\n" in told
+    write_comparison(tmp_path, "none", [verdicts.UNDECIDED] * 3)
+    assert "Of 3 concepts judged, none is drawn too little" in summarise(tmp_path, "none")
 
 
 def test_a_set_that_was_removed_leaves_the_report(config, workdir, caplog):

@@ -2,6 +2,8 @@
 
 site            everything about the run but the concepts' columns
 columns/<set>   numbers of every concept, one array a column
+findings/<set>  what was found, in words
+called/<set>    what a panel says of the concepts that were called
 pairs/<set>     image pairs, nearest copies first
 histograms/<set>/<chunk>, concepts/<arm>/<chunk>, thumbnails/<arm>/<chunk>
                 what a concept's panel needs, loaded chunk by chunk
@@ -26,6 +28,7 @@ from bsjax.core.artifacts import hash_json
 from bsjax.core.dims import Grid
 from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
+from bsjax.report.explorer.called import called_payload, findings_payload
 from bsjax.report.explorer.encode import pack, write_data
 from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
@@ -80,6 +83,8 @@ def write_site(
     write_data(data, "site", site, stamp)
     for i, comparison in enumerate(comparisons):
         write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)
+        write_data(data, f"findings/{i}", findings_payload(comparison), stamp)
+        write_data(data, f"called/{i}", called_payload(comparison), stamp)
         write_data(data, f"pairs/{i}", pairs_payload(comparison), stamp)
         for chunk, payload in histogram_payloads(comparison):
             write_data(data, f"histograms/{i}/{chunk}", payload, stamp)
@@ -115,6 +120,7 @@ def stamp_of(comparisons: Sequence[Comparison]) -> str:
     told = [
         [__version__, CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK],
         [[c.name, c.manifest.get("config_hash"), _sum(c.columns, COLUMNS)] for c in comparisons],
+        [[repr(c.findings), repr(c.substitutions)] for c in comparisons],
         [[a.manifest.get("config_hash"), a.keys, _sum({"": a.top_rows}, [""])] for a in arms],
     ]
     return hash_json(told)

@@ -4,6 +4,7 @@ import { loadSite, setNumber, site } from "./concepts.js";
 import { el, say } from "./elements.js";
 import { fault, guarded, watchFaults } from "./faults.js";
 import { showCard, showFigures } from "./about.js";
+import { goToFinding, showFindings } from "./findings.js";
 import { showImages } from "./images.js";
 import { showMap, updateMap } from "./map.js";
 import { showModels } from "./models.js";
@@ -12,11 +13,11 @@ import { address, listen, readAddress, set, state, tell } from "./state.js";
 import { listed, showTable, updateTable } from "./table.js";
 
 const VIEWS = {
-  map: ["Map", showMap], table: ["Concepts", showTable], models: ["Models", showModels],
+  findings: ["Findings", showFindings], map: ["Map", showMap], table: ["Concepts", showTable], models: ["Models", showModels],
   images: ["Images", showImages], figures: ["Figures", showFigures], card: ["Run card", showCard],
 };
 const byId = (id) => document.getElementById(id);
-const ALL = new Set(["view", "model", "concept"]);
+const ALL = new Set(["view", "model", "concept", "finding"]);
 const STEPPED = new Set(["map", "table"]); // views that show what the arrows step through
 
 async function start() {
@@ -32,7 +33,7 @@ async function start() {
     byId("second").append(el("option", { value: each.name, textContent: each.name }));
   }
   byId("second").prepend(el("option", { value: "", textContent: "none" }));
-  byId("model").onchange = () => set({ model: byId("model").value });
+  byId("model").onchange = () => set({ model: byId("model").value, finding: 0 });
   byId("second").onchange = () => set({ second: byId("second").value });
   byId("goto").onchange = () => {
     const text = byId("goto").value.trim();
@@ -54,7 +55,7 @@ async function start() {
   document.body.dataset.ready = "true";
 }
 
-const viewName = () => (Object.hasOwn(VIEWS, state.view) ? state.view : "map");
+const viewName = () => (Object.hasOwn(VIEWS, state.view) ? state.view : "findings");
 
 async function update(keys) {
   const view = viewName();
@@ -102,6 +103,7 @@ const drawView = oneByOne(async (keys) => {
   root.dataset.view = view;
   try {
     if (isNew) await VIEWS[view][1](root);
+    else if (view === "findings" && keys.has("finding")) goToFinding();
     else if (view === "map") await updateMap(keys);
     else if (view === "table") updateTable(keys);
   } catch (error) {

@@ -83,5 +83,6 @@ export const whole = (x) => (Number.isNaN(x) ? "–" : String(x));
 /** Energy generated / real with its interval. */
 export const ratioText = (c, k) => (Number.isNaN(c.log_ratio[k]) ? "–"
   : `${short(Math.exp(c.log_ratio[k]))} [${short(Math.exp(c.low[k]))}, ${short(Math.exp(c.high[k]))}]`);
-export const percent = (x) => (Number.isNaN(x) ? "–" : `${(100 * x).toFixed(1)} %`);
+// Of the number that the column was written from: 0.1175 as a float32 is a little less.
+export const percent = (x) => (Number.isNaN(x) ? "–" : `${(Math.round(Number((1000 * x).toPrecision(6))) / 10).toFixed(1)}\u00a0%`);
 export const formOf = (i) => `${site.sets[i].form}, T = ${site.sets[i].temperature}`;

@@ -2,7 +2,7 @@
 
 import { fixed, setNumber, short, site } from "./concepts.js";
 import { choice, el } from "./elements.js";
-import { loadPairs, picture } from "./panel.js";
+import { loadPairs, picture } from "./pictures.js";
 import { set, state } from "./state.js";
 
 const PAIRS_A_PAGE = 24;

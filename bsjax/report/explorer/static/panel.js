@@ -1,52 +1,16 @@
 // The panel of the selected concept: numbers, where it fires in its top images, what it goes with.
 
+import { findingButton, insteadOf, intervalBar, loadCalls, titleOf } from "./called.js";
 import { themed, verdictLabel } from "./colour.js";
 import { columnsOf, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
-import { inflate, load, unpack } from "./data.js";
+import { load, unpack } from "./data.js";
 import { copyButton, el } from "./elements.js";
 import { fault } from "./faults.js";
 import { firingWith } from "./map.js";
+import { copies, loadTop, pairOf } from "./pictures.js";
 import { link, set, state } from "./state.js";
 
 const SHOWN = 6; // images of each arm
-const pairsOf = new Map(); // of each set: rows of the counterparts
-
-/** Thumbnail of an image as a data address; null where the file was gone. */
-export async function thumbnail(arm, row) {
-  const size = site.chunk.images;
-  const chunk = await load(`thumbnails/${arm}/${Math.floor(row / size)}`);
-  const data = chunk[row % size];
-  return data ? `data:image/webp;base64,${data}` : null;
-}
-
-/** An image that may be missing. */
-export async function picture(arm, row, alt) {
-  let address = null;
-  try {
-    if (row >= 0) address = await thumbnail(arm, row);
-  } catch (error) {
-    fault(error);
-    return el("span", { className: "gone", textContent: "no data of this image" });
-  }
-  return address ? el("img", { src: address, alt, loading: "lazy", width: 128, height: 128 })
-    : el("span", { className: "gone", textContent: row < 0 ? "no counterpart" : "image file is gone" });
-}
-
-/** Rows of the other arm, both ways, and the pairs in order. */
-export async function loadPairs(i) {
-  if (!pairsOf.has(i)) {
-    const packed = await load(`pairs/${i}`);
-    const real = unpack(packed.real);
-    const generated = unpack(packed.generated);
-    pairsOf.set(i, {
-      real, generated, shared: unpack(packed.shared), marks: unpack(packed.marks), twin: unpack(packed.twin),
-      scores: Object.fromEntries(Object.entries(packed.scores).map(([k, v]) => [k, unpack(v)])),
-      toGenerated: new Map([...real].map((row, p) => [row, generated[p]])),
-      toReal: new Map([...generated].map((row, p) => [row, real[p]])),
-    });
-  }
-  return pairsOf.get(i);
-}
 
 /** Draws the panel, or how to get one. */
 export async function showPanel(root) {
@@ -59,6 +23,7 @@ export async function showPanel(root) {
   }
   const i = setNumber(state.model);
   await Promise.all(site.sets.map((_, each) => loadColumns(each)));
+  const calls = await loadCalls(i).catch((error) => { fault(error); return new Map(); });
   const parts = await Promise.all([
     topImages(k, i, 0, "top real images", "generated for their captions"),
     topImages(k, i, i + 1, "top generated images", "real ones of their captions"),
@@ -68,7 +33,7 @@ export async function showPanel(root) {
   // Where several parts fail of one reason, it is told once.
   const isNew = (part, place) => part.className !== "note"
     || parts.findIndex((other) => other.textContent === part.textContent) === place;
-  root.replaceChildren(head(k), numbers(k, i), ranks(k), heatSlider(), ...parts.filter(isNew));
+  root.replaceChildren(head(k), numbers(k, i, calls.get(k)), ranks(k), heatSlider(), ...parts.filter(isNew));
 }
 
 /** A part of the panel, or why there is none. */
@@ -89,22 +54,50 @@ function head(k) {
     el("button", { type: "button", textContent: "close", onclick: () => set({ concept: -1 }) }));
 }
 
-function numbers(k, i) {
+/** In words first, then in numbers. */
+function numbers(k, i, call) {
   const c = columnsOf(i);
+  const verdict = verdictOf(i, k);
   const rows = [
-    ["verdict", verdictLabel(verdictOf(i, k)), `: ${site.sets[i].meanings[c.verdict[k]]}`],
-    ["generated / real", ratioText(c, k)],
-    ["made of", `${short(c.prevalence_ratio[k])} by images that show it × ${short(c.amount_ratio[k])} by amount${Number.isNaN(c.area_ratio[k]) ? "" : ` × ${short(c.area_ratio[k])} by area`}`],
     ["q (false discovery)", `${short(c.q_material[k])} of the margin, ${short(c.q_direction[k])} of the direction`],
     ["the paper's thresholds on delta say", site.verdicts_paper[c.verdict_paper[k]]],
     [`delta (${formOf(i)})`, `${fixed(c.delta[k])} [${fixed(c.delta_low[k])}, ${fixed(c.delta_high[k])}]`],
     ["both forms", `relative ${fixed(c.delta_relative[k])}, difference ${fixed(c.delta_difference[k])}`],
     ["energy per image", `${short(c.energy_real[k])} real, ${short(c.energy_generated[k])} generated`],
-    ["in images", `${percent(c.prevalence_real[k])} real, ${percent(c.prevalence_generated[k])} generated`],
-    ["fires", `${whole(c.fires_real[k])} real, ${whole(c.fires_generated[k])} generated`],
+    ["tokens on which it fires", `${whole(c.fires_real[k])} real, ${whole(c.fires_generated[k])} generated`],
   ];
-  return el("dl", { className: "numbers" },
-    ...rows.map(([name, ...value]) => el("div", {}, el("dt", { textContent: name }), el("dd", {}, ...value))));
+  const pair = ([name, ...value]) => el("div", {}, el("dt", { textContent: name }), el("dd", {}, ...value));
+  return el("section", { className: "numbers" },
+    el("p", { className: "kind" }, verdictLabel(verdict), `: ${site.sets[i].meanings[c.verdict[k]]}`),
+    call ? el("p", { className: "change", textContent: call.change }) : null,
+    ...amounts(k, i, verdict, call),
+    call ? el("dl", { className: "answers" }, ...[
+      [verdict.sign < 0 ? "Drawn instead" : "In place of", insteadOf(call.instead, verdict.sign < 0)],
+      ["Asked for?", call.asked],
+      ["Part of", call.finding ? findingButton(call.finding.finding) : "no finding", call.finding ? el("bdi", { textContent: ` ${titleOf(call.finding)}` }) : ""],
+    ].map(pair)) : null,
+    el("dl", { className: "details" }, ...rows.map(pair)));
+}
+
+/** In how many images, how much in all with its interval, and the factors of that. */
+function amounts(k, i, verdict, call) {
+  const c = columnsOf(i);
+  if (Number.isNaN(c.log_ratio[k])) return [];
+  const ends = [c.low[k], c.log_ratio[k], c.high[k]].map((end) => (Number.isFinite(end) ? end : null));
+  const hasArea = !Number.isNaN(c.area_ratio[k]);
+  const factors = [
+    [c.prevalence_ratio[k], "images that show it"],
+    [c.amount_ratio[k], hasArea ? "strength per token" : "amount per image"],
+    ...(hasArea ? [[c.area_ratio[k], "tokens per image (area)"]] : []),
+  ];
+  return [
+    el("p", { textContent: call?.shown ?? `It is in ${percent(c.prevalence_real[k])} of the real images and in ${percent(c.prevalence_generated[k])} of the generated ones.` }),
+    intervalBar(...ends, verdict, `generated / real ${ratioText(c, k)}`),
+    call ? el("p", { className: "hint", textContent: call.sure }) : null,
+    el("p", {}, el("span", { className: "hint", textContent: "generated / real, with its 95 % interval: " }), `${ratioText(c, k)}, which is` ),
+    el("div", { className: "split" }, ...factors.map(([value, name], place) =>
+      el("span", { className: "factor" }, el("b", { textContent: `${place ? "× " : ""}${short(value)}` }), el("small", { textContent: name })))),
+  ].filter(Boolean);
 }
 
 /** Place of the concept by delta in every set, from the most suppressed. */
@@ -113,7 +106,7 @@ function ranks(k) {
     const { delta } = columnsOf(i);
     let rank = 1;
     for (const other of delta) rank += other < delta[k];
-    return el("li", {}, el("button", { type: "button", textContent: each.name, onclick: () => set({ model: each.name }) }),
+    return el("li", {}, el("button", { type: "button", textContent: each.name, onclick: () => set({ model: each.name, finding: 0 }) }),
       ` delta ${fixed(delta[k])}, place ${rank} of ${site.n} from the most suppressed`);
   });
   return el("ul", { className: "ranks" }, ...list);
@@ -128,68 +121,16 @@ function heatSlider() {
 }
 
 async function topImages(k, i, arm, title, otherTitle) {
-  const size = site.chunk.concepts;
-  const chunk = await load(`concepts/${arm}/${Math.floor(k / size)}`);
-  const [rows, maps, special] = [unpack(chunk.rows), await inflate(chunk.maps), await inflate(chunk.special)];
-  const nSlots = chunk.rows.shape[1];
-  const [h, w] = chunk.grid;
-  const nSpecial = chunk.special.shape[2];
-  const pairs = await loadPairs(i);
-  const tiles = [];
-  for (let slot = 0; slot < Math.min(SHOWN, nSlots); slot += 1) {
-    const place = (k % size) * nSlots + slot;
-    const row = rows[place];
-    if (row < 0) break;
-    const other = (arm ? pairs.toReal : pairs.toGenerated).get(row) ?? -1;
-    const caption = captionOf(arm, row, pairs);
-    const own = await picture(arm, row, caption);
-    const heat = heatCanvas(maps.subarray(place * h * w, (place + 1) * h * w), h, w);
-    const bars = tokenBars(special.subarray(place * nSpecial, (place + 1) * nSpecial), chunk.special_names);
-    const counterpart = await picture(arm ? 0 : i + 1, other, `counterpart of: ${caption}`);
-    tiles.push(el("figure", { className: "pair" },
-      el("div", { className: "two" }, el("div", { className: "frame" }, own, heat), el("div", { className: "frame" }, counterpart)),
-      bars,
-      el("figcaption", {}, el("bdi", { textContent: caption || "(no caption)" }), " ",
-        copyButton("caption", "copy this caption", () => navigator.clipboard.writeText(caption)),
-        own.tagName === "IMG" ? copyButton("image", "copy this image", () => copyImage(own)) : null)));
-  }
+  const top = await loadTop(k, i, arm);
+  const tiles = await Promise.all(top.slice(0, SHOWN).map(async (each) => {
+    const { own, two } = await pairOf(each, i, arm);
+    return el("figure", { className: "pair" }, two, each.bars(),
+      el("figcaption", {}, el("bdi", { textContent: each.caption || "(no caption)" }), " ", ...copies(each.caption, own)));
+  }));
   return el("section", {}, el("h3", { textContent: title }),
     el("p", { className: "hint", textContent: `left: ${title}; right: ${otherTitle}` }),
     tiles.length ? el("div", { className: "pairs" }, ...tiles)
       : el("p", { className: "hint", textContent: "it fires in none" }));
-}
-
-function captionOf(arm, row, pairs) {
-  const real = arm ? pairs.toReal.get(row) : row;
-  return real === undefined ? "" : site.captions[real];
-}
-
-/** A picture of codes over patches: clear where silent, bright where it fires most. */
-function heatCanvas(codes, h, w) {
-  const canvas = el("canvas", { className: "heat", width: w, height: h, "aria-hidden": "true", css: { opacity: state.heat } });
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(w, h);
-  for (let p = 0; p < codes.length; p += 1) {
-    image.data.set([255, 60 + 0.76 * codes[p], 20, codes[p] ? 70 + 0.6 * codes[p] : 0], 4 * p);
-  }
-  context.putImageData(image, 0, 0);
-  return canvas;
-}
-
-/** Codes of class tokens and registers, by the image's strongest; null where there are none. */
-function tokenBars(codes, names) {
-  if (!codes.length) return null;
-  const bars = [...codes].map((code, i) => el("span", { title: `${names[i]}: ${Math.round(code / 2.55)} % of the strongest` },
-    el("i", { css: { height: `${code / 2.55}%` } })));
-  const text = names.map((name, i) => `${name} ${Math.round(codes[i] / 2.55)} %`).join(", ");
-  return el("div", { className: "bars", role: "img", "aria-label": `tokens besides the patches: ${text}` }, ...bars);
-}
-
-async function copyImage(image) {
-  const canvas = el("canvas", { width: image.naturalWidth, height: image.naturalHeight });
-  canvas.getContext("2d").drawImage(image, 0, 0);
-  const blob = await new Promise((resolve) => { canvas.toBlob(resolve, "image/png"); });
-  await navigator.clipboard.write([new ClipboardItem({ "image/png": blob })]);
 }
 
 async function histogram(k, i) {

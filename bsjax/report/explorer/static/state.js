@@ -1,7 +1,7 @@
 // What is shown, kept in the address, so that a link shows the same.
 
 export const DEFAULTS = {
-  view: "map", model: "", second: "", concept: -1, colour: "paper", size: "fires", q: "",
+  view: "findings", finding: 0, model: "", second: "", concept: -1, colour: "paper", size: "fires", q: "",
   low: 0, high: 1, fires: 0, verdict: "", sort: "near", down: false, score: "", heat: 0.7,
   x: "relative",
 };
@@ -19,7 +19,7 @@ const writing = { left: BURST, since: 0, timer: null, isStep: false };
 
 /** Changes what is shown; a new concept or view can be gone back from. */
 export function set(changes) {
-  const isStep = ["concept", "view"].some((key) => key in changes && changes[key] !== state[key]);
+  const isStep = ["concept", "view", "finding"].some((key) => key in changes && changes[key] !== state[key]);
   Object.assign(state, changes);
   writing.isStep ||= isStep;
   if (writing.timer === null) writeAddress();

@@ -1,0 +1,100 @@
+// What the model cannot draw, in a minute: a sentence, then a card per finding.
+
+import { conceptButton, findingButton, insteadOf, intervalBar, loadFindings, titleOf } from "./called.js";
+import { verdictLabel } from "./colour.js";
+import { setNumber, site } from "./concepts.js";
+import { el } from "./elements.js";
+import { fault, guarded } from "./faults.js";
+import { loadTop, pairOf } from "./pictures.js";
+import { set, state } from "./state.js";
+
+const MOST_CONCEPTS = 6; // of a finding, before one asks for all
+
+/** Draws the view into `root`. */
+export async function showFindings(root) {
+  const i = setNumber(state.model);
+  const { headline, basis, nothing, findings } = await loadFindings(i);
+  const cards = findings.map((finding) => card(finding, i));
+  root.replaceChildren(
+    el("div", { className: "lead" }, el("h2", { textContent: headline }),
+      basis ? el("p", { className: "hint", textContent: basis }) : null,
+      ...nothing.map((text) => el("p", { textContent: text })),
+      findings.length ? null : el("p", {}, "What there is nevertheless: ",
+        el("button", { type: "button", className: "link", textContent: "all concepts, by what changed most", onclick: () => set({ view: "table" }) }))),
+    ...cards.map((each) => each.node));
+  // Images come when their card comes near.
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      watcher.unobserve(target);
+      guarded(cards.find((each) => each.strip === target).fill)();
+    }
+  }, { rootMargin: "600px" });
+  for (const { strip } of cards) watcher.observe(strip);
+  goToFinding();
+}
+
+/** Shows the card that the address names. */
+export function goToFinding() {
+  if (!state.finding) return;
+  const node = document.getElementById(`finding-${state.finding}`);
+  node?.scrollIntoView({ block: "start" });
+  node?.focus({ preventScroll: true });
+}
+
+function card(finding, i) {
+  const verdict = site.verdicts.find((each) => each.name === finding.verdict);
+  const isMissing = verdict.sign < 0;
+  const id = `finding-${finding.finding}`;
+  const strip = el("div", { className: "strip" });
+  const node = el("article", { className: "finding", id, tabIndex: -1, "aria-labelledby": `${id}-words` },
+    el("div", { className: "call" },
+      el("p", { className: "kind" }, verdictLabel(verdict), ` · finding ${finding.finding}`),
+      el("h3", { id: `${id}-words` }, el("bdi", { textContent: titleOf(finding) })),
+      el("p", { className: "change", textContent: finding.change }),
+      el("p", { textContent: finding.shown }),
+      intervalBar(...finding.interval, verdict, finding.sure),
+      el("p", { className: "hint", textContent: finding.sure })),
+    el("div", { className: "evidence" },
+      el("p", { className: "hint", textContent: isMissing ? "Left: real images that show it most. Right: what was generated for their captions." : "Left: generated images that show it most. Right: the real images of their captions." }),
+      strip,
+      el("dl", { className: "answers" },
+        answer(isMissing ? "Drawn instead" : "In place of", insteadOf(finding.instead, isMissing)),
+        answer("Asked for?", finding.asked),
+        answer(finding.concepts.length > 1 ? `${finding.concepts.length} concepts` : "Concept", concepts(finding.concepts)))));
+  return { node, strip, fill: () => fill(strip, finding, i, isMissing ? 0 : i + 1) };
+}
+
+const answer = (name, ...value) => el("div", {}, el("dt", { textContent: name }), el("dd", {}, ...value));
+
+function concepts(ids) {
+  const list = el("ul", { className: "concepts" }, ...ids.slice(0, MOST_CONCEPTS).map((k) => el("li", {}, conceptButton(k))));
+  const rest = ids.slice(MOST_CONCEPTS);
+  if (rest.length) {
+    const more = el("li", {}, el("button", {
+      type: "button", className: "link", textContent: `${rest.length} more`,
+      onclick: () => more.replaceWith(...rest.map((k) => el("li", {}, conceptButton(k)))),
+    }));
+    list.append(more);
+  }
+  return list;
+}
+
+async function fill(strip, finding, i, arm) {
+  try {
+    const top = await loadTop(finding.concepts[0], i, arm);
+    strip.replaceChildren(...await Promise.all(finding.slots.map(async (slot) => {
+      const { two } = await pairOf(top[slot], i, arm);
+      return el("figure", { className: "pair" }, two,
+        el("figcaption", { title: top[slot].caption }, el("bdi", { textContent: top[slot].caption || "(no caption)" })));
+    })));
+    const shown = finding.slots.map((slot) => top[slot]);
+    const hint = !shown.length ? "None of the images that show it most has a counterpart."
+      : shown.some((each) => each.isPlaced) ? "Coloured: where it fires."
+        : "Nothing is coloured: it fires on the class token or registers of these images, on no patch.";
+    strip.after(el("p", { className: "hint", textContent: hint }));
+  } catch (error) {
+    fault(error);
+    strip.replaceChildren(el("p", { className: "note", textContent: error.message }));
+  }
+}
