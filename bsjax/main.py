@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
         stage.load()(folder, FLAGS.fold, FLAGS.power, FLAGS.concepts, FLAGS.json)
         return
     if stage is pipeline.EXPLORE:
-        stage.load()(pathlib.Path(FLAGS.workdir).expanduser(), FLAGS.port, FLAGS.host)
+        stage.load()(FLAGS.workdir, FLAGS.port, FLAGS.host)
         return
     from bsjax.core.logs import log_header, quiet_libraries, watch_silence
 

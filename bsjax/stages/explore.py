@@ -4,12 +4,15 @@ The report opens from disk as well; over HTTP it also opens on another machine, 
 """
 
 import errno
+import html
 import ipaddress
 import os
 import pathlib
 import re
 import socket
 import threading
+import urllib.parse
+from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
@@ -18,7 +21,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,11 +42,11 @@ HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:/@\s]+))(?::(
 SCHEME_PORTS = {"http": 80, "https": 443}
 
 
-def explore(workdir: AnyPath, port: int = 0, host: str = LOOPBACK) -> None:
+def explore(workdir: str | AnyPath, port: int = 0, host: str = LOOPBACK) -> None:
     """Serves until interrupted and prints the address.
 
     Args:
-      workdir: whose report/ is served, and nothing beside it.
+      workdir: whose report/ is served, and nothing beside it; several with commas between them.
       port: 0: any that is free.
       host: address to listen at; by default this machine alone can connect.
 
@@ -51,7 +54,7 @@ def explore(workdir: AnyPath, port: int = 0, host: str = LOOPBACK) -> None:
       UserError: there is no report, the port is taken, or there is no such port or address.
     """
     host = host.strip().removeprefix("[").removesuffix("]")
-    server = _server(make_app(workdir, host))
+    server = _server(make_app(split_workdirs(workdir), host))
     listening = _listen(host, port)
     if _is_every_address(host):
         logging.info("explorer: every address of this machine answers, for anyone who reaches it")
@@ -90,19 +93,85 @@ def show(workdir: str | AnyPath, height: int = 860) -> Any:
     return None
 
 
+def split_workdirs(workdir: str | AnyPath) -> list[str | AnyPath]:
+    """The workdirs of a list with commas; a folder whose name has some is itself."""
+    parts = [part.strip() for part in str(workdir).split(",")]
+    if len(parts) == 1 or pathlib.Path(workdir).expanduser().is_dir():
+        return [workdir]
+    return [part for part in dict.fromkeys(parts) if part]
+
+
 def make_app(
-    workdir: str | AnyPath, host: str | None = LOOPBACK, frames: str = NOBODY
+    workdirs: str | AnyPath | Sequence[str | AnyPath],
+    host: str | None = LOOPBACK,
+    frames: str = NOBODY,
 ) -> Starlette:
-    """The report as an application: ranges and compression, the page at /.
+    """Reports as an application: ranges and compression; the page at /, of several a list there.
 
     Args:
-      workdir: of a run.
+      workdirs: of a run, or of several, of which each is served under its folder's name.
       host: that it listens at, a name which requests may go to; None: they may go to any.
       frames: who may show the page in a frame, as in a policy's frame-ancestors.
 
     Raises:
       UserError: there is no report.
     """
+    if isinstance(workdirs, (str, os.PathLike)):
+        workdirs = [workdirs]
+    folders = [_report_of(workdir) for workdir in workdirs]
+    if len(folders) == 1:
+        routes = [
+            Route("/", lambda _: RedirectResponse("/index.html")),
+            Mount("/", StaticFiles(directory=folders[0])),
+        ]
+    else:
+        names = _names([folder.parent for folder in folders])
+        routes = [Route("/", lambda _: HTMLResponse(_contents(names)))]
+        routes += [Route("/index.html", lambda _: RedirectResponse("/"))]
+        for name, folder in zip(names, folders, strict=True):
+            routes.append(Mount(f"/{name}", StaticFiles(directory=folder, html=True)))
+    middleware = [
+        Middleware(_Guard, host=host, frames=frames),
+        Middleware(GZipMiddleware, minimum_size=1024),
+    ]
+    return Starlette(routes=routes, middleware=middleware)
+
+
+def _names(folders: Sequence[pathlib.Path]) -> list[str]:
+    """A name for each, to stand in an address: the end of its path that tells it from the others.
+
+    What an address gives a meaning to becomes "-".
+    """
+    paths = [folder.resolve() for folder in folders]
+    n_parts = 1
+    while n_parts < max(len(path.parts) for path in paths):
+        if len({path.parts[-n_parts:] for path in paths}) == len(set(paths)):
+            break
+        n_parts += 1
+    plain = [
+        re.sub(r"[^\w.-]+", "-", "-".join(path.parts[-n_parts:])).strip("-.") for path in paths
+    ]
+    # Two may still be alike, or be nothing but signs.
+    return [
+        name if name and plain.count(name) == 1 else f"{name or 'run'}-{place + 1}"
+        for place, name in enumerate(plain)
+    ]
+
+
+def _contents(names: Sequence[str]) -> str:
+    """The page that leads to several reports."""
+    items = "".join(
+        f'<li><a href="/{urllib.parse.quote(name)}/">{html.escape(name)}</a></li>' for name in names
+    )
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>bsjax: reports</title>'
+        '<meta name="viewport" content="width=device-width">'
+        "<style>:root{color-scheme:light dark}body{font:1rem/1.6 system-ui,sans-serif;margin:2rem}"
+        f"</style><h1>Reports</h1><ul>{items}</ul></html>"
+    )
+
+
+def _report_of(workdir: str | AnyPath) -> pathlib.Path:
     try:
         folder = pathlib.Path(workdir).expanduser() / "report"
     except RuntimeError as error:
@@ -111,17 +180,7 @@ def make_app(
         ) from error
     if not (folder / "index.html").is_file():
         raise UserError(f"{folder} holds no report; run `bsjax report --workdir={workdir}` first")
-
-    def home(request):
-        del request
-        return RedirectResponse("/index.html")
-
-    routes = [Route("/", home), Mount("/", StaticFiles(directory=folder))]
-    middleware = [
-        Middleware(_Guard, host=host, frames=frames),
-        Middleware(GZipMiddleware, minimum_size=1024),
-    ]
-    return Starlette(routes=routes, middleware=middleware)
+    return folder
 
 
 class _Guard:

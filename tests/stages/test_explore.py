@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gzip
 import http.client
+import pathlib
 import re
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import urllib.request
 import pytest
 
 from bsjax.core.errors import UserError
-from bsjax.stages.explore import MOST_PORTS, explore, make_app, show
+from bsjax.stages.explore import MOST_PORTS, _names, explore, make_app, show, split_workdirs
 from tests.annotations import unchecked
 
 
@@ -103,8 +104,8 @@ def test_a_request_without_a_host_is_refused(address):
             assert b" 400 " in wire.makefile("rb").readline()
 
 
-def ask_app(app, host, server=("127.0.0.1", 80), scheme="http"):
-    """Status of the page and its headers, asked without a wire."""
+def ask_app(app, host, server=("127.0.0.1", 80), scheme="http", path="/index.html"):
+    """Status of the page, its headers and its text, asked without a wire."""
     sent = []
 
     async def send(message):
@@ -113,10 +114,11 @@ def ask_app(app, host, server=("127.0.0.1", 80), scheme="http"):
     async def receive():
         await asyncio.Event().wait()  # whoever asks stays
 
-    scope = {"type": "http", "method": "GET", "path": "/index.html", "raw_path": b"/index.html"}
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode()}
     scope |= {"headers": [(b"host", host.encode())], "server": server, "scheme": scheme}
     asyncio.run(app(scope | {"query_string": b"", "root_path": ""}, receive, send))
-    return sent[0]["status"], {k.decode(): v.decode() for k, v in sent[0]["headers"]}
+    headers = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
+    return sent[0]["status"], headers, b"".join(m.get("body", b"") for m in sent).decode()
 
 
 def test_the_given_host_is_right_and_so_are_all_of_this_machine(workdir):
@@ -149,9 +151,47 @@ def test_browsers_are_told_what_they_may_do(get, workdir):
         # A notebook of this machine frames the page; `bsjax explore` lets nobody.
         assert "http://localhost:* " in headers["content-security-policy"]
         assert "x-frame-options" not in headers
-    _, headers = ask_app(make_app(workdir), "localhost")
+    _, headers, _ = ask_app(make_app(workdir), "localhost")
     assert headers["content-security-policy"] == "frame-ancestors 'none'"
     assert headers["x-frame-options"] == "DENY"
+
+
+def test_several_workdirs_are_served_under_their_names(tmp_path):
+    paths = ["a/sd15", "a/sd21", "b/sd15", "a <i>, b"]
+    for path in paths:
+        (tmp_path / path / "report").mkdir(parents=True)
+        (tmp_path / path / "report" / "index.html").write_text(f"page of {path}")
+    text = ",".join(str(tmp_path / path) for path in paths[:3])
+    assert split_workdirs(f"{text},") == [str(tmp_path / path) for path in paths[:3]]
+    folder = tmp_path / paths[3]
+    assert split_workdirs(str(folder)) == [str(folder)]  # a comma in its name
+    app = make_app([*split_workdirs(text), folder])
+    status, headers, page = ask_app(app, "localhost", path="/")
+    assert status == 200 and headers["x-content-type-options"] == "nosniff"
+    names = re.findall(r'href="/([^"]+)/"', page)
+    assert names == ["a-sd15", "a-sd21", "b-sd15", f"{tmp_path.name}-a-i-b"]
+    for name, path in zip(names, paths, strict=True):
+        assert ask_app(app, "localhost", path=f"/{name}/")[2] == f"page of {path}"
+    assert ask_app(app, "localhost", path="/a-sd15")[0] == 307
+    assert ask_app(app, "localhost", path="/a/sd15/report/index.html")[0] == 404
+    alone = make_app(split_workdirs(tmp_path / "a" / "sd15"))
+    assert ask_app(alone, "localhost")[2] == "page of a/sd15"
+    with pytest.raises(UserError, match="none/report holds no report"):
+        make_app(split_workdirs(f"{tmp_path / 'a' / 'sd15'},{tmp_path / 'none'}"))
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["/x/a", "/x/b"], ["a", "b"]),
+        (["/x/run", "/y/run"], ["x-run", "y-run"]),
+        (["/x/r 1", "/x/r-1"], ["r-1-1", "r-1-2"]),
+        (["/x/..", "/y/\u00e4!"], ["run-1", "\u00e4"]),
+        (["/a", "/a"], ["a-1", "a-2"]),
+    ],
+)
+def test_names_of_served_workdirs(folders, names):
+    assert _names([pathlib.Path(folder) for folder in folders]) == names
 
 
 def test_a_report_made_anew_is_seen(get, workdir):
