@@ -148,14 +148,11 @@ def _names(folders: Sequence[pathlib.Path]) -> list[str]:
         if len({path.parts[-n_parts:] for path in paths}) == len(set(paths)):
             break
         n_parts += 1
-    plain = [
-        re.sub(r"[^\w.-]+", "-", "-".join(path.parts[-n_parts:])).strip("-.") for path in paths
-    ]
-    # Two may still be alike, or be nothing but signs.
-    return [
-        name if name and plain.count(name) == 1 else f"{name or 'run'}-{place + 1}"
-        for place, name in enumerate(plain)
-    ]
+    ends = ("-".join(path.parts[-n_parts:]) for path in paths)
+    names = [re.sub(r"[^\w.-]+", "-", end).strip("-.") for end in ends]
+    if all(names) and len(set(names)) == len(names):
+        return names
+    return [f"{place}-{name}".rstrip("-") for place, name in enumerate(names, 1)]
 
 
 def _contents(names: Sequence[str]) -> str:
