@@ -120,9 +120,13 @@ def _singular(form: str, forms: Counter) -> str:
 
 def _tails(counts: sp.csr_array, n_top: np.ndarray, occurs: sp.csr_array) -> np.ndarray:
     """Tail of the hypergeometric distribution for every stored entry of `counts`."""
-    concept = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    with_word = np.asarray(occurs.sum(axis=0)).ravel()[counts.indices]
+    with_word = np.asarray(occurs.sum(axis=0)).astype(np.int64)
+    of_concept = np.repeat(n_top.astype(np.int64), np.diff(counts.indptr))
     found = counts.data.round().astype(np.int64)
-    return scipy_stats.hypergeom.sf(
-        found - 1, occurs.shape[0], with_word.astype(np.int64), n_top[concept]
-    )
+    # Millions of entries, but few that differ; scipy takes each of its own.
+    sizes = (int(found.max(initial=0)) + 1, int(with_word.max(initial=0)) + 1,
+             int(n_top.max(initial=0)) + 1)  # fmt: skip
+    numbers = np.ravel_multi_index((found, with_word[counts.indices], of_concept), sizes)
+    distinct, place = np.unique(numbers, return_inverse=True)
+    found, with_word, of_concept = np.unravel_index(distinct, sizes)
+    return scipy_stats.hypergeom.sf(found - 1, occurs.shape[0], with_word, of_concept)[place]
