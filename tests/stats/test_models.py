@@ -75,6 +75,16 @@ def test_a_model_with_itself_is_one():
     assert found.reliability[0] == found.reliability[1]
 
 
+def test_where_there_is_nothing_to_correlate():
+    """Models that change nothing at all, and concepts that are all one, have no reliability."""
+    real, left, right = draw(0, 0.5, 0.5, n=600, n_concepts=60)
+    found = models.correlate(real, real, real)
+    assert found.reason == models.TOO_LOW and np.isnan([found.r, *found.reliability]).all()
+    one = sp.csr_array(np.tile((np.arange(600) % 3 == 0)[:, None] * 2.0, 60))
+    found = models.correlate(one, left, right)
+    assert found.reason == models.TOO_LOW and np.isnan([found.r, found.low, found.high]).all()
+
+
 def test_order_does_not_matter_and_seeds_do_little():
     real, left, right = draw(2, 0.5, 0.5)
     one, other = models.correlate(real, left, right), models.correlate(real, right, left)
