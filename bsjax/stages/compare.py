@@ -15,7 +15,7 @@ from absl import logging
 from bsjax import pipeline
 from bsjax.analysis.comparison import Method, compare_again, compare_sets
 from bsjax.analysis.models import correlate_all
-from bsjax.core.artifacts import CONTROL, REAL, begin_stage, read_manifest, require_manifest
+from bsjax.core.artifacts import REAL, begin_stage, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
 from bsjax.core.paths import AnyPath
@@ -86,7 +86,7 @@ def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> 
     folder = workdir / "comparisons" / name
     held_to = controls.find_controls(config, workdir, name)
     names = {kind: controls.name_of(kind, name) for kind in held_to}
-    _check_finished(folder, set(names.values()), config.overwrite)
+    controls.check_compared(config, workdir)
     settings = select(config, pipeline.BY_NAME["compare"].config_keys)
     measured = manifests | {names[kind]: manifest for kind, manifest in held_to.items()}
     parents = {f"measures/{arm}": m["config_hash"] for arm, m in measured.items()}
@@ -159,21 +159,6 @@ def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
 def _method(config: ml_collections.ConfigDict) -> Method:
     rules = Rules(**{name: config.compare[name] for name in Rules._fields})
     return Method(rules, config.compare.clusters, config.seed)
-
-
-def _check_finished(folder: AnyPath, names: set[str], overwrite: bool) -> None:
-    """A finished comparison knows the controls that are there now."""
-    done = None if overwrite else read_manifest(folder, "compare")
-    if done is None:
-        return
-    known = {parent.removeprefix("measures/") for parent in done["parents"]}
-    known = {name for name in known if name.startswith(CONTROL)}
-    if known != names:
-        told = [", ".join(sorted(each)) or "no control" for each in (known, names)]
-        raise UserError(
-            f"{folder} was made with {told[0]}, measured is {told[1]}; run `bsjax compare"
-            " --overwrite`"
-        )
 
 
 def _check_comparable(real: dict, generated: dict, name: str) -> None:
