@@ -23,7 +23,12 @@ from bsjax.core.text import read_text
 from bsjax.data.captions import pair_keys
 from bsjax.experiment import controls, preflight
 from bsjax.experiment.inputs import generated_name
-from bsjax.results.comparisons import read_stored, write_compared
+from bsjax.results.comparisons import (
+    keeping_pairs,
+    read_stored,
+    restore_pairs,
+    write_compared,
+)
 from bsjax.results.measures import (
     CONCEPTS,
     IMAGE_CODES,
@@ -122,7 +127,8 @@ def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> 
 def _compare_again(
     config: ml_collections.ConfigDict, folder: AnyPath, name: str, subset: str | None
 ) -> None:
-    # The file that it is made from stays, so that a killed run can be started again.
+    # What it is made from stays, so that a killed run can be started again.
+    restore_pairs(folder)
     statistics, pairs, manifest = read_stored(folder)
     keys = None
     if subset is not None:
@@ -132,14 +138,9 @@ def _compare_again(
         compared = compare_again(name, statistics, pairs, manifest, _method(config), keys)
     settings = select(config, pipeline.BY_NAME["compare"].config_keys)
     more = {} if keys is None else {"compare.subset": subset}
-    write_compared(
-        folder,
-        dataclasses.replace(
-            compared,
-            manifest={**compared.manifest, "config": settings | more},
-            statistics=None,
-        ),
-    )
+    manifest = {**compared.manifest, "config": settings | more}
+    with keeping_pairs(folder):
+        write_compared(folder, dataclasses.replace(compared, manifest=manifest, statistics=None))
 
 
 def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
