@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -304,12 +304,30 @@ def compare_codes(
     if captions is not None:
         captions = [str(caption or "") for caption in captions]
     if clusters is not None:
-        clusters = [value.item() if hasattr(value, "item") else value for value in clusters]
+        clusters = _as_labels(clusters)
     found = analysis.compare_codes(*matrices, method, captions, clusters)
     return Comparison(**{field.name: getattr(found, field.name) for field in FIELDS})
 
 
 FIELDS = dataclasses.fields(Compared)
+# Codes whose squares and products no float64 can add up.
+LARGEST, SMALLEST = 1e100, 1e-100
+
+
+def _as_labels(clusters: Sequence[Any] | np.ndarray) -> list[Any]:
+    """One label per pair, as Python has them."""
+    labels = [
+        value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+        for value in clusters
+    ]
+    for row, label in enumerate(labels):
+        if not isinstance(label, Hashable) or label is None or label != label:
+            raise UserError(
+                f"{{clusters}} holds {label!r} at place {row}; expected a number or a text for each"
+                " pair, the same for those that count as one",
+                "clusters",
+            )
+    return labels
 
 
 def _as_codes(codes: Any, name: str) -> sp.csr_array:
@@ -328,6 +346,16 @@ def _as_codes(codes: Any, name: str) -> sp.csr_array:
         raise UserError(
             f"{{{name}}} has negative codes, such as {array.min():g}; expected 0 or more, as after"
             " a ReLU",
+            name,
+        )
+    if not (codes if sp.issparse(codes) else array).shape[1]:
+        raise UserError(f"{{{name}}} has no concepts; expected a column for each", name)
+    fires = array[array > 0]
+    low, high = (float(fires.min()), float(fires.max())) if fires.size else (1.0, 1.0)
+    if low < SMALLEST or high > LARGEST:
+        raise UserError(
+            f"{{{name}}} has codes from {low:g} to {high:g}; expected {SMALLEST:g} to {LARGEST:g},"
+            " or 0: scale them",
             name,
         )
     if not sp.issparse(codes):

@@ -74,6 +74,33 @@ def find_controls(
     return found
 
 
+def check_compared(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
+    """Refuses a finished comparison that does not know the controls of now: measured or asked for.
+
+    Raises:
+      UserError: it was made with others, and is not to be made anew.
+    """
+    generated = generated_name(config)
+    folder = workdir / "comparisons" / generated
+    done = None if config.overwrite else read_manifest(folder, "compare")
+    if done is None:
+        return
+    known = {parent.removeprefix("measures/") for parent in done["parents"]}
+    known = {name for name in known if name.startswith(CONTROL)}
+    asked, names = controls_of(config), {kind: name_of(kind, generated) for kind in CONTROLS}
+    now = {
+        name
+        for kind, name in names.items()
+        if kind in asked or (workdir / "measures" / name).is_dir()
+    }
+    if known != now:
+        made, wanted = (", ".join(sorted(each)) or "no control" for each in (known, now))
+        raise UserError(
+            f"{folder} was made with {made}, measured or asked for is {wanted}; run it again with"
+            " --overwrite"
+        )
+
+
 def check_control(
     name: str, control: Mapping[str, Any], real: Mapping[str, Any], generated: Mapping[str, Any]
 ) -> None:

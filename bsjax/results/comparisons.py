@@ -10,8 +10,9 @@ duplicates.parquet                near duplicates among the real images, most al
                                   patch tokens were not kept
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -39,6 +40,7 @@ CONCEPTS, CELLS, PAIRS = "concepts.parquet", "concepts.csv", "datapoints.parquet
 FINDINGS, REPLACED, STATISTICS = "findings.parquet", "substitutions.parquet", "statistics.npz"
 MORE = (FINDINGS, REPLACED, PAIRS)
 SHOWN_COLUMNS = 3  # that a message names
+KEPT = f".{PAIRS}"
 TWINS, CONTROLS = "duplicates.parquet", "controls.parquet"
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
@@ -167,6 +169,31 @@ def read_stored(folder: AnyPath) -> tuple[Statistics, pa.Table, dict[str, Any]]:
         )
     check_files(folder, manifest, (STATISTICS, PAIRS))
     return read_statistics(folder / STATISTICS), pq.read_table(folder / PAIRS), manifest
+
+
+def restore_pairs(folder: AnyPath) -> None:
+    """Puts the pairs back as the manifest knows them, where `keeping_pairs` was killed.
+
+    Raises:
+      UserError: the comparison is not finished.
+    """
+    if not (folder / KEPT).exists():
+        return
+    try:
+        check_files(folder, require_manifest(folder, "compare"), (PAIRS,))
+    except UserError:
+        (folder / KEPT).replace(folder / PAIRS)
+    else:
+        (folder / KEPT).unlink()
+
+
+@contextlib.contextmanager
+def keeping_pairs(folder: AnyPath) -> Iterator[None]:
+    """While a comparison is written anew from its own pairs, these stay as they were."""
+    with atomic_path(folder / KEPT) as temporary:
+        temporary.write_bytes((folder / PAIRS).read_bytes())
+    yield
+    (folder / KEPT).unlink()
 
 
 def write_compared(folder: AnyPath, compared: Compared) -> None:

@@ -15,7 +15,7 @@ from absl import logging
 from bsjax import pipeline
 from bsjax.analysis.comparison import Method, compare_again, compare_sets
 from bsjax.analysis.models import correlate_all
-from bsjax.core.artifacts import CONTROL, REAL, begin_stage, read_manifest, require_manifest
+from bsjax.core.artifacts import REAL, begin_stage, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
 from bsjax.core.paths import AnyPath
@@ -23,7 +23,12 @@ from bsjax.core.text import read_text
 from bsjax.data.captions import pair_keys
 from bsjax.experiment import controls, preflight
 from bsjax.experiment.inputs import generated_name
-from bsjax.results.comparisons import read_stored, write_compared
+from bsjax.results.comparisons import (
+    keeping_pairs,
+    read_stored,
+    restore_pairs,
+    write_compared,
+)
 from bsjax.results.measures import (
     CONCEPTS,
     IMAGE_CODES,
@@ -86,7 +91,7 @@ def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> 
     folder = workdir / "comparisons" / name
     held_to = controls.find_controls(config, workdir, name)
     names = {kind: controls.name_of(kind, name) for kind in held_to}
-    _check_finished(folder, set(names.values()), config.overwrite)
+    controls.check_compared(config, workdir)
     settings = select(config, pipeline.BY_NAME["compare"].config_keys)
     measured = manifests | {names[kind]: manifest for kind, manifest in held_to.items()}
     parents = {f"measures/{arm}": m["config_hash"] for arm, m in measured.items()}
@@ -122,7 +127,8 @@ def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> 
 def _compare_again(
     config: ml_collections.ConfigDict, folder: AnyPath, name: str, subset: str | None
 ) -> None:
-    # The file that it is made from stays, so that a killed run can be started again.
+    # What it is made from stays, so that a killed run can be started again.
+    restore_pairs(folder)
     statistics, pairs, manifest = read_stored(folder)
     keys = None
     if subset is not None:
@@ -132,14 +138,9 @@ def _compare_again(
         compared = compare_again(name, statistics, pairs, manifest, _method(config), keys)
     settings = select(config, pipeline.BY_NAME["compare"].config_keys)
     more = {} if keys is None else {"compare.subset": subset}
-    write_compared(
-        folder,
-        dataclasses.replace(
-            compared,
-            manifest={**compared.manifest, "config": settings | more},
-            statistics=None,
-        ),
-    )
+    manifest = {**compared.manifest, "config": settings | more}
+    with keeping_pairs(folder):
+        write_compared(folder, dataclasses.replace(compared, manifest=manifest, statistics=None))
 
 
 def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
@@ -159,21 +160,6 @@ def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
 def _method(config: ml_collections.ConfigDict) -> Method:
     rules = Rules(**{name: config.compare[name] for name in Rules._fields})
     return Method(rules, config.compare.clusters, config.seed)
-
-
-def _check_finished(folder: AnyPath, names: set[str], overwrite: bool) -> None:
-    """A finished comparison knows the controls that are there now."""
-    done = None if overwrite else read_manifest(folder, "compare")
-    if done is None:
-        return
-    known = {parent.removeprefix("measures/") for parent in done["parents"]}
-    known = {name for name in known if name.startswith(CONTROL)}
-    if known != names:
-        told = [", ".join(sorted(each)) or "no control" for each in (known, names)]
-        raise UserError(
-            f"{folder} was made with {told[0]}, measured is {told[1]}; run `bsjax compare"
-            " --overwrite`"
-        )
 
 
 def _check_comparable(real: dict, generated: dict, name: str) -> None:

@@ -133,6 +133,8 @@ def _notes(name: str, here: AnyPath, there: AnyPath) -> list[str]:
 
 def _other(workdir: AnyPath, other: str) -> AnyPath:
     """The other workdir, if it is one and another."""
+    if not other.strip():
+        raise UserError("--replicate names no workdir; set it to that of another SAE")
     there = epath.Path(other).expanduser()
     if not there.exists():
         raise UserError(f"--replicate={other} does not exist; set it to another workdir")

@@ -3,12 +3,13 @@
 import sys
 
 import ml_collections
+from etils import epath
 
 from bsjax import pipeline
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
 from bsjax.core.paths import AnyPath
-from bsjax.experiment import preflight
+from bsjax.experiment import controls, preflight
 from bsjax.experiment.inputs import generated_name
 from bsjax.report import said
 from bsjax.results.comparisons import read_concepts, read_findings
@@ -26,6 +27,7 @@ def run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         )
     with step("looking at paths, pairs, captions, weights and room on disk"):
         preflight.check_run(config, workdir)
+        controls.check_compared(config, epath.Path(workdir))
     for stage in pipeline.STAGES:
         with step(f"stage {stage.name}"):
             stage.load()(config, workdir)

@@ -103,7 +103,7 @@ def _exceeds(block: jax.Array, sketch: jax.Array) -> jax.Array:
 def averages(labels: np.ndarray) -> sp.csr_array:
     """[clusters, n] whose product with codes [n, K] averages those of each cluster."""
     weights = 1.0 / np.bincount(labels)[labels]
-    shape = (int(labels.max()) + 1, len(labels))
+    shape = (int(labels.max(initial=-1)) + 1, len(labels))
     return sp.csr_array((weights, (labels, np.arange(len(labels)))), shape=shape)
 
 

@@ -177,10 +177,12 @@ def _moments(a: np.ndarray, b: np.ndarray, chosen: np.ndarray, groups: np.ndarra
 def _estimate(moments: np.ndarray, nothing: Correlation) -> Correlation:
     """r and what goes with it, from sums [G, S, 13] of groups of concepts."""
     total, n_groups = moments.sum(axis=0), len(moments)
-    whole = _covariances(total)
-    without = _covariances(total - moments)  # [G, 5]
-    reliability = (float(whole[1] / whole[3]), float(whole[2] / whole[4]))
-    errors = _jackknife(without[:, 1:3])
+    # 0 / 0 where all ratios are the same or one group has all concepts: no reliability.
+    with np.errstate(invalid="ignore"):
+        whole = _covariances(total)
+        without = _covariances(total - moments)  # [G, 5]
+        reliability = (float(whole[1] / whole[3]), float(whole[2] / whole[4]))
+        errors = _jackknife(without[:, 1:3])
     if not (whole[1:3] > RELIABLE * errors).all():
         return nothing._replace(reliability=reliability, reason=TOO_LOW)
 

@@ -213,9 +213,12 @@ def power_of(
     images: np.ndarray, level: np.ndarray, fold: float, margin: float, pairing: float
 ) -> np.ndarray:
     """Share of concepts of M effective firing images, changed by `fold`, with p <= `level`."""
-    least = _critical_share(images, level, margin / (1 + margin))
+    share = margin / (1 + margin)
+    least = _critical_share(images, level, share)
     steadier = images / (1 - 2 * pairing / (1 + fold))
-    return _tail(least * steadier, steadier, fold / (1 + fold))
+    power = _tail(least * steadier, steadier, fold / (1 + fold))
+    # With all images in one arm p is share^M: of fewer none is called, whatever the fold.
+    return np.where(images * np.log(share) <= np.log(level), power, 0.0)
 
 
 def _tail(count: np.ndarray, n: np.ndarray, share: float) -> np.ndarray:

@@ -46,7 +46,7 @@ class Rarity(NamedTuple):
 
 def against_frequency(real: sp.csr_array, generated: sp.csr_array, seed: int) -> Rarity | None:
     """The slope over units [n, K] of both arms; None where fewer than 20 concepts tell of it,
-    or all are equally frequent.
+    or all are equally frequent, as far as their counts tell.
 
     Args:
       real, generated: one row per cluster of pairs.
@@ -60,7 +60,7 @@ def against_frequency(real: sp.csr_array, generated: sp.csr_array, seed: int) ->
     for told, judged in (sums, sums[::-1]):
         # By frequency alone: what the other half shows must not decide which concepts it judges.
         chosen = np.flatnonzero((told.n_real >= LEAST_FIRES) & (judged.n_firing > 0))
-        if chosen.size < LEAST_CONCEPTS or np.unique(told.n_real[chosen]).size == 1:
+        if chosen.size < LEAST_CONCEPTS or _are_equal(told.n_real, chosen):
             return None
         found = ratios.log_ratios(judged)
         x = log_frequency(told.n_real)[chosen]
@@ -77,6 +77,11 @@ def against_frequency(real: sp.csr_array, generated: sp.csr_array, seed: int) ->
     reach = float(scipy_stats.t.ppf(0.975, n_groups - 1) * se)
     spread = float(np.sqrt(np.mean([fit.tau2 for fit in fits])))
     return Rarity(slope, slope - reach, slope + reach, spread, int(used.sum()), n_groups)
+
+
+def _are_equal(counts: np.ndarray, chosen: np.ndarray) -> bool:
+    """Whether concepts seem equally frequent: their counts scatter no more than by chance."""
+    return np.unique(counts[chosen]).size == 1 or float(counts.var()) <= float(counts.mean())
 
 
 def log_frequency(counts: np.ndarray) -> np.ndarray:

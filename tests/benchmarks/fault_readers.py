@@ -29,6 +29,7 @@ def read_measures(config, workdir: pathlib.Path) -> str:
         parts += [manifest["counts"], manifest["notes"], manifest["bad_images"]]
         parts += [measured.concepts.to_pydict(), measured.images.to_pydict(), measured.top_rows]
         parts += [measured.codes.data, measured.codes.indices, measured.codes.indptr]
+        parts += [*measured.patches, measured.tokens.data, measured.tokens.indices]
     comparison = read_comparisons(workdir, ["scenes"])[0]
     for arm in (comparison.real, comparison.generated):
         parts += [arm.maps, arm.special, arm.cooccurrence.data, arm.paths, arm.resize, arm.crop]
@@ -37,11 +38,48 @@ def read_measures(config, workdir: pathlib.Path) -> str:
 
 def read_comparison(config, workdir: pathlib.Path) -> str:
     from bsjax.report.tables import read_comparisons
+    from bsjax.results.comparisons import read_compared
     from bsjax.stages.run import summarise
 
     found = read_comparisons(workdir, ["scenes"])[0]
     text = summarise(workdir, "scenes").replace(str(workdir), "")
-    return digest(found.columns, found.datapoints, found.manifest, text)
+    more = found.duplicates, found.findings, found.substitutions
+    controls = read_compared(workdir, "scenes").controls.to_pydict()
+    return digest(found.columns, found.datapoints, found.manifest, text, *more, controls)
+
+
+def read_statistics(config, workdir: pathlib.Path) -> str:
+    """What `compare --from-statistics`, `power` and the report's correlations are made from."""
+    from bsjax.results.comparisons import read_stored
+
+    statistics, pairs, manifest = read_stored(workdir / "comparisons" / "scenes")
+    parts = [pairs.to_pydict(), manifest, statistics.keys, statistics.captions, statistics.words]
+    parts += [*statistics.fires, *statistics.sums, statistics.twins]
+    codes = [statistics.real, statistics.generated, *statistics.tokens]
+    for each in statistics.changed.values():
+        codes, parts = [*codes, each.codes], [*parts, each.is_known]
+    for matrix in codes:
+        parts += [matrix.data, matrix.indices, matrix.indptr]
+    return digest(*parts)
+
+
+def read_moved(config, workdir: pathlib.Path) -> str:
+    """What `compare --against` and `--gate` say of a finished comparison of two sets."""
+    from bsjax.results import models
+    from bsjax.stages.compare_models import summarise
+
+    folder = models.folder_of(workdir, "scenes", "more")
+    manifest = require_manifest(folder, "compare")
+    table = models.read_moved(folder, manifest)
+    return digest(table.to_pydict(), summarise(table, manifest))
+
+
+def read_replication(config, workdir: pathlib.Path) -> str:
+    from bsjax.results.replications import read_replication
+
+    (folder,) = (workdir / "replications" / "scenes").iterdir()
+    found = read_replication(folder)
+    return digest(found.concepts.to_pydict(), found.manifest, str(found))
 
 
 def read_layout(config, workdir: pathlib.Path) -> str:

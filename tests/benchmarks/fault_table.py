@@ -3,6 +3,7 @@
 import hashlib
 import pathlib
 import runpy
+import shutil
 import sys
 from collections import Counter
 
@@ -69,3 +70,28 @@ def configs(n_images: int, workdir: pathlib.Path):
     train.supply, train.token_store = "store", str(workdir / "tokens")
     train.shard_images = 8
     return config, training
+
+
+def compare_more(config, workdir: pathlib.Path, twin: pathlib.Path) -> None:
+    """A second generated set, held against the first, and a replication by another threshold.
+
+    Args:
+      config: of the first set, which is compared.
+      workdir: of the run.
+      twin: workdir that is made, of the same images under another SAE.
+    """
+    from etils import epath
+
+    from bsjax.stages import compare, generate, measure
+
+    more = config.copy_and_resolve_references()
+    more.generator.set, more.generator.steps, more.measure.controls = "more", 3, ""
+    for stage in (generate.generate, measure.measure):
+        stage(more, epath.Path(workdir))
+    compare.compare(more, epath.Path(workdir), against="scenes")
+    shutil.copytree(workdir / "images" / "scenes", twin / "images" / "scenes")
+    other = config.copy_and_resolve_references()
+    other.sae.threshold, other.measure.controls = 0.3, ""
+    for stage in (measure.measure, compare.compare):
+        stage(other, epath.Path(twin))
+    compare.compare(config, epath.Path(workdir), replicate=str(twin))

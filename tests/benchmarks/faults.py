@@ -24,7 +24,7 @@ import jax
 from absl import logging
 from fault_damage import finished, interrupted
 from fault_kills import STAGES, kills, two_runs
-from fault_table import Table, configs
+from fault_table import Table, compare_more, configs
 
 
 def main() -> int:
@@ -53,12 +53,14 @@ def main() -> int:
         config, training = configs(chosen.images, workdir)
         foreign, foreign_training = configs(chosen.images, other)
         foreign.seed = foreign_training.seed = 1
+        config.measure.controls = foreign.measure.controls = "jpeg"
         for cfg, cfg_training, folder in (
             (config, training, workdir), (foreign, foreign_training, other),
         ):  # fmt: skip
             for stage in ("generate", "measure", "compare", "report"):
                 pipeline.BY_NAME[stage].load()(cfg, epath.Path(folder))
             pipeline.BY_NAME["train_sae"].load()(cfg_training, epath.Path(folder))
+        compare_more(config, workdir, root / "twin")
         if chosen.flips:
             finished(config, training, workdir, other, chosen.flips, table)
             interrupted(config, training, workdir, chosen.flips, table)

@@ -82,7 +82,7 @@ def test_some_of_the_pairs(saved):
 
 def test_a_run_that_was_killed_is_started_again(saved, monkeypatch):
     config, workdir, folder = saved
-    config.compare.margin = 2.0
+    config.compare.margin, config.compare.aligned = 2.0, 3.0
 
     def dying(*_, **__):
         raise KeyboardInterrupt
@@ -93,8 +93,19 @@ def test_a_run_that_was_killed_is_started_again(saved, monkeypatch):
             compare(config, workdir, from_statistics=True)
     with pytest.raises(UserError, match="concepts.parquet"):  # half of it is of the other rules
         comparisons.read_concepts(folder)
+    # Power, reports and others tell that pairs are not those of the manifest; the stage goes on.
+    with pytest.raises(UserError, match="datapoints.parquet is damaged"):
+        comparisons.read_stored(folder)
     compare(config, workdir, from_statistics=True)
-    same(folder, bsjax.compare_codes(*arms(), margin=2.0).concepts)
+    expected = bsjax.compare_codes(*arms(), margin=2.0, aligned=3.0)
+    same(folder, expected.concepts)
+    pairs = comparisons.read_stored(folder)[1]
+    assert pairs["closeness"].to_pylist() == expected.pairs["closeness"].to_pylist()
+    # What a run leaves that was killed behind its last step is of no use.
+    (folder / ".datapoints.parquet").write_bytes(b"those of before")
+    compare(config, workdir, from_statistics=True)
+    same(folder, expected.concepts)
+    assert not (folder / ".datapoints.parquet").exists()
 
 
 def test_mistakes_are_one_line(saved):

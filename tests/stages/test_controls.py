@@ -22,7 +22,7 @@ from bsjax.data.captions import ImageRecord, ImageSet
 from bsjax.data.changes import as_jpeg
 from bsjax.data.decode import decode_rgb
 from bsjax.data.image_shards import ImageShards, Outcome, Prompt, list_generated
-from bsjax.experiment import controls, inputs
+from bsjax.experiment import controls, inputs, preflight
 from bsjax.experiment.stored import read_experiments
 from bsjax.results import comparisons
 from bsjax.results.columns import COMPARED_CONCEPTS, CONTROL_SHIFTS, CONTROLLED
@@ -32,6 +32,7 @@ from bsjax.stages.compare import compare
 from bsjax.stages.generate import encode_png
 from bsjax.stages.measure import measure
 from bsjax.stages.report import list_sets
+from bsjax.stages.run import run
 from tests.test_main import parsed
 
 N = 14
@@ -210,8 +211,26 @@ def test_unfinished_ones_and_comparisons_without_them_are_refused(workdir):
     folder.rmtree()
     with pytest.raises(UserError, match="control-jpeg is unfinished"):  # it is asked for
         compare(get_config("jpeg"), workdir)
-    with pytest.raises(UserError, match=r"made with .*control-jpeg.*, measured is control-crop"):
+    with pytest.raises(UserError, match=r"made with .*-jpeg.*, .* asked for is control-crop"):
         compare(get_config(""), workdir)
+
+
+def test_run_refuses_a_control_that_the_comparison_lacks_before_it_is_measured(
+    tmp_path, monkeypatch
+):
+    workdir = epath.Path(tmp_path)
+    folder = workdir / "comparisons" / "scenes"
+    folder.mkdir(parents=True)
+    write_manifest(folder, stage="compare", config={}, parents={"measures/real": "1"}, counts={})
+    monkeypatch.setattr(preflight, "check_run", lambda *_: None)
+    monkeypatch.setattr(pipeline, "STAGES", ())
+    with pytest.raises(UserError, match="with no control, .* control-jpeg.*; run .* --overwrite"):
+        run(get_config("jpeg"), workdir)
+    config = get_config("jpeg")
+    config.overwrite = True
+    monkeypatch.setattr("bsjax.stages.run.summarise", lambda *_: "")
+    run(config, workdir)
+    run(get_config(""), workdir)
 
 
 @pytest.mark.parametrize("given, message", [

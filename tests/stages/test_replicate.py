@@ -156,6 +156,7 @@ def test_mistakes_are_one_line(workdirs, tmp_path):
     refused("is the workdir itself; set it", here)
     refused("is the workdir itself; set it", f"{here}/../here")
     refused("does not exist; set it to another workdir", tmp_path / "nowhere")
+    refused("names no workdir", "")  # the current folder is not meant
     (tmp_path / "empty").mkdir()
     refused(r"no comparison of generated \(it has none\); run", tmp_path / "empty")
     real, generated = arms()

@@ -106,6 +106,14 @@ def test_ratios_average_clusters_as_all_others_do():
     assert np.isnan(part.columns["q_material"]).sum() == 2  # B and C are not even suggested
 
 
+def test_a_control_without_any_image_establishes_nothing():
+    nothing = changed(*[column(0)] * 3, is_known=np.zeros(N, bool))
+    held = compare_codes(REAL, GENERATED, Rules(), changed={"jpeg": nothing})
+    assert np.isnan(held.shifts["jpeg"].ratios.log_ratio).all()
+    assert (held.shifts["jpeg"].tests.p_material == 1).all()
+    assert held.columns["verdict"].tolist() == ["undecided"] * 3
+
+
 def shift(log_ratio):
     values = np.array(log_ratio)
     return Shift(Ratios(values, values, values, values), Against(values, values), N, 0)

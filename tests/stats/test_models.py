@@ -75,6 +75,25 @@ def test_a_model_with_itself_is_one():
     assert found.reliability[0] == found.reliability[1]
 
 
+def test_where_there_is_nothing_to_correlate():
+    """Models that change nothing at all, and concepts that are all one, have no reliability."""
+    real, left, right = draw(0, 0.5, 0.5, n=600, n_concepts=60)
+    found = models.correlate(real, real, real)
+    assert found.reason == models.TOO_LOW and np.isnan([found.r, *found.reliability]).all()
+    one = sp.csr_array(np.tile((np.arange(600) % 3 == 0)[:, None] * 2.0, 60))
+    found = models.correlate(one, left, right)
+    assert found.reason == models.TOO_LOW and np.isnan([found.r, found.low, found.high]).all()
+
+
+def test_fewer_than_ten_concepts_are_not_correlated():
+    rng = np.random.default_rng(0)
+    arms = [sp.csr_array((rng.random((90, 10)) < 0.8) * rng.random((90, 10))) for _ in range(3)]
+    assert models.correlate(*arms).n_concepts == 10
+    assert "expected 10" not in models.correlate(*arms).reason
+    found = models.correlate(*(arm[:, :9] for arm in arms))
+    assert found.reason.startswith("9 concepts are frequent enough, expected 10 or more")
+
+
 def test_order_does_not_matter_and_seeds_do_little():
     real, left, right = draw(2, 0.5, 0.5)
     one, other = models.correlate(real, left, right), models.correlate(real, right, left)

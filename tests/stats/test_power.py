@@ -73,6 +73,16 @@ def test_more_is_needed_for_less():
     assert (power.effective_images(level, 4.0, MARGIN, 0.8, 0.6) < base).all()
 
 
+def test_no_fold_is_called_from_fewer_images_than_a_lost_concept_takes():
+    """All images in one arm have p = 0.6^M: at p <= 0.001 that takes 13.5, however large a fold."""
+    level = np.array([1e-3, 1e-4])
+    needed = power.effective_images(level, 1000.0, MARGIN, 0.8, 0.0)
+    np.testing.assert_allclose(needed, np.log(level) / np.log(0.6))
+    images = np.array([13.0, 14.0])
+    found = power.power_of(images, np.full(2, 1e-3), 1000.0, MARGIN, 0.0)
+    assert found[0] == 0 < 0.9 < found[1]
+
+
 def test_how_far_pairs_agree_by_hand():
     """One pair of three shows it in both: 2 * 3 over the smaller of 4 + 9 and 9 + 16."""
     real, generated = np.array([[2.0], [3], [0]]), np.array([[3.0], [0], [4]])

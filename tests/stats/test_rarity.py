@@ -127,6 +127,10 @@ def test_too_little_to_tell():
     assert rarity.against_frequency(arms.real, arms.generated, 0) is None
     same = sp.csr_array(np.ones((40, 30)))  # all are equally frequent
     assert rarity.against_frequency(same, same, 0) is None
+    # Counts of one frequency scatter by chance; a slope on that would be anything (-970 here).
+    rng = np.random.default_rng(0)
+    arms = [sp.csr_array((rng.random((200, 40)) < 0.3) * 1.0) for _ in range(2)]
+    assert rarity.against_frequency(*arms, 0) is None
     two = sp.csr_array(np.ones((2, 30)))
     assert rarity.against_frequency(two, two, 0) is None
 
