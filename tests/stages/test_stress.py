@@ -28,7 +28,7 @@ from bsjax.stages.measure import measure
 from bsjax.stages.stress import list_images, read_prompts, stress
 from bsjax.stats.asked import find_asking
 
-CIRCLES, LIMIT = 37, 120
+CIRCLES, CRESCENTS, LIMIT = 37, 42, 120  # concepts of the SAE that comes with bsjax
 SETS = frozenset(), frozenset()
 
 
@@ -321,3 +321,25 @@ def test_held_out_captions_come_once_and_are_none_of_those_compared():
     assert not {record.key for _, record in found} & keys
     assert texts != sorted(texts) and texts == [t for b in held.blocks() for t, _ in b]
     assert texts != [t for b in held._replace(seed=1).blocks() for t, _ in b]
+
+
+@pytest.mark.slow
+def test_a_planted_gap_is_not_drawn_and_what_is_no_gap_is(tmp_path):
+    """The generator of the scenes world: crescents were drawn as rings, circles as circles."""
+    config = presets.experiment()
+    presets.on_scenes(config, 200)
+    for step in (generate, measure, compare):
+        step(config, epath.Path(tmp_path))
+    found = {}
+    for concept in (CRESCENTS, CIRCLES):
+        stress(config, epath.Path(tmp_path), concept=concept, samples=4, captions=8)
+        found[concept] = read_stressed(
+            tmp_path / "stress" / "scenes" / f"concept-{concept}"
+        ).manifest
+    for told in found.values():
+        assert told["captions"]["held_out"] and told["captions"]["how"] == "asking"
+        assert told["rates"]["real"]["share"] >= 0.7
+    assert found[CRESCENTS]["counts"]["passes"] <= 2
+    assert found[CRESCENTS]["rates"]["image"]["high"] < found[CRESCENTS]["rates"]["real"]["low"]
+    assert found[CIRCLES]["rates"]["image"]["share"] >= 0.4
+    assert found[CIRCLES]["rates"]["at_least_once"]["share"] >= 0.8
