@@ -104,6 +104,9 @@ def set_loudness() -> None:
 
 def _choices(stage: str) -> dict[str, Any]:
     """What a stage is told beside its config."""
+    if stage == "stress":
+        names = ("finding", "concept", "samples", "captions", "prompts")
+        return {name: FLAGS[name].value for name in names}
     if stage != "compare":
         return {}
     if FLAGS.subset is not None and not FLAGS.from_statistics:

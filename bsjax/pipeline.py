@@ -126,6 +126,16 @@ POWER = Stage(
     "bsjax.stages.power",
     does="how many captions it takes to call a change, from a pilot comparison",
 )
+STRESS = Stage(
+    "stress",
+    "comparisons/<set>/, captions, generator, encoder, sae",
+    "stress/<set>/<finding>/",
+    ("seed", "generator", "encoder", "sae.threshold"),
+    "bsjax.stages.stress",
+    does="asks for a finding again and again: how often is it drawn?",
+    sections=("mesh", "real", "generated", "generator", "encoder", "sae", "train", "measure"),
+    needs_images=True,
+)
 EXPLORE = Stage(
     "explore",
     "report/",
@@ -134,7 +144,7 @@ EXPLORE = Stage(
     "bsjax.stages.explore",
     does="serves the report to a browser",
 )
-BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, POWER, EXPLORE)}
+BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, POWER, STRESS, EXPLORE)}
 
 FLOW = " -> ".join(
     (

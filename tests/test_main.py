@@ -159,6 +159,23 @@ def test_wrong_usage_is_told_in_one_line(arguments, expected, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "stress asks for one thing; set --finding=N or --concept=K"),
+        (("--finding=1", "--concept=2"), "stress asks for one thing"),
+        (("--finding=x",), "--finding=x: expected an integer"),
+        (("--finding",), "--finding has no value"),
+        (("--finding=1", "--fold=2"), "--fold belongs to power, not to stress"),
+    ],
+)
+def test_what_a_stress_test_is_of(arguments, expected, monkeypatch):
+    monkeypatch.chdir(REPO)
+    error, line = told(monkeypatch, DEMO, "--workdir=x", *arguments, stage="stress")
+    assert isinstance(error, errors.UsageError)
+    assert expected in line
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("def get_config(arg=''):\n  x = (\n", "line 2: SyntaxError: '(' was never closed"),

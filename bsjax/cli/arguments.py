@@ -38,7 +38,7 @@ def _all_but(*names: str) -> tuple[str, ...]:
 
 _string, _switch, _number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer
 WITHOUT_CONFIG = ("explore", "power")
-OF_IMAGES = ("run", "generate", "train_sae", "measure", "compare", "plan")
+OF_IMAGES = ("run", "generate", "train_sae", "measure", "compare", "plan", "stress")
 TABLE = (
     Flag(
         "config", config_flags.DEFINE_config_file, None, "the experiment", _all_but(*WITHOUT_CONFIG)
@@ -62,6 +62,11 @@ TABLE = (
     Flag("power", flags.DEFINE_float, 0.8, "share of such concepts to be called", ("power",)),
     Flag("concepts", _switch, False, "list every concept of the pilot, too", ("power",)),
     Flag("json", _switch, False, "print JSON instead of text", ("power",)),
+    Flag("finding", _number, None, "number of the finding to ask for", ("stress",)),
+    Flag("concept", _number, None, "a concept to ask for instead of a finding", ("stress",)),
+    Flag("samples", _number, 8, "images of each prompt", ("stress",)),
+    Flag("captions", _number, 16, "how many captions of the data set to ask by", ("stress",)),
+    Flag("prompts", _string, None, "file of prompts, one per line, instead", ("stress",)),
     Flag("topology", _string, None, "TPU topologies to compile for, with commas", ("plan",)),
     Flag("stage", _string, None, "what to plan: train_sae, generate or measure", ("plan",)),
     Flag("mesh.data", _number, None, "this mesh shape instead of all that fit", ("plan",)),
@@ -133,6 +138,8 @@ def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAG
     required = ("workdir",) if is_stored or stage in WITHOUT_CONFIG else ("config", "workdir")
     if stage == "power" and values.fold is None:
         raise UsageError("--fold is missing; set --fold=2, or another change to be called")
+    if stage == "stress" and (values.finding is None) == (values.concept is None):
+        raise UsageError("stress asks for one thing; set --finding=N or --concept=K")
     for name in required:
         is_given = values[name].present if name == "config" else getattr(values, name)
         if not is_given:

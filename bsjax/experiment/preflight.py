@@ -280,11 +280,10 @@ def check_training(
 def bills_of_images(
     config: ml_collections.ConfigDict, workdir: AnyPath, n_images: int, name: str = ""
 ) -> list[Bill]:
-    """What `generate` writes: a PNG an image. The set is the config's, or one that is named."""
-    name = name or inputs.generated_name(config)
-    folder = workdir / "images" / name
+    """What `generate` writes: a PNG an image. The set is the config's, or a folder in `workdir`."""
+    name = name if "/" in name else f"images/{name or inputs.generated_name(config)}"
     pixels = 3 * config.generator.height * config.generator.width
-    return _unless_finished(config, folder, f"images/{name}", *(s * n_images * pixels for s in PNG))
+    return _unless_finished(config, workdir / name, name, *(s * n_images * pixels for s in PNG))
 
 
 def bills_of_training(

@@ -207,6 +207,24 @@ REPLICATED = (
     Column("replicates", "string", "", ", ".join(replication.MEANINGS)),
     Column("words", "string", "", "of the concept"),
 )  # correlation and other_*: null where there is no counterpart
+STRESS_SAMPLES = (
+    Column("prompt", "int32", "", "row in prompts.parquet"),
+    Column("sample", "int32", "", "number of the image among those of its prompt; sets its noise"),
+    Column("fires", "bool", "", "whether the concept has a code above zero in it: it passes"),
+    Column("energy", "double", CODE, "sum of the concept's codes over all tokens"),
+    Column("concepts", "int32", "", "concepts of the finding that have a code above zero in it"),
+    Column("image", "string", "", "key of the image in images/"),
+)
+STRESS_PROMPTS = (
+    Column("prompt", "int32", "", "number of the prompt"),
+    Column("text", "string", "", "of the prompt"),
+    Column("n", "int32", "images", "drawn that could be used"),
+    Column("passes", "int32", "images", "in which the concept fires"),
+    Column("pass_at_1", "double", SHARE, "share of the images that pass"),
+    Column("pass_at_n", "double", SHARE, "that one of as many as every prompt has passes"),
+    Column("real_n", "int32", "images", "real ones of this caption; 0: none is known"),
+    Column("real_rate", "double", SHARE, "of these that show the concept; null: none is known"),
+)
 TABLES = {
     "measures/<set>/concepts.parquet": MEASURED_CONCEPTS,
     "measures/<set>/images.parquet": IMAGES,
@@ -223,6 +241,10 @@ TABLES = {
 OF_CONTROLS = {  # where controls were measured
     "comparisons/<set>/concepts.parquet, with controls, at the end": CONTROLLED,
     "comparisons/<set>/controls.parquet": CONTROL_SHIFTS,
+}
+OF_STRESS = {
+    "stress/<set>/<finding>/prompts.parquet": STRESS_PROMPTS,
+    "stress/<set>/<finding>/samples.parquet": STRESS_SAMPLES,
 }
 
 
@@ -257,7 +279,7 @@ def require_columns(
 def describe_tables() -> str:
     """All tables and columns as Markdown."""
     lines = []
-    for name, columns in (TABLES | OF_CONTROLS).items():
+    for name, columns in (TABLES | OF_CONTROLS | OF_STRESS).items():
         lines += [f"`{name}`", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
         lines += [f"| {c.name} | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
         lines.append("")

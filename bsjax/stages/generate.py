@@ -7,9 +7,10 @@ number of devices or an interruption. Hosts share nothing; each draws every n-th
 
 import functools
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -60,9 +61,43 @@ def generate(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     preflight.check_workdir(workdir)
     prompts = inputs.list_prompts(config)
     opened = inputs.open_generator(config, workdir)
-    folder = workdir / "images" / inputs.generated_name(config)
-    settings = select(config, pipeline.BY_NAME["generate"].config_keys)
     parents = {"captions": hash_json(prompts.usable), "generator": opened.digest}
+    draw_set(
+        config,
+        workdir,
+        f"images/{inputs.generated_name(config)}",
+        opened,
+        prompts.usable,
+        parents=parents,
+        counts={"without_caption": prompts.n_without_caption},
+    )
+
+
+def draw_set(
+    config: ml_collections.ConfigDict,
+    workdir: AnyPath,
+    name: str,
+    opened: loading.Opened,
+    prompts: Sequence[Prompt],
+    *,
+    parents: Mapping[str, str],
+    counts: Mapping[str, int] = MappingProxyType({}),
+    purpose: str = "generate",
+) -> None:
+    """Draws an image for each prompt; what is there already is not drawn again.
+
+    Args:
+      config: the experiment.
+      workdir: of the run.
+      name: of the set's folder in it.
+      opened: the generator.
+      prompts: with what decides the noise of each.
+      parents: for the manifest.
+      counts: for the manifest, beside those of the images.
+      purpose: whose noise it is; sets of different purposes share none.
+    """
+    folder = workdir / name
+    settings = select(config, pipeline.BY_NAME["generate"].config_keys)
     done = None
     if distributed.is_writer():
         done = begin_stage(
@@ -70,9 +105,9 @@ def generate(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         )
     if distributed.agree(done is not None):
         return
-    preflight.check_disk(preflight.bills_of_images(config, workdir, len(prompts.usable)))
-    shards = ImageShards(folder, prompts.usable, config.generator.images_per_shard, config.seed)
-    n_truncated = _draw_all(config, opened, shards)
+    preflight.check_disk(preflight.bills_of_images(config, workdir, len(prompts), name))
+    shards = ImageShards(folder, prompts, config.generator.images_per_shard, config.seed)
+    n_truncated = _draw_all(config, opened, shards, purpose)
     distributed.wait_for_all("generate")
     if not distributed.is_writer():
         return
@@ -81,12 +116,7 @@ def generate(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         features.rmtree()
     with atomic_path(folder / "contact_sheet.png") as temporary:
         contact_sheet(shards.first_images(SHEET_COLUMNS * SHEET_ROWS)).save(temporary)
-    counts = {
-        "images": n_images,
-        "failed": len(bad),
-        "without_caption": prompts.n_without_caption,
-        "truncated": n_truncated,
-    }
+    counts = {"images": n_images, "failed": len(bad), **counts, "truncated": n_truncated}
     logging.info("%s: %s", folder, counts)
     write_manifest(
         folder, stage="generate", config=settings, parents=parents, counts=counts,
@@ -98,7 +128,7 @@ def rows_of(arrays: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.n
     return {name: array[places] for name, array in arrays.items()}
 
 
-def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
+def _draw_all(config, opened: loading.Opened, shards: ImageShards, purpose: str) -> int:
     """Draws what is missing of this host's shards; returns how many captions were too long."""
     prompts = shards.prompts
     captions = [prompt.caption for prompt in prompts]
@@ -119,7 +149,7 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards) -> int:
         features.make()
         read_batch = features.batch
     names = [name for name in generator.components if name not in generator.TEXT_COMPONENTS]
-    drawing = Drawing(config, opened, names, prompts, read_batch)
+    drawing = Drawing(config, opened, names, prompts, read_batch, purpose)
     with (
         progress("generate", n_mine, n_mine - n_missing) as bar,
         ThreadPoolExecutor(PNG_THREADS) as pool,
@@ -182,6 +212,7 @@ class Drawing:
       names: of the components that the sampler takes.
       prompts: all prompts.
       read_batch: places of prompts -> their arrays, as the generator takes them.
+      purpose: whose noise it is.
     """
 
     def __init__(
@@ -191,10 +222,11 @@ class Drawing:
         names: Sequence[str],
         prompts: Sequence[Prompt],
         read_batch: Callable[[np.ndarray], dict[str, np.ndarray]],
+        purpose: str = "generate",
     ):
         self.config, self.opened, self.names = config, opened, names
         self.prompts, self.read_batch = prompts, read_batch
-        self.key = stage_key(config.seed, "generate")
+        self.key = stage_key(config.seed, purpose)
         self.engine = make_engine(config, opened.generator, opened, names)
         self._exact: Engine | None = None
 

@@ -29,6 +29,7 @@ from bsjax.report.card import run_card
 from bsjax.report.correlations import Matrix
 from bsjax.report.exchange import read_imported, write_enriched
 from bsjax.report.explorer.site import write_site, write_thumbnails
+from bsjax.report.explorer.stress import stress_payload
 from bsjax.report.figures import CAPTIONS
 from bsjax.report.layout import place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
@@ -80,6 +81,7 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         path = write_site(
             folder, [*comparisons, *foreign.values()], places, names, cards, figures, thumbnail,
             has_thumbnails=True, matrix=matrix,
+            stress={c.name: stress_payload(workdir, c, thumbnail) for c in comparisons},
         )  # fmt: skip
     _remove_stale(folder, before)
     n_pictures = sum(len(arm.paths) for arm in _arms(comparisons))

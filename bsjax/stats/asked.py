@@ -63,6 +63,27 @@ def ratios_where_asked(
     return Asked(counts, *found)
 
 
+def find_asking(
+    captions: Sequence[str], shows: np.ndarray, others: Sequence[str]
+) -> tuple[list[str], np.ndarray]:
+    """Which other captions ask for a concept, by words that these captions teach.
+
+    Args:
+      captions: [n] that teach.
+      shows: [n] whether the real image of each shows the concept.
+      others: [M] captions.
+
+    Returns:
+      The words, in order of the alphabet; none where none goes with the concept. And [M] whether
+      each of the others has one of them.
+    """
+    n, vocabulary = len(captions), words.Vocabulary([*captions, *others])
+    column = sp.csr_array(np.asarray(shows, np.float64).reshape(-1, 1))
+    told = _telling(vocabulary.occurs[:n], column)  # [V, 1]
+    asks = (vocabulary.occurs[n:] @ told).toarray().ravel() > 0
+    return sorted(vocabulary.names[word] for word in told.indices), asks
+
+
 def _telling(occurs: sp.csr_array, shows: sp.csr_array) -> sp.csc_array:
     """Words [V, C] that tell of a concept: one where the hypergeometric test says so, else none."""
     n, n_words = occurs.shape

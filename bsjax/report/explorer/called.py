@@ -1,19 +1,23 @@
 """What the explorer says of findings, and of the concepts that were called."""
 
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from bsjax.report import said
 from bsjax.report.explorer.encode import pack
+from bsjax.report.explorer.stress import Stress
 from bsjax.report.tables import Comparison, top_pairs
 from bsjax.stats import verdicts
 
 N_PAIRS = 6  # shown of a finding
 
 
-def findings_payload(comparison: Comparison) -> dict[str, Any]:
-    """Findings of a set in words, strongest first, and which images show each."""
+def findings_payload(
+    comparison: Comparison, stress: Stress = MappingProxyType({})
+) -> dict[str, Any]:
+    """Findings of a set in words, strongest first, which images show each, and tests of it."""
     told = comparison.told
     counts = comparison.manifest["counts"]
     return {
@@ -24,6 +28,7 @@ def findings_payload(comparison: Comparison) -> dict[str, Any]:
             each._asdict()
             | {
                 "interval": [end if np.isfinite(end) else None for end in each.interval],
+                "stress": list(stress.get(each.finding, ())),
                 "instead": [one._asdict() for one in each.instead],
                 "slots": [
                     pair.slot

@@ -17,6 +17,7 @@ import base64
 import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.called import called_payload, findings_payload
 from bsjax.report.explorer.encode import pack, write_data
+from bsjax.report.explorer.stress import Stress
 from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
 from bsjax.report.tables import Comparison, Measured
@@ -60,6 +62,7 @@ def write_site(
     load_thumbnail: LoadThumbnail,
     has_thumbnails: bool = False,
     matrix: Matrix | None = None,
+    stress: Mapping[str, Stress] = MappingProxyType({}),
 ) -> pathlib.Path:
     """Writes the page and its data.
 
@@ -73,6 +76,7 @@ def write_site(
       load_thumbnail: reads what the encoder saw of an image file.
       has_thumbnails: `write_thumbnails` has been called for these comparisons.
       matrix: correlation of every two sets.
+      stress: name of a set -> tests of its findings.
 
     Returns:
       Path of the page.
@@ -83,7 +87,12 @@ def write_site(
     write_data(data, "site", site, stamp)
     for i, comparison in enumerate(comparisons):
         write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)
-        write_data(data, f"findings/{i}", findings_payload(comparison), stamp)
+        write_data(
+            data,
+            f"findings/{i}",
+            findings_payload(comparison, stress.get(comparison.name, {})),
+            stamp,
+        )
         write_data(data, f"called/{i}", called_payload(comparison), stamp)
         write_data(data, f"pairs/{i}", pairs_payload(comparison), stamp)
         for chunk, payload in histogram_payloads(comparison):

@@ -7,6 +7,7 @@ import { el } from "./elements.js";
 import { fault, guarded } from "./faults.js";
 import { loadTop, pairOf } from "./pictures.js";
 import { set, state } from "./state.js";
+import { stressTests } from "./stress.js";
 
 const MOST_CONCEPTS = 6; // of a finding, before one asks for all
 
@@ -61,7 +62,8 @@ function card(finding, i) {
       el("dl", { className: "answers" },
         answer(isMissing ? "Drawn instead" : "In place of", insteadOf(finding.instead, isMissing)),
         answer("Asked for?", finding.asked),
-        answer(finding.concepts.length > 1 ? `${finding.concepts.length} concepts` : "Concept", concepts(finding.concepts)))));
+        answer(finding.concepts.length > 1 ? `${finding.concepts.length} concepts` : "Concept", concepts(finding.concepts))),
+      ...stressTests(finding.stress)));
   return { node, strip, fill: () => fill(strip, finding, i, isMissing ? 0 : i + 1) };
 }
 
