@@ -7,7 +7,7 @@ import random
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import fault_readers as readers
 import numpy as np
@@ -72,8 +72,10 @@ def files_of(folder: pathlib.Path) -> list[pathlib.Path]:
     return [folder / name for name in checksums.list_files(folder)]
 
 
-def finished(config, training, workdir, other, n: int, table: Table) -> None:
-    """Faults in the artifacts of finished stages."""
+def finished(
+    config, training, workdir, other, n: int, table: Table, kinds: Sequence[str] = ()
+) -> None:
+    """Faults in the artifacts of finished stages; of some kinds alone where any are named."""
     from bsjax.experiment import inputs
 
     shutil.copyfile(workdir / "report" / "layout.npz", workdir / "layout.whole")
@@ -101,7 +103,10 @@ def finished(config, training, workdir, other, n: int, table: Table) -> None:
         ("sae, the rest", lambda: readers.read_rest(workdir / "sae", "train_sae"), rest),
         ("tokens", lambda: readers.read_tokens(training, workdir), files_of(workdir / "tokens")),
     ):  # fmt: skip
-        damage(reader, files, other, workdir, n, table, kind)
+        if not kinds or kind in kinds:
+            damage(reader, files, other, workdir, n, table, kind)
+    if kinds:
+        return
     layout = [workdir / "report" / "layout.npz"]
     damage(
         lambda: readers.read_layout(config, workdir),

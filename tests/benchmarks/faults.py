@@ -1,7 +1,7 @@
 """What happens to damaged artifacts, to killed runs and to two runs at once?
 
-    python tests/benchmarks/faults.py [--flips=60] [--kills=4] [--stages=A,B] [--images=16]
-        [--workdir=DIR]
+    python tests/benchmarks/faults.py [--flips=60] [--kinds=A,B] [--kills=4] [--stages=A,B]
+        [--images=16] [--workdir=DIR]
 
 Makes a small run of the scenes world and a small training, then
 (a) flips single bits of every file of every stage, and truncates, removes and swaps it; whoever
@@ -32,6 +32,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--flips", type=int, default=60, help="of single bits, a file")
+    parser.add_argument("--kinds", default="", help="of finished artifacts, as the table says")
     parser.add_argument("--kills", type=int, default=4, help="of each stage")
     parser.add_argument("--stages", default=",".join(STAGES), help="that are killed")
     parser.add_argument("--images", type=int, default=16, help="16 or more: a shard has 4")
@@ -62,8 +63,10 @@ def main() -> int:
             pipeline.BY_NAME["train_sae"].load()(cfg_training, epath.Path(folder))
         compare_more(config, workdir, root / "twin")
         if chosen.flips:
-            finished(config, training, workdir, other, chosen.flips, table)
-            interrupted(config, training, workdir, chosen.flips, table)
+            kinds = [kind.strip() for kind in chosen.kinds.split(",") if kind.strip()]
+            finished(config, training, workdir, other, chosen.flips, table, kinds)
+            if not kinds:
+                interrupted(config, training, workdir, chosen.flips, table)
         if chosen.kills:
             kills(chosen.stages.split(","), root, chosen.images, chosen.kills, table)
         two_runs(root, chosen.images, table)
