@@ -264,7 +264,7 @@ def compare_again(
         None if captions is None else [captions[row] for row in rows],
         tokens=None if tokens is None else (tokens[0][rows], tokens[1][rows]),
         twins=clusters.within(statistics.twins, rows),
-        changed={name: each.take(rows) for name, each in statistics.changed.items()},
+        changed=beside.take_pairs(statistics.changed, rows, [statistics.keys[r] for r in rows]),
     )
     unpaired = manifest["unpaired"]
     made = _manifest(method, outcome, int(rows.size), unpaired, manifest["parents"])

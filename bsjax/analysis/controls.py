@@ -34,21 +34,47 @@ def pair_controls(
     for kind, measured in controls.items():
         rows = np.array([measured.place.get(key, -1) for key in keys], np.int64)
         is_known = rows >= 0
-        lacking = [key for key, known in zip(keys, is_known, strict=True) if not known]
-        if lacking:
-            shown = ", ".join(map(repr, lacking[:SHOWN])) + (", ..." if lacking[SHOWN:] else "")
-            fault = f"control {kind}: {len(lacking)} of {len(keys)} pairs lack an image ({shown})"
-            if len(lacking) > MOST_MISSING * len(keys):
-                raise UserError(
-                    f"{fault}, at most {MOST_MISSING:.0%} may; remove measures/{measured.name} and"
-                    f" run `bsjax measure --control={kind}` over the same real images"
-                )
-            notes.append(f"{fault}; it is judged over the others")
+        mend = (
+            f"remove measures/{measured.name} and run `bsjax measure --control={kind}` over the"
+            " same real images"
+        )
+        notes += _lacking(kind, keys, is_known, mend)
         # A row of zeros at the end stands for what is not there.
         empty = sp.csr_array((1, measured.codes.shape[1]), dtype=measured.codes.dtype)
         codes = sp.csr_array(sp.vstack([measured.codes, empty], format="csr"))
         changed[kind] = Changed(sp.csr_array(codes[rows % codes.shape[0]]), is_known)
     return changed, notes
+
+
+def take_pairs(
+    changed: Mapping[str, Changed], rows: np.ndarray, keys: Sequence[str]
+) -> dict[str, Changed]:
+    """Controls of some of the pairs.
+
+    Args:
+      changed: codes of all pairs, by control.
+      rows: of the pairs.
+      keys: of these.
+
+    Raises:
+      UserError: more than 5 % of these lack a changed image.
+    """
+    taken = {kind: each.take(rows) for kind, each in changed.items()}
+    for kind, each in taken.items():
+        _lacking(kind, keys, each.is_known, "name others in {subset}")
+    return taken
+
+
+def _lacking(kind: str, keys: Sequence[str], is_known: np.ndarray, mend: str) -> list[str]:
+    """A note about the pairs that lack a changed image; none where all have one."""
+    lacking = [key for key, known in zip(keys, is_known, strict=True) if not known]
+    if not lacking:
+        return []
+    shown = ", ".join(map(repr, lacking[:SHOWN])) + (", ..." if lacking[SHOWN:] else "")
+    fault = f"control {kind}: {len(lacking)} of {len(keys)} pairs lack an image ({shown})"
+    if len(lacking) > MOST_MISSING * len(keys):
+        raise UserError(f"{fault}, at most {MOST_MISSING:.0%} may; {mend}", "subset")
+    return [f"{fault}; it is judged over the others"]
 
 
 def columns_of(outcome: Outcome) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from bsjax.core.ranges import BOOLS
 
 FLAGS = flags.FLAGS
 USAGE = "usage: bsjax STAGE --config=NAME|FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
+USAGE_WITHOUT_CONFIG = "usage: bsjax STAGE --workdir=DIR"
 CONFIG, OVERRIDES = "--config=", ("--config.", "--noconfig.")
 # What the flag of the config looks through for keys to change: absl takes sys.argv otherwise,
 # where they may stand in any order.
@@ -143,7 +144,8 @@ def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAG
     for name in required:
         is_given = values[name].present if name == "config" else getattr(values, name)
         if not is_given:
-            raise UsageError(f"--{name} is missing; {USAGE}")
+            usage = USAGE_WITHOUT_CONFIG if stage in WITHOUT_CONFIG else USAGE
+            raise UsageError(f"--{name} is missing; {usage.replace('STAGE', stage)}")
     if values["config"].present:
         mistakes.check_config(values.config, taken)
 

@@ -147,7 +147,7 @@ def judge(table: pa.Table, manifest: Mapping[str, Any]) -> str:
             f" ({_named(table, moves.AWAY)})"
         )
     if gap["high"] is not None and gap["high"] < 0:
-        faults.append(f"its pairs are less close to the real images, by {_mean(gap, '+')}")
+        faults.append(f"its pairs are less close to the real images, difference {_mean(gap, '+')}")
     if faults:
         raise GateFailed(f"gate failed: {b} is worse than {a}: {'; '.join(faults)}")
     return (

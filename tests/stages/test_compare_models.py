@@ -158,7 +158,7 @@ def test_the_gate(workdir, capsys):
     line = str(told.value)
     assert line.startswith("gate failed: worse is worse than better: 1 concept moved away")
     assert f"({OPENED}" in line and "times as much" in line and "\n" not in line
-    assert "its pairs are less close to the real images, by -0.0" in line
+    assert "its pairs are less close to the real images, difference -0.0" in line
     assert main.explain(told.value)[0] == errors.GATE_FAILED == 3
     # Finished and asked again: the same, nothing is made anew.
     place = workdir / "models" / "better" / "worse" / "manifest.json"

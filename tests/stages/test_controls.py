@@ -14,7 +14,7 @@ from PIL import Image
 
 import bsjax
 from bsjax import main, pipeline, presets
-from bsjax.analysis.controls import pair_controls
+from bsjax.analysis.controls import pair_controls, take_pairs
 from bsjax.core.artifacts import hash_json, read_manifest, write_manifest
 from bsjax.core.config import controls_of, validate
 from bsjax.core.errors import UserError
@@ -345,6 +345,12 @@ def test_few_missing_images_are_told_and_many_are_refused(made):
                      " it is judged over the others"]  # fmt: skip
     with pytest.raises(UserError, match=r"4 of 74 pairs lack an image .*, at most 5% may; remove"):
         pair_controls({"jpeg": measured}, ["one more", *keys])
+    some = np.arange(3, 23)
+    assert take_pairs(found, some, [keys[row] for row in some])["jpeg"].is_known.all()
+    with pytest.raises(
+        UserError, match="2 of 6 pairs lack .* name others in subset"
+    ):
+        take_pairs(found, np.arange(1, 7), keys[1:7])  # else no concept could be called
     assert pair_controls({}, keys) == ({}, [])
     one = dataclasses.replace(measured, manifest={})
     assert pair_controls({"vae": one}, measured.keys)[1] == []
