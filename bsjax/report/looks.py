@@ -34,6 +34,12 @@ PALETTES = {
     "paper": ("#65c7de", "#5776b4", "#582949", "#b16243", "#e8b548"),
     "colour-blind safe": ("#2166ac", "#67a9cf", "#bdbdbd", "#ef8a62", "#b2182b"),
 }
+# Colours of generated / real on the map, from less to more, of 3:1 or more against either page; of
+# blue and orange, which people who confuse red and green tell apart.
+RATIO = {
+    "light": ("#08415f", "#1f6fa3", "#7f868e", "#b06a14", "#6b3300"),
+    "dark": ("#b5e0fb", "#5fb0e0", "#7d848c", "#dd9a3c", "#ffe0ad"),
+}
 
 
 # What counts as one, by compare.clusters.

@@ -1,6 +1,7 @@
 """Verdicts for the eye: every one has a look, and can be read on every ground."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from bsjax.report.explorer import site
 from bsjax.report.explorer.bundle import STATIC, bundle
 from bsjax.report.explorer.site import site_payload, special_names
 from bsjax.report.figures import COLOURS
-from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
+from bsjax.report.looks import LOOKS, PALETTES, RATIO, meanings, rule
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import SETTINGS, write_arm, write_comparison
@@ -32,6 +33,87 @@ def test_text_in_its_colour_can_be_read(kind):
         for ground in grounds:
             pair = sorted((luminance(getattr(LOOKS[kind], scheme)), luminance(ground)))
             assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
+
+
+def contrast(left, right):
+    """Of WCAG 2."""
+    low, high = sorted((luminance(left), luminance(right)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", RATIO)
+def test_marks_of_the_map_stand_out(scheme):
+    """Of every judged concept, by verdict and by ratio: WCAG 2, 3:1 for what is no text."""
+    judged = [getattr(look, scheme) for look in LOOKS.values() if look.is_judged]
+    for colour in (*judged, *RATIO[scheme]):
+        assert min(contrast(colour, ground) for ground in GROUNDS[scheme]) >= 3
+
+
+# Machado, Oliveira and Fernandes 2009: deuteranopia, of linear RGB.
+DEUTERANOPIA = np.array(
+    [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.011820, 0.042940, 0.968881],
+    ]
+)
+TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+
+
+def lab(colour, is_blind):
+    """CIE L*a*b* (D65) of a colour, or of what a deuteranope sees of it."""
+    parts = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    if is_blind:
+        linear = np.clip(DEUTERANOPIA @ linear, 0, 1)
+    scaled = TO_XYZ @ linear / TO_XYZ.sum(axis=1)
+    root = np.where(scaled > 216 / 24389, np.cbrt(scaled), (24389 / 27 * scaled + 16) / 116)
+    return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
+
+
+def difference(left, right):
+    """CIE 1976, the least that anyone sees; 2.3 is just noticed."""
+    return min(
+        np.linalg.norm(lab(left, is_blind) - lab(right, is_blind)) for is_blind in (False, True)
+    )
+
+
+@pytest.mark.parametrize("scheme", RATIO)
+def test_less_and_more_differ_also_without_green(scheme):
+    look = {kind: getattr(each, scheme) for kind, each in LOOKS.items()}
+    assert difference(look[verdicts.SUPPRESSED], look[verdicts.EXAGGERATED]) > 60
+    assert difference(look[verdicts.LESS], look[verdicts.MORE]) > 35
+    for kind in verdicts.CALLED:
+        for other in (verdicts.ALIGNED, verdicts.UNDECIDED, verdicts.NOT_ENOUGH_DATA):
+            assert difference(look[kind], look[other]) > 20, (kind, other)
+    for left, right in itertools.combinations(RATIO[scheme], 2):
+        assert difference(left, right) > 15
+    lows, middle, highs = RATIO[scheme][:2], RATIO[scheme][2], RATIO[scheme][3:]
+    assert all(lab(colour, is_blind=True)[2] < -10 for colour in lows)  # bluish
+    assert all(lab(colour, is_blind=True)[2] > 10 for colour in highs)  # yellowish
+    assert abs(lab(middle, is_blind=True)[2]) < 8
+    steps = [
+        abs(lab(colour, is_blind=False)[0] - lab(middle, False)[0]) for colour in (*lows, *highs)
+    ]
+    assert steps[0] > steps[1] and steps[3] > steps[2]  # further from the middle at the ends
+
+
+def test_real_and_generated_have_colours_of_their_own():
+    style = (STATIC / "explorer.css").read_text(encoding="utf-8")
+    for scheme, block in zip(("light", "dark"), style.split("@media", 1), strict=True):
+        found = dict(re.findall(r"--(real|generated): (#[0-9a-f]{6});", block))
+        assert difference(found["real"], found["generated"]) > 15
+        for kind in (*verdicts.CALLED, verdicts.LESS, verdicts.MORE):
+            for colour in found.values():
+                assert difference(colour, getattr(LOOKS[kind], scheme)) > 10, (kind, colour)
+        for colour in found.values():
+            assert min(contrast(colour, ground) for ground in GROUNDS[scheme]) >= 3
 
 
 def test_no_two_verdicts_look_alike():

@@ -347,9 +347,7 @@ def test_few_missing_images_are_told_and_many_are_refused(made):
         pair_controls({"jpeg": measured}, ["one more", *keys])
     some = np.arange(3, 23)
     assert take_pairs(found, some, [keys[row] for row in some])["jpeg"].is_known.all()
-    with pytest.raises(
-        UserError, match="2 of 6 pairs lack .* name others in subset"
-    ):
+    with pytest.raises(UserError, match="2 of 6 pairs lack .* name others in subset"):
         take_pairs(found, np.arange(1, 7), keys[1:7])  # else no concept could be called
     assert pair_controls({}, keys) == ({}, [])
     one = dataclasses.replace(measured, manifest={})

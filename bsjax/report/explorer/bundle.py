@@ -14,8 +14,8 @@ PLOTLY_JS = pathlib.Path(plotly.__file__).parent / "package_data" / "plotly.min.
 STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{32,})"\)')
 # In the order in which they use each other.
 MODULES = ("faults", "data", "state", "elements", "concepts", "colour", "called", "pictures",
-           "points", "map", "stress", "findings", "panel", "table", "models", "images", "about",
-           "app")  # fmt: skip
+           "points", "filter", "marks", "labels", "glide", "map", "stress", "findings", "panel",
+           "rows", "table", "models", "images", "about", "app")  # fmt: skip
 IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 

@@ -32,9 +32,10 @@ from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.called import called_payload, findings_payload
 from bsjax.report.explorer.encode import pack, write_data
 from bsjax.report.explorer.stress import Stress
-from bsjax.report.looks import LOOKS, PALETTES, meanings, rule
+from bsjax.report.looks import LOOKS, PALETTES, RATIO, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
 from bsjax.report.tables import Comparison, Measured
+from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.stats import verdicts
 
 CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK = 128, 64
@@ -177,7 +178,10 @@ def site_payload(
         "chunk": {"concepts": CONCEPTS_PER_CHUNK, "images": IMAGES_PER_CHUNK},
         "verdicts": [{"name": kind, **LOOKS[kind]._asdict()} for kind in verdicts.KINDS],
         "verdicts_paper": PAPER_KINDS,
+        "called": verdicts.CALLED,
         "palettes": PALETTES,
+        "ratio": RATIO,
+        "columns": {c.name: [c.unit, c.meaning] for c in COMPARED_CONCEPTS},
         "figures": list(figures),
     }
 

@@ -18,7 +18,6 @@ const VIEWS = {
 };
 const byId = (id) => document.getElementById(id);
 const ALL = new Set(["view", "model", "concept", "finding"]);
-const STEPPED = new Set(["map", "table"]); // views that show what the arrows step through
 
 async function start() {
   watchFaults();
@@ -138,9 +137,11 @@ function onKey(event) {
     const view = names[(names.indexOf(viewName()) + step) % names.length];
     set({ view });
     byId(`tab-${view}`).focus();
-  } else if (/^Arrow/.test(event.key) && STEPPED.has(viewName()) && !event.target.closest?.(".scroll, .js-plotly-plot")) {
+  } else if (/^Arrow/.test(event.key) && viewName() === "table") {
+    const isInList = event.target.closest?.(".scroll") && !event.target.closest?.("#panel");
     const ids = listed();
-    if (!ids.length) return;
+    // Sideways a list that has the focus scrolls.
+    if (!ids.length || (isInList && /Left|Right/.test(event.key)) || event.target.closest?.("#panel, summary")) return;
     const step = event.key === "ArrowRight" || event.key === "ArrowDown" ? 1 : -1;
     const place = ids.indexOf(state.concept);
     event.preventDefault();

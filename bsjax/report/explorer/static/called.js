@@ -54,10 +54,16 @@ export function insteadOf(instead, isMissing) {
 
 /** An interval of log ratios on a scale from less to more than real; null: an open end. */
 export function intervalBar(low, point, high, verdict, text) {
+  const bar = bareBar(low, point, high, verdict, text);
+  bar.append(...["1/32×", "1/4×", "as real", "4×", "32×"].map((label, step) => el("span", { textContent: label, css: { left: `${25 * step + (step === 1 ? 5 : step === 3 ? -5 : 0)}%` } })));
+  return bar;
+}
+
+/** The same without a scale, for a row of a table. */
+export function bareBar(low, point, high, verdict, text) {
   const place = (value) => 50 + 50 * Math.max(-1, Math.min(1, value / SCALE));
   const [from, to] = [place(low ?? -SCALE), place(high ?? SCALE)];
   return el("div", { className: "interval", role: "img", "aria-label": text, css: { "--light": verdict.light, "--dark": verdict.dark } },
     el("i", { className: "range", css: { left: `${from}%`, width: `${to - from}%` } }),
-    el("i", { className: "point", css: { left: `${place(point)}%` } }),
-    ...["1/32×", "1/4×", "as real", "4×", "32×"].map((label, step) => el("span", { textContent: label, css: { left: `${25 * step + (step === 1 ? 5 : step === 3 ? -5 : 0)}%` } })));
+    el("i", { className: "point", css: { left: `${place(point)}%` } }));
 }

@@ -21,6 +21,9 @@ export function themed(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
+/** Whether the page is dark now. */
+export const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
+
 /** The library that draws plots. */
 export function plotly() {
   if (!window.Plotly) throw new Error("plotly.min.js is missing or damaged; write the report anew with `bsjax report`");

@@ -38,29 +38,54 @@ export const columnsOf = (i) => columns.get(i);
 /** What the page's data say of a concept's verdict: {name, symbol, light, dark, sign, is_judged}. */
 export const verdictOf = (i, concept) => site.verdicts[columnsOf(i).verdict[concept]];
 
-/** Ids that pass the filter, in order. */
-export function filtered(i) {
+/** Whether a concept was called, and does not just seem to change. */
+export const isCalled = (i, concept) => site.called.includes(verdictOf(i, concept).name);
+
+/** Whether the list of set i shows what changed alone: nothing else was asked for, and something did. */
+export const isNarrowed = (i) => !state.all && isUnfiltered() && columnsOf(i).verdict.some((v) => site.verdicts[v].sign);
+
+/** Marks the concepts of set i that pass the filter. */
+export function passing(i) {
   const c = columnsOf(i);
   const words = state.q.trim().toLowerCase();
   const wanted = state.verdict ? site.verdicts.findIndex((each) => each.name === state.verdict) : -1;
   const caught = lasso.ids;
-  const ids = [];
+  const keep = new Uint8Array(site.n);
   for (let k = 0; k < site.n; k += 1) {
     if (caught && !caught.has(k)) continue;
     if (c.delta[k] < state.low || c.delta[k] > state.high) continue;
     if (c.fires_real[k] < state.fires) continue;
     if (wanted >= 0 && c.verdict[k] !== wanted) continue;
     if (words && !mentions(k, words)) continue;
-    ids.push(k);
+    keep[k] = 1;
   }
+  return keep;
+}
+
+/** Ids that the table lists of set i, in order. */
+export function filtered(i) {
+  const c = columnsOf(i);
+  const keep = passing(i);
+  const isNarrow = isNarrowed(i);
+  const ids = [];
+  for (let k = 0; k < site.n; k += 1) if (keep[k] && !(isNarrow && !site.verdicts[c.verdict[k]].sign)) ids.push(k);
   const key = state.sort === "concept" ? (k) => k : state.sort === "name"
-    ? (k) => site.lowerNames[k] : (k) => c[state.sort]?.[k] ?? k;
+    ? (k) => site.lowerNames[k] : state.sort === "strength" ? strength(c) : (k) => c[state.sort]?.[k] ?? k;
   const sign = state.down ? -1 : 1;
+  const keys = new Array(site.n);
+  for (const k of ids) keys[k] = key(k);
   return ids.sort((a, b) => {
-    const [x, y] = [key(a), key(b)];
+    const [x, y] = [keys[a], keys[b]];
     if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
     return x < y ? -sign : x > y ? sign : a - b;
   });
+}
+
+/** Least for what changed most beyond doubt; concepts that were not judged come last. */
+export function strength(c) {
+  const isJudged = site.verdicts.map((each) => each.is_judged);
+  const last = 1e6; // more than any log ratio
+  return (k) => (isJudged[c.verdict[k]] ? 0 : last) - Math.abs(c.near[k]);
 }
 
 function mentions(concept, words) {

@@ -21,7 +21,7 @@ export async function showFindings(root) {
       basis ? el("p", { className: "hint", textContent: basis }) : null,
       ...nothing.map((text) => el("p", { textContent: text })),
       findings.length ? null : el("p", {}, "What there is nevertheless: ",
-        el("button", { type: "button", className: "link", textContent: "all concepts, by what changed most", onclick: () => set({ view: "table" }) }))),
+        el("button", { type: "button", className: "link", textContent: "all concepts, by what changed most", onclick: () => set({ view: "table", all: true }) }))),
     ...cards.map((each) => each.node));
   // Images come when their card comes near.
   const watcher = new IntersectionObserver((entries) => {

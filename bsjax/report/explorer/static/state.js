@@ -1,8 +1,8 @@
 // What is shown, kept in the address, so that a link shows the same.
 
 export const DEFAULTS = {
-  view: "findings", finding: 0, model: "", second: "", concept: -1, colour: "paper", size: "fires", q: "",
-  low: 0, high: 1, fires: 0, verdict: "", sort: "near", down: false, score: "", heat: 0.7,
+  view: "findings", finding: 0, model: "", second: "", concept: -1, colour: "verdict", size: "fires", q: "",
+  low: 0, high: 1, fires: 0, verdict: "", all: false, sort: "strength", down: false, score: "", heat: 0.7,
   x: "relative",
 };
 const listeners = [];

@@ -1,50 +1,51 @@
 // The table of concepts: filter, sort, and the current view as CSV.
 
+import { bareBar } from "./called.js";
 import { verdictLabel } from "./colour.js";
-import { columnsOf, filtered, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
+import { columnsOf, filtered, fixed, formOf, isNarrowed, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
 import { choice, download, el } from "./elements.js";
+import { chips, FILTER_KEYS, UNFILTERED } from "./filter.js";
+import { rowsOf } from "./rows.js";
 import { DEFAULTS, set, state } from "./state.js";
 
-const ROWS_A_PAGE = 200; // rows added at a time
+// Key that it sorts by, heading, whether it holds numbers, columns of the tables that it shows.
 const HEADINGS = [
-  ["concept", "id"], ["name", "name"], ["verdict", "verdict"], ["near", "generated / real [95 %]"], ["q_material", "q of the margin"],
-  ["delta", "delta"], ["prevalence_real", "real images"], ["prevalence_generated", "generated images"], ["difference", "difference"],
-  ["fires_real", "fires real"], ["fires_generated", "fires generated"],
+  ["concept", "id", true, ["concept"]], ["name", "name", false, ["words"]], ["verdict", "verdict", false, ["verdict"]],
+  ["log_ratio", "generated / real", true, ["log_ratio"]], ["near", "95 % interval", false, ["low", "high"]],
+  ["prevalence_real", "in real images", true, ["prevalence_real"]], ["prevalence_generated", "in generated images", true, ["prevalence_generated"]],
+  ["q_material", "q of the margin", true, ["q_material"]],
+  ["fires_real", "fires in real", true, ["fires_real"]], ["fires_generated", "fires in generated", true, ["fires_generated"]],
+  ["delta", "delta", true, ["delta"]], ["difference", "difference", true, ["difference"]],
 ];
-let shown = ROWS_A_PAGE;
+let listing = null; // {ids, rows} as they are drawn
 
 /** Draws the view into `root`. */
 export async function showTable(root) {
   const i = setNumber(state.model);
   await loadColumns(i);
-  root.replaceChildren(quick(), filters(i), el("div", { id: "rows" }));
-  shown = ROWS_A_PAGE;
+  root.replaceChildren(quick(), filters(i), help(i), el("div", { id: "rows" }));
   drawRows();
 }
 
 /** Brings the rows up to date. */
 export function updateTable(keys) {
-  if (["q", "verdict", "low", "high", "fires", "sort", "down", "lasso"].some((k) => keys.has(k))) {
-    shown = ROWS_A_PAGE;
-    drawRows();
-  } else if (keys.has("concept")) {
-    for (const row of document.querySelectorAll("#rows tr[data-concept]")) {
-      row.classList.toggle("selected", Number(row.dataset.concept) === state.concept);
-    }
-  }
+  if ([...FILTER_KEYS, "sort", "down"].some((k) => keys.has(k))) drawRows();
+  else if (keys.has("concept")) markRow();
 }
 
+/** Ready-made views; pressed is the one that is shown. */
 function quick() {
   const button = (text, changes) => el("button", {
     type: "button", textContent: text,
-    onclick: () => { set({ q: "", low: 0, high: 1, fires: 0, ...changes }); redrawFilters(); },
+    onclick: () => { set({ ...UNFILTERED, all: false, ...changes }); redrawFilters(); },
   });
+  const told = site.verdicts.filter((each) => each.sign);
   return el("div", { className: "toolbar", role: "group", "aria-label": "ready-made views" },
-    ...site.verdicts.filter((each) => each.sign).map(({ name, sign }) =>
-      button(name, { verdict: name, sort: "near", down: sign > 0 })),
+    button("all that changed", { sort: DEFAULTS.sort, down: false }),
+    ...told.map(({ name, sign }) => button(name, { verdict: name, sort: "near", down: sign > 0 })),
     ...site.verdicts.filter((each) => !each.is_judged).map(({ name }) =>
       button(name, { verdict: name, sort: "fires_real", down: true })),
-    button("all", { verdict: "", sort: "near", down: false }));
+    button("all", { all: true, sort: DEFAULTS.sort, down: false }));
 }
 
 function redrawFilters() {
@@ -72,48 +73,97 @@ export function filters(i) {
     el("span", { className: "hint", textContent: `delta: ${formOf(i)}` }));
 }
 
-function drawRows() {
-  const i = setNumber(state.model);
-  const c = columnsOf(i);
-  if (!c) return; // another model is on its way
-  const ids = filtered(i);
-  const head = el("tr", {}, ...HEADINGS.map(([key, text]) => {
+/** What the columns mean, in the words of the tables' own list. */
+function help(i) {
+  const meaning = (name) => {
+    const [unit, text] = site.columns[name];
+    return el("p", {}, el("code", { textContent: name }), ` ${text}${unit ? ` (${unit})` : ""}`);
+  };
+  return el("details", { className: "help" }, el("summary", { textContent: "What the columns mean" }),
+    el("dl", {}, ...HEADINGS.map(([, heading, , names]) => el("div", {}, el("dt", { textContent: heading }), el("dd", {}, ...names.map(meaning))))),
+    el("p", { className: "hint", textContent: `The bar of an interval reaches from 1/32 to 32 times the real amount; its middle is as real. ${site.sets[i].rule}` }));
+}
+
+/** A short text of what a column means. */
+const meaningsOf = (names) => names.map((name) => `${name}: ${site.columns[name][1]}`).join("; ");
+
+function headRow() {
+  return el("tr", {}, ...HEADINGS.map(([key, text, isNumber, names]) => {
     const isSorted = state.sort === key;
-    return el("th", { scope: "col", "aria-sort": isSorted ? (state.down ? "descending" : "ascending") : "none" },
+    return el("th", { scope: "col", "data-width": `col-${key}`, className: isNumber ? "number" : "", "aria-sort": isSorted ? (state.down ? "descending" : "ascending") : "none" },
       el("button", {
-        type: "button", textContent: text + (isSorted ? (state.down ? " ↓" : " ↑") : ""),
+        type: "button", textContent: text + (isSorted ? (state.down ? " ↓" : " ↑") : ""), title: meaningsOf(names),
         onclick: () => set({ sort: key, down: isSorted ? !state.down : false }),
       }));
   }));
-  const rows = ids.slice(0, shown).map((k) => {
-    const cells = [
-      el("button", { type: "button", textContent: String(k), "aria-label": `show concept ${k}`, onclick: () => set({ concept: k }) }),
-      el("bdi", { textContent: site.names[k] }),
-      verdictLabel(verdictOf(i, k), site.sets[i].meanings[c.verdict[k]]), ratioText(c, k), short(c.q_material[k]),
-      fixed(c.delta[k]), percent(c.prevalence_real[k]), percent(c.prevalence_generated[k]), short(c.difference[k]),
-      whole(c.fires_real[k]), whole(c.fires_generated[k]),
-    ];
-    const row = el("tr", { className: k === state.concept ? "selected" : "", onclick: () => set({ concept: k }) },
-      ...cells.map((cell) => el("td", {}, cell)));
-    row.dataset.concept = k;
-    row.dataset.verdict = verdictOf(i, k).name;
-    return row;
-  });
-  const more = el("button", {
-    type: "button", textContent: `${ids.length - shown} more`, hidden: ids.length <= shown,
-    onclick: () => { shown += ROWS_A_PAGE; drawRows(); },
-  });
-  document.getElementById("rows")?.replaceChildren(
-    el("p", { className: "hint", role: "status", textContent: `${ids.length} of ${site.n} concepts` }),
-    el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "concepts" },
-      el("table", {}, el("thead", {}, head), el("tbody", {}, ...rows))), more);
+}
+
+function rowOf(i, k) {
+  const c = columnsOf(i);
+  const verdict = verdictOf(i, k);
+  const isKnown = !Number.isNaN(c.log_ratio[k]);
+  const open = (end) => (Number.isFinite(end) ? end : null);
+  const interval = ratioText(c, k);
+  const cells = [
+    el("button", { type: "button", textContent: String(k), "aria-label": `show concept ${k}`, onclick: () => set({ concept: k }) }),
+    el("bdi", { textContent: site.names[k], title: site.names[k] }),
+    verdictLabel(verdict, site.sets[i].meanings[c.verdict[k]]),
+    isKnown ? short(Math.exp(c.log_ratio[k])) : "–",
+    isKnown ? el("div", { className: "ends", title: interval }, bareBar(open(c.low[k]), c.log_ratio[k], open(c.high[k]), verdict, interval),
+      el("span", { className: "unseen", textContent: interval })) : "–",
+    percent(c.prevalence_real[k]), percent(c.prevalence_generated[k]), short(c.q_material[k]),
+    whole(c.fires_real[k]), whole(c.fires_generated[k]), fixed(c.delta[k]), short(c.difference[k]),
+  ];
+  const row = el("tr", { className: k === state.concept ? "selected" : "", onclick: () => set({ concept: k }) },
+    ...cells.map((cell, place) => el("td", { className: HEADINGS[place][2] ? "number" : "" }, cell)));
+  row.dataset.concept = k;
+  row.dataset.verdict = verdict.name;
+  return row;
+}
+
+function drawRows() {
+  const i = setNumber(state.model);
+  if (!columnsOf(i)) return; // another model is on its way
+  const ids = filtered(i);
+  const place = document.getElementById("rows");
+  if (!place) return;
+  const hadFocus = place.contains(document.activeElement) ? document.activeElement.closest("th")?.cellIndex : undefined;
+  const rows = rowsOf(ids, headRow(), (k) => rowOf(i, k), "concepts");
+  listing = { ids, rows };
+  const order = state.sort === DEFAULTS.sort ? "; what changed most beyond doubt first" : "";
+  place.replaceChildren(el("div", { className: "line" },
+    el("p", { className: "hint", role: "status", textContent: `${ids.length} of ${site.n} concepts${order}` }), chips(i, true)), rows.node);
+  rows.start();
+  if (hadFocus !== undefined) rows.node.querySelectorAll("th button")[hadFocus]?.focus({ preventScroll: true });
+  for (const button of document.querySelectorAll("[aria-label='ready-made views'] button")) {
+    button.setAttribute("aria-pressed", String(button.textContent === (state.verdict || (isNarrowed(i) ? "all that changed" : "all"))));
+  }
+  markRow();
+}
+
+/** Marks the row of the selected concept and keeps it in sight. */
+function markRow() {
+  if (!listing) return;
+  const { ids, rows } = listing;
+  const place = ids.indexOf(state.concept);
+  if (place >= 0) {
+    rows.show(place);
+    uncover(rows.node);
+  }
+  rows.each((row) => row.classList.toggle("selected", Number(row.dataset.concept) === state.concept));
+}
+
+/** On a phone the panel lies over the foot of the page: the table moves above it. */
+function uncover(node) {
+  const { position, maxHeight } = getComputedStyle(document.getElementById("panel"));
+  if (position !== "fixed") return;
+  const free = window.innerHeight - Number.parseFloat(maxHeight); // it may still be filled
+  const { top, bottom } = node.getBoundingClientRect();
+  if (top < 0 || bottom > free) node.scrollIntoView({ block: "start" });
 }
 
 /** The ids listed now, in their order; none while their numbers are on their way. */
-export function listed() {
-  const i = setNumber(state.model);
-  return columnsOf(i) ? filtered(i) : [];
-}
+export const listed = () => listing?.ids ?? [];
 
 function exportCsv(i) {
   const c = columnsOf(i);

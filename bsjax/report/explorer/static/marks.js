@@ -1,0 +1,118 @@
+// How the map shows concepts: in which colour, how large, and how much of what lies below shines through.
+
+import { isDark, scale } from "./colour.js";
+import { columnsOf, formOf, isCalled, short, site } from "./concepts.js";
+import { el } from "./elements.js";
+import { countVerdicts } from "./filter.js";
+import { set, state } from "./state.js";
+
+const RATIO_END = Math.log(8); // generated / real at the ends of its colours
+const GREY_PART = 0.1; // of the scale of colours, below which lies that of unjudged concepts
+const CELLS = 24; // a side, in which points are counted
+const COVERED = 0.6; // of a place, by the points that lie there, which is still clear
+const FADED = 0.06; // opacity of what the filter leaves out
+const SMALL = 3.5; // pixels of a concept that was not judged
+const CHANGED_SIZE = 11; // least pixels of one that changed
+const CALLED_SIZE = 14; // of one that was called
+
+/** Ways to colour the map: [value, text]. */
+export const colourings = () => [["verdict", "verdict"], ["ratio", "generated / real"],
+  ...Object.keys(site.palettes).map((name) => [name, `delta (${name})`])];
+
+/** Numbers from 0 to 1 of each concept of set i and the colours of these numbers. */
+export function paint(i) {
+  const c = columnsOf(i);
+  const scheme = isDark() ? "dark" : "light";
+  const colours = site.verdicts.map((each) => each[scheme]);
+  const isJudged = site.verdicts.map((each) => each.is_judged);
+  if (Object.hasOwn(site.palettes, state.colour)) {
+    return { value: (k) => c.delta[k], scale: scale(state.colour), ramp: site.palettes[state.colour], ends: ["0", `delta (${formOf(i)})`, "1"] };
+  }
+  if (state.colour === "ratio") {
+    const ramp = site.ratio[scheme];
+    const grey = colours[isJudged.indexOf(false)];
+    const place = (x) => GREY_PART + (1 - GREY_PART) * (0.5 + Math.max(-1, Math.min(1, x / RATIO_END)) / 2);
+    return {
+      value: (k) => (isJudged[c.verdict[k]] && !Number.isNaN(c.log_ratio[k]) ? place(c.log_ratio[k]) : 0),
+      scale: [[0, grey], [GREY_PART / 2, grey], [GREY_PART / 2, ramp[0]],
+        ...ramp.map((colour, step) => [GREY_PART + (1 - GREY_PART) * step / (ramp.length - 1), colour])],
+      ramp, ends: [`1/${short(Math.exp(RATIO_END))}×`, "as real", `${short(Math.exp(RATIO_END))}×`],
+    };
+  }
+  const n = colours.length;
+  return { value: (k) => (c.verdict[k] + 0.5) / n, scale: colours.flatMap((colour, v) => [[v / n, colour], [(v + 1) / n, colour]]), ramp: null };
+}
+
+/** Pixels of concepts of set i where nothing is crowded. */
+export function sizesOf(i) {
+  const c = columnsOf(i);
+  const isDelta = Object.hasOwn(site.palettes, state.colour);
+  const contrast = site.sets[i].form === "difference" ? c.difference : c.relative;
+  let most = 1e-9;
+  if (state.size === "contrast") for (const v of contrast) most = Math.max(most, Math.abs(v));
+  const own = (k) => (state.size === "equal" ? 6 : state.size === "contrast"
+    ? 3 + 10 * Math.abs(contrast[k]) / most
+    : 3 + 1.8 * Math.log10(1 + c.fires_real[k] + c.fires_generated[k]));
+  return (k) => {
+    const verdict = site.verdicts[c.verdict[k]];
+    if (!verdict.is_judged && !isDelta) return SMALL;
+    const size = own(k);
+    return Number.isNaN(size) ? SMALL : verdict.sign ? Math.max(isCalled(i, k) ? CALLED_SIZE : CHANGED_SIZE, size) : size;
+  };
+}
+
+/** plotly's symbol of a concept that changed: filled where it was called. */
+export function symbolOf(i, k) {
+  const verdict = site.verdicts[columnsOf(i).verdict[k]];
+  return `triangle-${verdict.sign < 0 ? "down" : "up"}${isCalled(i, k) ? "" : "-open"}`;
+}
+
+/**
+ * How much points are shrunk and how opaque they are, so that many do not become one mass.
+ *
+ * @param x, y places, by position
+ * @param area mean pixels that a point covers
+ * @param view {left, right, low, high, width, height} of the shown part, in units of places and in pixels
+ * @returns {shrink, opacity}: factors from 0 to 1
+ */
+export function crowding(x, y, area, view) {
+  const counts = new Float64Array(CELLS * CELLS);
+  const [dx, dy] = [CELLS / (view.right - view.left), CELLS / (view.high - view.low)];
+  let n = 0;
+  for (let p = 0; p < x.length; p += 1) {
+    const [column, row] = [Math.floor((x[p] - view.left) * dx), Math.floor((y[p] - view.low) * dy)];
+    if (column < 0 || row < 0 || column >= CELLS || row >= CELLS) continue;
+    counts[row * CELLS + column] += 1;
+    n += 1;
+  }
+  let others = 0; // in the cell of each, summed up
+  for (const count of counts) others += count * count;
+  // What covers the place of the typical point.
+  const covered = n ? (others / n) * area * CELLS * CELLS / (view.width * view.height) : 0;
+  const free = Math.min(1, COVERED / Math.max(covered, 1e-9));
+  return { shrink: Math.max(0.55, free ** 0.25), opacity: Math.max(0.15, free ** 0.5) };
+}
+
+/** Opacity of concepts of set i that pass the filter, of those drawn on top besides, and of the others. */
+export function opacityOf(i, keep, onTop, factor) {
+  const { verdict } = columnsOf(i);
+  const own = site.verdicts.map((each) => (each.is_judged ? 0.85 : 0.55) * factor);
+  return (k) => (onTop.has(k) ? 0 : keep[k] ? own[verdict[k]] : FADED * Math.min(1, 2 * factor));
+}
+
+/** What colours and symbols of a map mean, with how many there are; a click filters. */
+export function legend(i, keep, isFiltered) {
+  const { ramp, ends } = paint(i);
+  const all = countVerdicts(i);
+  const kept = isFiltered ? countVerdicts(i, keep) : all;
+  const items = site.verdicts.map((verdict, v) => (all[v] ? el("button", {
+    type: "button", "aria-pressed": String(state.verdict === verdict.name), title: site.sets[i].meanings[v],
+    onclick: () => set({ verdict: state.verdict === verdict.name ? "" : verdict.name }),
+  }, el("span", {
+    className: `swatch${ramp ? "" : " verdict"}${verdict.is_judged ? "" : " small"}`, "aria-hidden": "true",
+    textContent: verdict.sign ? verdict.symbol : "●", css: { "--light": verdict.light, "--dark": verdict.dark },
+  }), ` ${verdict.name} `, el("span", { className: "count", textContent: isFiltered ? `${kept[v]} of ${all[v]}` : String(all[v]) })) : null)).filter(Boolean);
+  const bar = ramp ? el("span", { className: "ramp", role: "img", "aria-label": `colours from ${ends.join(", ")}` },
+    el("i", { css: { background: `linear-gradient(to right, ${ramp.join(", ")})` } }), ...ends.map((text) => el("span", { textContent: text }))) : null;
+  return el("div", { className: "legend", role: "group", "aria-label": `legend of ${site.sets[i].name}: verdicts and how many` }, bar, ...items);
+}
