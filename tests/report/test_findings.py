@@ -216,7 +216,7 @@ def test_the_panel_tells_the_verdict_in_words_first(open_page):
 
 
 def test_the_panel_of_a_concept_that_was_not_called(open_page):
-    page = open_page("#concept=4")
+    page = open_page("#concept=4&all=true")
     text = page.inner_text("#panel .numbers")
     assert "? undecided" in text and "It is in 50.0\u00a0% of the real images" in text
     assert "Asked for?" not in text and "Drawn at least" not in text
