@@ -117,7 +117,7 @@ def _choices(stage: str) -> dict[str, Any]:
     if other is not None and FLAGS.subset is not None:
         raise UsageError("--against and --gate take all pairs; leave out --subset")
     if FLAGS.replicate is not None and (FLAGS.from_statistics or other is not None):
-        raise UsageError("--replicate goes without --from_statistics, --against and --gate")
+        raise UsageError("--replicate goes alone; leave out --from_statistics, --against, --gate")
     return {
         "from_statistics": FLAGS.from_statistics,
         "subset": FLAGS.subset,

@@ -323,7 +323,7 @@ def _as_labels(clusters: Sequence[Any] | np.ndarray) -> list[Any]:
     for row, label in enumerate(labels):
         if not isinstance(label, Hashable) or label is None or label != label:
             raise UserError(
-                f"{{clusters}} holds {label!r} at place {row}; expected a number or a text for each"
+                f"{{clusters}} holds {label!r} at place {row}; give a number or a text for each"
                 " pair, the same for those that count as one",
                 "clusters",
             )
