@@ -189,7 +189,8 @@ def test_one_that_was_faster_is_asked_whether_it_lives(tmp_path, monkeypatch):
 
 
 def test_every_artifact_is_swept(tmp_path):
-    places = ("images", "measures", "comparisons", "sae", "report", "weights")
+    places = ("images", "measures", "comparisons", "models", "replications", "stress", "sae")
+    places += ("report", "weights")
     for place in places:
         inner = tmp_path / place / "x" / f"{TEMPORARY}folder" / f"{TEMPORARY}file"
         inner.parent.mkdir(parents=True)
