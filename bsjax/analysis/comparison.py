@@ -16,7 +16,7 @@ from bsjax.analysis import controls as beside
 from bsjax.analysis import copies, pairs
 from bsjax.analysis.findings import look_further
 from bsjax.analysis.units import find_units
-from bsjax.core.artifacts import REAL
+from bsjax.core.artifacts import REAL, as_json, or_none
 from bsjax.core.errors import UserError
 from bsjax.core.ranges import CLUSTERS, RANGES, told_gone
 from bsjax.data.captions import Pairing, pair_keys
@@ -154,8 +154,8 @@ def compare_sets(
             pairing.rows_generated,
             keys,
             captions,
+            outcome.shares,
             judged,
-            fold=method.rules.aligned,
         ),
         manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
         | {"notes": list(dict.fromkeys(told))},
@@ -216,8 +216,8 @@ def compare_codes(
             rows,
             keys,
             told,
+            outcome.shares,
             one_image=pairs.same_real(real, labels),
-            fold=method.rules.aligned,
         ),
         manifest=_manifest(method, outcome, n, unpaired, {}) | {"notes": _warnings(outcome)},
         statistics=statistics,
@@ -310,7 +310,6 @@ def _manifest(
     parents: Mapping[str, str],
 ) -> dict[str, Any]:
     (n_real, n_generated) = (len(keys) for keys in unpaired.values())
-    control = {name: or_none(value) for name, value in outcome.control._asdict().items()}
     return {
         "config": method.settings,
         "parents": dict(parents),
@@ -321,9 +320,9 @@ def _manifest(
             "unpaired_generated": n_generated,
             **verdicts.count(outcome.columns["verdict"]),
         },
-        "control": control | {"is_sound": outcome.control.is_sound},
-        "closeness": {name: or_none(value) for name, value in outcome.closeness._asdict().items()},
-        "detectable_fold": {str(n): or_none(fold) for n, fold in outcome.detectable.items()},
+        "control": tell_control(outcome),
+        "closeness": as_json(outcome.closeness._asdict()),
+        "detectable_fold": as_json({str(n): fold for n, fold in outcome.detectable.items()}),
         "global_shift": or_none(outcome.shift),
         "rarity": outcome.rarity and outcome.rarity._asdict(),
         **beside.tell(outcome),
@@ -341,9 +340,9 @@ def _warnings(outcome: comparison.Outcome) -> list[str]:
     ]
 
 
-def or_none(value: float) -> float | None:
-    """JSON knows no NaN and no infinity."""
-    return value if np.isfinite(value) else None
+def tell_control(outcome: comparison.Outcome) -> dict[str, Any]:
+    """What a manifest says of the control."""
+    return as_json(outcome.control._asdict()) | {"is_sound": outcome.control.is_sound}
 
 
 def _tables(

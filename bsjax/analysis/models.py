@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from bsjax.analysis.comparison import Method, or_none
+from bsjax.analysis.comparison import Method, tell_control
 from bsjax.analysis.units import Units, find_units
+from bsjax.core.artifacts import as_json, or_none
 from bsjax.core.errors import UserError
 from bsjax.results.columns import MOVED_CONCEPTS, make_table
 from bsjax.results.statistics import Statistics
@@ -163,8 +164,7 @@ def compare_models(
     }
     for arm in ("a", "b"):
         columns |= {f"{name}_{arm}": outcomes[arm].columns[name] for name in OF_MODEL}
-    shares = [closeness.shares(*arms[arm], method.rules.aligned) for arm in ("a", "b")]
-    paired = closeness.mean(shares[1] - shares[0], units.labels)
+    paired = closeness.mean(outcomes["b"].shares - outcomes["a"].shares, units.labels)
     near = (outcomes["a"].closeness, outcomes["b"].closeness, paired)
     control = outcomes["change"].control
     notes = [] if control.is_sound else [FAILS.format(control.share)]
@@ -182,11 +182,10 @@ def compare_models(
                 **verdicts.count(change["verdict"]),
             },
             "closeness": {
-                what: {name: or_none(value) for name, value in each._asdict().items()}
+                what: as_json(each._asdict())
                 for what, each in zip(("a", "b", "difference"), near, strict=True)
             },
-            "control": {name: or_none(value) for name, value in control._asdict().items()}
-            | {"is_sound": control.is_sound},
+            "control": tell_control(outcomes["change"]),
             "global_shift": or_none(outcomes["change"].shift),
             "notes": notes,
         },

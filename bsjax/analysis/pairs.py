@@ -30,13 +30,13 @@ def pair_table(
     rows_generated: np.ndarray,
     keys: pa.ChunkedArray | pa.Array,
     captions: pa.ChunkedArray | pa.Array,
+    shares: np.ndarray,
     judged: copies.Judged | None = None,
     one_image: np.ndarray | None = None,
-    fold: float = comparison.Rules().aligned,
 ) -> pa.Table:
     """The pairs in their order; of several that share a real image the most alike alone.
 
-    `fold` is what two energies may differ by to count as alike.
+    `shares` [n] says how close the two images of each are.
     """
     scores = datapoints.score_pairs(*codes)
     if judged is not None:
@@ -44,7 +44,7 @@ def pair_table(
     order = datapoints.rank_pairs(scores)
     order = datapoints.first_of_each(order, rows_real if one_image is None else one_image)
     scores["n_firing"] = datapoints.count_firing(*codes)
-    scores["closeness"] = closeness.shares(*codes, fold)
+    scores[COLUMN] = shares
     columns = {
         "rank": np.arange(1, len(order) + 1, dtype=np.int32),
         "key": keys.take(order),

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from bsjax.core.artifacts import as_json
 from bsjax.core.errors import UserError
 from bsjax.results.columns import REPLICATED, make_table
 from bsjax.results.replications import Replication
@@ -87,15 +88,11 @@ def replicate(here: Judged, there: Judged) -> Replication:
         "counts": counts,
         "notes": notes,
         "unmatched": unmatched,
-        **{name: _as_json(share) for name, share in shares.items()},
+        **{name: as_json(share._asdict()) for name, share in shares.items()},
     }
     return Replication(
         make_table(REPLICATED, {c.name: table[c.name] for c in REPLICATED}), manifest
     )
-
-
-def _as_json(share: replication.Share) -> dict[str, Any]:
-    return {k: None if np.isnan(v) else v for k, v in share._asdict().items()}
 
 
 def _check_rules(here: Judged, there: Judged) -> None:

@@ -15,7 +15,7 @@ from bsjax.api.arguments import naming_arguments
 from bsjax.api.comparison import FIELDS, Comparison
 from bsjax.cli import configs
 from bsjax.core import lock, rng
-from bsjax.core.artifacts import CONTROL, MANIFEST, REAL
+from bsjax.core.artifacts import CONTROL, REAL, list_finished
 from bsjax.core.config import validate
 from bsjax.core.errors import UserError
 from bsjax.results.comparisons import read_compared
@@ -90,7 +90,7 @@ def open_results(workdir: str | os.PathLike) -> Results:
     root = pathlib.Path(workdir).expanduser()
     if not root.is_dir():
         raise UserError(f"{{workdir}}={root} is no folder; set {{workdir}} to one", "workdir")
-    measured, compared = (_finished(root / part) for part in ("measures", "comparisons"))
+    measured, compared = (tuple(list_finished(root / part)) for part in ("measures", "comparisons"))
     if not measured and not compared:
         raise UserError(
             f"{{workdir}}={root} holds no finished measures or comparisons; set {{workdir}} to that"
@@ -145,11 +145,6 @@ def show(results: Any, height: int = 860) -> Any:
         results.report(folder)
         return show_workdir(folder, height)
     return show_workdir(results.workdir if isinstance(results, Results) else results, height)
-
-
-def _finished(folder: pathlib.Path) -> tuple[str, ...]:
-    found = folder.iterdir() if folder.is_dir() else ()
-    return tuple(sorted(path.name for path in found if (path / MANIFEST).is_file()))
 
 
 def _read_config(name: str) -> Any:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -93,6 +94,16 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
     with atomic_path(path) as temporary:
         text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         temporary.write_text(text, encoding="utf-8")
+
+
+def or_none(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: None stands for them."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Named values as JSON takes them."""
+    return {name: or_none(value) for name, value in values.items()}
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -223,6 +234,12 @@ def require_manifest(folder: AnyPath, stage: str) -> dict[str, Any]:
     if manifest is None:
         raise UserError(f"{folder / MANIFEST} is missing; run `bsjax {stage}` to the end first")
     return manifest
+
+
+def list_finished(folder: AnyPath) -> list[str]:
+    """Names of the finished artifacts in a folder of several, in order."""
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path.name for path in found if (path / MANIFEST).is_file())
 
 
 def begin_stage(

@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 
 from bsjax import presets
-from bsjax.core.artifacts import CONTROL, MANIFEST, REAL, read_manifest
+from bsjax.core.artifacts import CONTROL, REAL, list_finished, read_manifest
 from bsjax.core.config import flatten
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import valid_text
@@ -43,9 +43,7 @@ def read_experiments(
       UserError: nothing is measured there, or a manifest is damaged.
     """
     folder = workdir / "measures"
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = [path for path in found if not path.name.startswith(CONTROL)]
-    sets = [path.name for path in found if (path / MANIFEST).exists()]
+    sets = [name for name in list_finished(folder) if not name.startswith(CONTROL)]
     wanted = [name for name in sets if name != REAL] if stage == "compare" else [REAL]
     if not wanted or REAL not in sets:
         missing = f"{folder / REAL}" if REAL not in sets else f"a generated set in {folder}"

@@ -63,6 +63,16 @@ class ResnetBlock(nn.Module):
         return x + y
 
 
+def attend(x: Float[Array, "B n c"], dtype: Any) -> Float[Array, "B n c"]:
+    """Attention with one head, with the layers of the module that calls it."""
+
+    def dense(name):
+        return nn.Dense(x.shape[-1], dtype=dtype, name=name)
+
+    q, k, v = (dense(name)(x)[:, :, None] for name in ("to_q", "to_k", "to_v"))
+    return dense("to_out_0")(attention(q, k, v)[:, :, 0])
+
+
 class AttentionBlock(nn.Module):
     """Attention with one head over all places."""
 
@@ -74,14 +84,7 @@ class AttentionBlock(nn.Module):
     ) -> Float[Array, "B h w c"]:
         batch, height, width, channels = x.shape
         y = SpatialNorm(self.dtype, name="spatial_norm")(x, latents)
-        y = y.reshape(batch, height * width, channels)
-
-        def dense(name):
-            return nn.Dense(channels, dtype=self.dtype, name=name)
-
-        q, k, v = (dense(name)(y)[:, :, None] for name in ("to_q", "to_k", "to_v"))
-        y = dense("to_out_0")(attention(q, k, v)[:, :, 0])
-        return x + y.reshape(x.shape)
+        return x + attend(y.reshape(batch, height * width, channels), self.dtype).reshape(x.shape)
 
 
 class MidBlock(nn.Module):

@@ -10,8 +10,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from bsjax.models.attention import attention
 from bsjax.models.from_json import pick
+from bsjax.models.movq import attend
 from bsjax.models.resnet import GROUPS, conv1, conv3
 
 Image = Float[Array, "B h w c"]
@@ -62,13 +62,7 @@ class AttentionBlock(nn.Module):
     def __call__(self, x: Image) -> Image:
         batch, height, width, channels = x.shape
         y = norm(self.dtype, "group_norm")(x).reshape(batch, height * width, channels)
-
-        def dense(name):
-            return nn.Dense(channels, dtype=self.dtype, name=name)
-
-        q, k, v = (dense(name)(y)[:, :, None] for name in ("to_q", "to_k", "to_v"))
-        y = dense("to_out_0")(attention(q, k, v)[:, :, 0])
-        return x + y.reshape(x.shape)
+        return x + attend(y, self.dtype).reshape(x.shape)
 
 
 class Downsampler(nn.Module):

@@ -7,13 +7,12 @@ report/models.csv                every two sets        } lists them
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from absl import logging
 
-from bsjax.core.artifacts import atomic_path, check_files, write_manifest
+from bsjax.core.artifacts import atomic_path, check_files, or_none, write_manifest
 from bsjax.core.errors import UserError
 from bsjax.core.paths import AnyPath
 from bsjax.core.text import as_cells
@@ -71,10 +70,6 @@ def write_matrix(folder: AnyPath, matrix: Mapping[tuple[str, str], Correlation])
         | {f"reliability_{arm}": value for arm, value in zip("ab", found.reliability, strict=True)}
         for (a, b), found in matrix.items()
     ]
-    values = {column.name: [_known(row[column.name]) for row in rows] for column in CORRELATIONS}
+    values = {column.name: [or_none(row[column.name]) for row in rows] for column in CORRELATIONS}
     with atomic_path(folder / MATRIX) as temporary:
         pa_csv.write_csv(as_cells(make_table(CORRELATIONS, values)), temporary)
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and np.isnan(value) else value

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from bsjax.analysis import models as analysis
 from bsjax.analysis.comparison import Method
-from bsjax.core.artifacts import MANIFEST, REAL, begin_stage, differing_keys, read_manifest
+from bsjax.core.artifacts import REAL, begin_stage, differing_keys, list_finished, read_manifest
 from bsjax.core.errors import GateFailed, UserError, naming
 from bsjax.core.paths import AnyPath
 from bsjax.results.comparisons import read_stored
@@ -30,8 +30,7 @@ def require_other(workdir: AnyPath, name: str, against: str) -> None:
       UserError: it is not compared with the real images yet, or it is the very same set.
     """
     folder = workdir / "comparisons"
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
-    there = [path.name for path in found if (path / MANIFEST).is_file() and path.name != name]
+    there = [found for found in list_finished(folder) if found != name]
     if against not in there:
         what = "the very set that is compared" if against == name else "no comparison of that name"
         mend = f"name one of {', '.join(there)}" if there else "compare another set first"

@@ -19,7 +19,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
 from bsjax.analysis.engine import FIRST_KEPT, jit_measure
-from bsjax.core.artifacts import write_json
+from bsjax.core.artifacts import as_json, write_json
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
 from bsjax.core.paths import AnyPath
@@ -354,8 +354,4 @@ def _number(value: float, unit: str = "", digits: int = 1) -> str:
 
 
 def _as_json(row: Row) -> dict[str, Any]:
-    values = dataclasses.asdict(row) | {"images_per_second": row.images_per_second}
-    return {
-        key: None if isinstance(value, float) and not np.isfinite(value) else value
-        for key, value in values.items()
-    }
+    return as_json(dataclasses.asdict(row) | {"images_per_second": row.images_per_second})

@@ -9,7 +9,7 @@ import sys
 from etils import epath
 
 from bsjax.analysis.power import Captions, captions_needed
-from bsjax.core.artifacts import MANIFEST
+from bsjax.core.artifacts import list_finished
 from bsjax.core.errors import UserError, naming
 from bsjax.core.paths import AnyPath
 from bsjax.results.comparisons import read_concepts, read_stored
@@ -52,8 +52,7 @@ def list_pilots(workdir: AnyPath) -> list[str]:
       UserError: there is none.
     """
     folder = epath.Path(workdir) / "comparisons"
-    found = folder.iterdir() if folder.exists() else ()
-    sets = sorted(path.name for path in found if (path / MANIFEST).exists())
+    sets = list_finished(folder)
     if not sets:
         raise UserError(f"{folder} holds no finished comparison; run `bsjax compare` first")
     return sets

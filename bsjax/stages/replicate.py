@@ -10,7 +10,14 @@ from absl import logging
 from etils import epath
 
 from bsjax.analysis.replication import SAME_SAE, SETTINGS, Judged, replicate
-from bsjax.core.artifacts import MANIFEST, REAL, begin_stage, is_remote, read_manifest
+from bsjax.core.artifacts import (
+    MANIFEST,
+    REAL,
+    begin_stage,
+    is_remote,
+    list_finished,
+    read_manifest,
+)
 from bsjax.core.errors import UserError
 from bsjax.core.paths import AnyPath
 from bsjax.data.sources import read_image
@@ -40,7 +47,7 @@ def replicate_set(name: str, workdir: AnyPath, other: str, overwrite: bool = Fal
     there = _other(workdir, other)
     folders = [root / "comparisons" / name for root in (workdir, there)]
     if not (folders[1] / MANIFEST).exists():
-        held = ", ".join(_sets(there))
+        held = ", ".join(list_finished(there / "comparisons"))
         raise UserError(
             f"--replicate={there} holds no comparison of {name}"
             f" ({f'it has {held}' if held else 'it has none'}); run `bsjax compare` there first, or"
@@ -142,9 +149,3 @@ def _other(workdir: AnyPath, other: str) -> AnyPath:
         raise UserError(f"--replicate={other} is the workdir itself; set it to that of another SAE")
     # By its full name, so that it is known whence a later run is started.
     return there if is_remote(there) else epath.Path(os.path.realpath(there))
-
-
-def _sets(workdir: AnyPath) -> list[str]:
-    folder = workdir / "comparisons"
-    found = folder.iterdir() if folder.exists() else ()
-    return sorted(path.name for path in found if (path / MANIFEST).exists())

@@ -14,9 +14,9 @@ from bsjax.analysis.models import correlate_all
 from bsjax.convert.rasae import TRAINED, load_rasae
 from bsjax.core import checksums
 from bsjax.core.artifacts import (
-    MANIFEST,
     REAL,
     check_files,
+    list_finished,
     read_manifest,
     write_json,
     write_manifest,
@@ -102,9 +102,8 @@ def list_sets(workdir: AnyPath) -> list[str]:
       UserError: there is none.
     """
     folder = workdir / "comparisons"
-    found = sorted(folder.iterdir()) if folder.is_dir() else []
     sets = []
-    for name in (path.name for path in found if (path / MANIFEST).is_file()):
+    for name in list_finished(folder):
         if (workdir / "measures" / name).is_dir():
             sets.append(name)
         else:

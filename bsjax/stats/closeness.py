@@ -6,6 +6,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy import stats as scipy_stats
 
+from bsjax.stats.sparse_codes import active_rows
+
 
 class Mean(NamedTuple):
     """Mean over clusters with its 95 % interval (Student's t); NaN where there are too few."""
@@ -23,7 +25,7 @@ def shares(real: sp.csr_array, generated: sp.csr_array, fold: float) -> np.ndarr
     another, the edge included; one that a single image shows does not. NaN where neither image
     shows anything.
     """
-    real, generated = (_active(codes) for codes in (real, generated))
+    real, generated = (active_rows(codes) for codes in (real, generated))
     # Both have the entries that both matrices have, in the same order.
     left = sp.csr_array(real.multiply(generated > 0))
     right = sp.csr_array(generated.multiply(real > 0))
@@ -48,9 +50,3 @@ def mean(values: np.ndarray, labels: np.ndarray) -> Mean:
     middle = float(means.mean())
     reach = float(scipy_stats.t.ppf(0.975, n - 1) * means.std(ddof=1) / np.sqrt(n))
     return Mean(middle, middle - reach, middle + reach, n)
-
-
-def _active(codes: sp.csr_array) -> sp.csr_array:
-    codes = sp.csr_array(codes.astype(np.float64))
-    codes.eliminate_zeros()
-    return codes

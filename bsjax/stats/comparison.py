@@ -24,6 +24,7 @@ from bsjax.stats import (
     verdicts,
 )
 from bsjax.stats.control_shifts import Changed, Shift
+from bsjax.stats.sparse_codes import active_columns
 
 LEAST_UNITS = 2
 
@@ -55,7 +56,8 @@ class Outcome:
       detectable: smallest material fold told with 80 % power, by firing images.
       shift: median log ratio of the concepts with enough data: what all of them moved by.
       rarity: how the log ratios go with frequency; None where too few concepts tell.
-      closeness: share of a pair's concepts that both images show about as much, mean of all pairs.
+      shares: of each pair's concepts [n] that both images show about as much.
+      closeness: mean of these over the clusters.
       shifts: what each control alone moves; none where there are no controls.
       taken: concepts called by the real images alone, but not by these and all controls.
     """
@@ -68,6 +70,7 @@ class Outcome:
     detectable: dict[int, float]
     shift: float
     rarity: rarity.Rarity | None
+    shares: np.ndarray
     closeness: closeness.Mean
     shifts: Mapping[str, Shift] = dataclasses.field(default_factory=dict)
     taken: int = 0
@@ -124,9 +127,7 @@ def compare_codes(
 
     part, candidates = np.arange(n_units), None
     if rules.confirm and n_units >= 2 * LEAST_UNITS:
-        order = np.random.default_rng(seed).permutation(n_units)
-        n_held = min(max(round(rules.confirm * n_units), LEAST_UNITS), n_units - LEAST_UNITS)
-        part, explored = np.sort(order[:n_held]), np.sort(order[n_held:])
+        part, explored = _hold_back(n_units, rules.confirm, seed)
         suggested = _infer(
             sums.sum_pairs(*_rows(means, explored)), _rows(tested, explored), rules,
             beside=_beside(changed, generated, drawn[explored]),
@@ -143,7 +144,9 @@ def compare_codes(
     eligible = columns["verdict"] != verdicts.NOT_ENOUGH_DATA
     spread = np.append(columns.pop("spread")[eligible], 1.0)[: max(int(eligible.sum()), 1)]
     level = _level(columns, eligible, rules.fdr)
-    control = controls.swap_control(*map(_active, tested), repeats[drawn][part], eligible, seed)
+    columns_of_arms = map(active_columns, tested)
+    control = controls.swap_control(*columns_of_arms, repeats[drawn][part], eligible, seed)
+    shares = closeness.shares(real, generated, rules.aligned)
     return Outcome(
         columns=columns,
         sums=totals,
@@ -153,10 +156,18 @@ def compare_codes(
         detectable=controls.detectable_fold(float(np.median(spread)), rules.margin, level),
         shift=float(np.median(columns["log_ratio"][eligible])) if eligible.any() else float("nan"),
         rarity=rarity.against_frequency(*means, seed),
-        closeness=closeness.mean(closeness.shares(real, generated, rules.aligned), labels),
+        shares=shares,
+        closeness=closeness.mean(shares, labels),
         shifts=_shifts(real, changed, labels, labels[drawn[part]], judged),
         taken=judged.all_taken,
     )
+
+
+def _hold_back(n_units: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Units that confirm, about that share of all, and the others."""
+    order = np.random.default_rng(seed).permutation(n_units)
+    n_held = min(max(round(share * n_units), LEAST_UNITS), n_units - LEAST_UNITS)
+    return np.sort(order[:n_held]), np.sort(order[n_held:])
 
 
 class Judged(NamedTuple):
@@ -241,7 +252,7 @@ def _infer(
     parts = ratios.factors(
         totals, found.log_ratio, None if tokens is None else tuple(map(_totals, tokens))
     )
-    left, right = (_active(arm) for arm in tested)
+    left, right = (active_columns(arm) for arm in tested)
     n_firing = np.diff(left.indptr) + np.diff(right.indptr)
     eligible = n_firing >= verdicts.least_images(rules.margin)
     may_differ = eligible if candidates is None else eligible & candidates
@@ -260,7 +271,7 @@ def _infer(
 
     sides = control_shifts.side(left, right)
     controlled = {
-        name: control_shifts.against(tuple(map(_active, arms)), sides, rules.margin)
+        name: control_shifts.against(tuple(map(active_columns, arms)), sides, rules.margin)
         for name, arms in beside.items()
     }
     p_material, p_direction, q_material, q_direction, verdict = judge(alone, *controlled.values())
@@ -318,13 +329,6 @@ def _rows(arms: PairedCodes, rows: np.ndarray) -> PairedCodes:
     if rows.size == arms[0].shape[0]:
         return arms
     return arms[0][rows], arms[1][rows]
-
-
-def _active(codes: sp.csr_array) -> sp.csc_array:
-    """In float64, by concept, without stored zeros."""
-    columns = sp.csc_array(codes.astype(np.float64))
-    columns.eliminate_zeros()
-    return columns
 
 
 def _totals(codes: sp.csr_array) -> np.ndarray:

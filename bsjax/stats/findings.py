@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bsjax.stats import ratios, significance, verdicts
+from bsjax.stats.sparse_codes import active_columns
 from bsjax.stats.sums import sum_pairs
 
 LEAST_OVERLAP = 0.3
@@ -97,6 +98,4 @@ def _pool(left: sp.csc_array, right: sp.csc_array, places: np.ndarray, called: C
 
 
 def _columns(codes: sp.csr_array, concepts: np.ndarray) -> sp.csc_array:
-    columns = sp.csc_array(codes.tocsc()[:, concepts].astype(np.float64))
-    columns.eliminate_zeros()
-    return columns
+    return active_columns(codes.tocsc()[:, concepts])

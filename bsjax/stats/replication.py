@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from bsjax.stats import verdicts
 from bsjax.stats.ratios import Z
+from bsjax.stats.sparse_codes import active_columns
 
 LEAST = 0.5  # correlation of two concepts' codes over images, below which they are no match
 # Real images that show both, below which a correlation is chance: two concepts of three images
@@ -61,7 +62,7 @@ def match(left: sp.csr_array, right: sp.csr_array, least: float = LEAST) -> Matc
       least: correlation of a match.
     """
     n = left.shape[0]
-    arms = [_active(arm) for arm in (left, right)]
+    arms = [active_columns(arm) for arm in (left, right)]
     means, spreads = zip(*(_moments(arm) for arm in arms), strict=True)
     found = [np.empty((3, 0))]
     for start in range(0, left.shape[1], BLOCK):
@@ -91,12 +92,6 @@ def _mutual(rows: np.ndarray, columns: np.ndarray, correlation: np.ndarray, n: i
     other, value = np.full(n, -1), np.full(n, np.nan)
     other[rows[chosen]], value[rows[chosen]] = columns[chosen], correlation[chosen]
     return Match(other, value)
-
-
-def _active(codes: sp.csr_array) -> sp.csc_array:
-    columns = sp.csc_array(codes.astype(np.float64))
-    columns.eliminate_zeros()
-    return columns
 
 
 def _moments(codes: sp.csc_array) -> tuple[np.ndarray, np.ndarray]:

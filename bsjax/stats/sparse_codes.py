@@ -14,6 +14,20 @@ from jaxtyping import Array, Bool, Float, Int
 from bsjax.core.topk import largest_of_rows
 
 
+def active_rows(codes: sp.csr_array) -> sp.csr_array:
+    """A copy of codes [n, K] in float64, by row, without stored zeros."""
+    codes = sp.csr_array(codes.astype(np.float64, copy=True))
+    codes.eliminate_zeros()
+    return codes
+
+
+def active_columns(codes: sp.csr_array | sp.csc_array) -> sp.csc_array:
+    """A copy of codes [n, K] in float64, by concept, without stored zeros."""
+    columns = sp.csc_array(codes.astype(np.float64, copy=True))
+    columns.eliminate_zeros()
+    return columns
+
+
 class CompactCodes(NamedTuple):
     """The largest codes of every token, largest first; zero where fewer are active."""
 

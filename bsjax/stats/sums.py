@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from bsjax.stats.sparse_codes import active_rows
+
 
 class Sums(NamedTuple):
     """Sums over n units (pairs, or means of clusters of pairs), each [K] but for n.
@@ -41,7 +43,7 @@ class Sums(NamedTuple):
 def sum_pairs(real: sp.csr_array, generated: sp.csr_array) -> Sums:
     """The sums of n units of image codes [n, K]; rows agree, codes are 0 or more."""
     n, n_concepts = real.shape
-    real, generated = _active(real), _active(generated)
+    real, generated = active_rows(real), active_rows(generated)
     both = sp.csr_array(real.multiply(generated))
 
     def count(codes: sp.csr_array) -> np.ndarray:
@@ -67,10 +69,3 @@ def sum_pairs(real: sp.csr_array, generated: sp.csr_array) -> Sums:
 def merge(left: Sums, right: Sums) -> Sums:
     """The sums of two disjoint parts of the units, whichever comes first."""
     return Sums(*(a + b for a, b in zip(left, right, strict=True)))
-
-
-def _active(codes: sp.csr_array) -> sp.csr_array:
-    """A copy in float64 without stored zeros."""
-    codes = codes.astype(np.float64, copy=True)
-    codes.eliminate_zeros()
-    return codes

@@ -9,7 +9,6 @@ import json
 import math
 import pathlib
 import re
-import shutil
 import threading
 import time
 
@@ -27,13 +26,16 @@ from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from bsjax.stats.models import Correlation, unknown
 from tests.report.artifacts import EVIL, SETTINGS, write_arm, write_comparison
+from tests.report.browser import (
+    CHROMIUM,
+    MARKS,
+    Watched,
+    playwright,
+    serious_faults,
+    wait_for_concept,
+)
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
-]
+pytestmark = MARKS
 SETS = ("one #1 100%", "two & more")
 N = 40
 KINDS = [verdicts.KINDS[k % len(verdicts.KINDS)] for k in range(N)]
@@ -67,36 +69,6 @@ def browser():
         chromium = running.chromium.launch(executable_path=CHROMIUM, args=flags)
         yield chromium
         chromium.close()
-
-
-class Watched:
-    """A page that remembers what went wrong in it and what it asked for."""
-
-    def __init__(self, browser, folder, address="", base=None, **options):
-        options = {"viewport": {"width": 1200, "height": 800}} | options
-        context = browser.new_context(**options)
-        self.page = context.new_page()
-        self.page.set_default_timeout(20_000)
-        self.errors, self.requests = [], []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.on("console", self._on_console)
-        self.page.on("dialog", lambda dialog: (self.errors.append("dialog"), dialog.dismiss()))
-        self.page.on("request", lambda request: self.requests.append(request.url))
-        base = base or folder.as_uri()
-        self.base = base
-        self.page.goto(f"{base}/index.html{address}")
-        self.page.wait_for_selector("body[data-ready]")
-
-    def _on_console(self, message):
-        if message.type == "error":
-            self.errors.append(message.text)
-
-    def close(self):
-        """Nothing failed, and nothing was asked of anyone else."""
-        assert self.errors == []
-        own = ("data:", "blob:", self.base)
-        assert [url for url in self.requests if not url.startswith(own)] == []
-        self.page.context.close()
 
 
 @pytest.fixture
@@ -238,11 +210,6 @@ def click_point(page, concept):
 
 def shown_concept(page):
     return page.inner_text("#panel h2 .id").strip()
-
-
-def wait_for_concept(page, concept):
-    text = f"document.querySelector('#panel h2 .id')?.textContent.trim() === '{concept}'"
-    page.wait_for_function(text)
 
 
 def test_from_disk_by_click_id_and_address(open_page):
@@ -467,18 +434,9 @@ def test_a_phone_shows_all_without_scrolling_sideways(browser, folder, view):
     + [("findings", "dark"), ("map", "dark")],
 )
 def test_no_serious_fault_of_accessibility(open_page, view, scheme):
-    axe = pytest.importorskip("axe_playwright_python", reason="axe is absent")
-    source = pathlib.Path(axe.__file__).with_name("axe.min.js").read_text()
     page = open_page(f"#view={view}&concept=1", color_scheme=scheme)
     page.wait_for_timeout(400)
-    page.evaluate(source)
-    found = page.evaluate("axe.run(document, {preload: false})")["violations"]
-    serious = [
-        (fault["id"], [node["html"][:120] for node in fault["nodes"]][:3])
-        for fault in found
-        if fault["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert serious_faults(page) == []
 
 
 def test_enriched_json(folder, tmp_path):

@@ -17,13 +17,9 @@ from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, s
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
+from tests.report.browser import CHROMIUM, MARKS, playwright
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
-]
+pytestmark = MARKS
 N = 12
 KINDS = [verdicts.KINDS[k % 4] for k in range(N)]
 SETS = ("one", "two")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -17,13 +16,9 @@ from bsjax.report.tables import read_comparisons
 from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
+from tests.report.browser import CHROMIUM, MARKS, playwright
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
-]
+pytestmark = MARKS
 N = 280
 KINDS = [verdicts.KINDS[k % len(verdicts.KINDS)] for k in range(N)]
 CHANGED = [k for k in range(N) if LOOKS[KINDS[k]].sign]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import pathlib
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +12,17 @@ from bsjax.report import said
 from bsjax.report.explorer.site import stamp_of, write_site
 from bsjax.report.tables import read_comparisons, top_pairs
 from bsjax.stats import verdicts
-from tests.report import test_explorer as explorer
 from tests.report.artifacts import EVIL, finding, substitution, write_arm, write_comparison
+from tests.report.browser import (
+    CHROMIUM,
+    MARKS,
+    Watched,
+    playwright,
+    serious_faults,
+    wait_for_concept,
+)
 
-pytestmark = explorer.pytestmark
+pytestmark = MARKS
 SETS = ("found", "nothing found")
 N = 10
 LITTLE, MUCH = verdicts.SUPPRESSED, verdicts.EXAGGERATED
@@ -64,9 +70,9 @@ def folder(comparisons, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with explorer.playwright.sync_playwright() as running:
+    with playwright.sync_playwright() as running:
         chromium = running.chromium.launch(
-            executable_path=explorer.CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
         yield chromium
         chromium.close()
@@ -77,7 +83,7 @@ def open_page(browser, folder):
     pages = []
 
     def start(address="", **options):
-        pages.append(explorer.Watched(browser, folder, address, **options))
+        pages.append(Watched(browser, folder, address, **options))
         return pages[-1].page
 
     yield start
@@ -163,7 +169,7 @@ def test_links_lead_to_findings_and_concepts_and_back(open_page):
     page.go_back()
     page.wait_for_function("!location.hash.includes('finding')")
     card(page, 2).locator(".concepts button").click()
-    explorer.wait_for_concept(page, 1)
+    wait_for_concept(page, 1)
     assert page.locator("#view article.finding").count() == 3
 
 
@@ -235,7 +241,7 @@ def test_it_fits_and_the_panel_is_in_sight(open_page, width):
     last = card(page, 3).locator(".concepts button")
     last.scroll_into_view_if_needed()
     last.click()
-    explorer.wait_for_concept(page, 2)
+    wait_for_concept(page, 2)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     box = page.locator("#panel h2").bounding_box()
     assert 0 <= box["y"] <= 780 and last.is_visible()
@@ -244,17 +250,9 @@ def test_it_fits_and_the_panel_is_in_sight(open_page, width):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("address", ["#concept=0", "#model=nothing found"])
 def test_no_serious_fault_of_accessibility(open_page, address, scheme):
-    axe = pytest.importorskip("axe_playwright_python", reason="axe is absent")
     page = open_page(address, color_scheme=scheme)
     page.wait_for_timeout(300)
-    page.evaluate(pathlib.Path(axe.__file__).with_name("axe.min.js").read_text())
-    found = page.evaluate("axe.run(document, {preload: false})")["violations"]
-    serious = [
-        (fault["id"], [node["html"][:120] for node in fault["nodes"]][:3])
-        for fault in found
-        if fault["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert serious_faults(page) == []
 
 
 def test_findings_are_part_of_the_stamp(comparisons):

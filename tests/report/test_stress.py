@@ -12,10 +12,10 @@ from bsjax.report.tables import read_comparisons
 from bsjax.results.columns import STRESS_PROMPTS, STRESS_SAMPLES, make_table
 from bsjax.results.stress import Stressed, write_stressed
 from bsjax.stats import verdicts
-from tests.report import test_explorer as explorer
 from tests.report.artifacts import EVIL, finding, finish, write_arm, write_comparison
+from tests.report.browser import CHROMIUM, MARKS, Watched, playwright
 
-pytestmark = explorer.pytestmark
+pytestmark = MARKS
 LITTLE, N = verdicts.SUPPRESSED, 6
 KINDS = [LITTLE, LITTLE, *[verdicts.UNDECIDED] * 4]
 FINDINGS = [finding(1, [0], LITTLE, -2.0, -4.0, -1.0), finding(2, [1], LITTLE, -2.0, -4.0, -1.0)]
@@ -94,11 +94,11 @@ def test_a_card_tells_of_its_tests(made, tmp_path):
     tests = {"found": stress_payload(workdir, comparison, thumbnail)}
     places = np.zeros((N, 2), np.float32)
     write_site(tmp_path, [comparison], places, [""] * N, [{}], [], thumbnail, stress=tests)
-    with explorer.playwright.sync_playwright() as running:
+    with playwright.sync_playwright() as running:
         browser = running.chromium.launch(
-            executable_path=explorer.CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
         )
-        watched = explorer.Watched(browser, tmp_path, "")
+        watched = Watched(browser, tmp_path, "")
         page = watched.page
         card = page.locator("#finding-1")
         heads = card.locator("details.stress summary").all_inner_texts()
