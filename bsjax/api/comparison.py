@@ -231,7 +231,9 @@ def compare(
         )
     if not name or name in (REAL, ".", "..") or "/" in name or name.startswith(CONTROL):
         raise UserError(
-            f"{{name}}={name!r}: expected a folder's name other than real and {CONTROL}...", "name"
+            f"{{name}}={name!r}: expected a folder's name that is not real and does not begin with "
+            f"{CONTROL}; give another",
+            "name",
         )
     _require_same_making(real.manifest, generated.manifest)
     pairing = pair_keys(real.keys, generated.keys)

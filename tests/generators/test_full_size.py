@@ -36,8 +36,7 @@ def kandinsky_unet(config):
 
 
 def movq(config):
-    down = ("DownEncoderBlock2D",) * 3 + ("AttnDownEncoderBlock2D",)
-    return diffusers.VQModel(**config, down_block_types=down, num_vq_embeddings=16384)
+    return diffusers.VQModel(**config, num_vq_embeddings=16384)
 
 
 # System, variant, component: torch's class, its parameters (all of them, as released), and how many
