@@ -72,7 +72,7 @@ STAGES = (
     Stage(
         name="compare",
         reads="measures/real/, measures/<set>/",
-        writes="comparisons/<set>/",
+        writes="comparisons/<set>/, models/<A>/<B>/, replications/<set>/",
         config_keys=("seed", "compare"),
         module="bsjax.stages.compare",
         does="divergences, their uncertainty and verdicts",

@@ -291,6 +291,13 @@ def _outcome(
 ) -> comparison.Outcome:
     """The statistics of pairs, those that repeat one another being one unit."""
     labels, repeats = find_units(method.clusters, codes[0], captions, twins, given)
+    n_units = int(labels.max(initial=-1)) + 1
+    if method.rules.confirm and n_units < 2 * comparison.LEAST_UNITS:
+        raise UserError(
+            f"{{confirm}}={method.rules.confirm:g} splits {n_units} clusters of pairs; expected at"
+            f" least {2 * comparison.LEAST_UNITS}: add captions, or set {{confirm}} to 0",
+            "confirm",
+        )
     return comparison.compare_codes(
         *codes,
         method.rules,

@@ -12,7 +12,7 @@ from bsjax.results.measures import Measured
 from bsjax.results.statistics import Statistics
 from bsjax.results.stress import Stressed
 from bsjax.stats.asked import find_asking
-from bsjax.stats.replication import wilson
+from bsjax.stats.proportions import wilson
 from bsjax.stats.stress import Share, pass_at_k, share_of_prompts
 
 ASKING, SHOWING, GIVEN = "asking", "showing", "given"  # how prompts were chosen

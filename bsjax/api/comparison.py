@@ -3,12 +3,11 @@
 import dataclasses
 import os
 import pathlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import scipy.sparse as sp
 from absl import logging
 from matplotlib.axes import Axes
 
@@ -16,13 +15,14 @@ from bsjax import presets
 from bsjax.analysis import comparison as analysis
 from bsjax.analysis.models import Moved, compare_models
 from bsjax.api.arguments import naming_arguments
-from bsjax.api.sae import as_numbers
+from bsjax.api.codes import as_codes, as_labels
 from bsjax.core import lock
-from bsjax.core.artifacts import CONTROL, REAL, begin_stage
+from bsjax.core.artifacts import CONTROL, REAL, begin_stage, hash_json
 from bsjax.core.errors import UserError
 from bsjax.core.frames import to_pandas
-from bsjax.core.ranges import RANGES
+from bsjax.core.ranges import CONTROLS, RANGES
 from bsjax.data.captions import pair_keys
+from bsjax.experiment.controls import name_of
 from bsjax.report import figures
 from bsjax.report.tables import as_shown
 from bsjax.results.comparisons import Compared, write_compared
@@ -47,7 +47,10 @@ class Comparison(Compared):
       manifest: settings, counts, notes, control, keys without a partner.
       real: the measured real images; None where codes alone were compared.
       generated: the measured generated images.
+      changed: the measured controls, by the name of their set.
     """
+
+    changed: Mapping[str, Measured] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:
         counts = ", ".join(
@@ -157,7 +160,8 @@ class Comparison(Compared):
         workdir = pathlib.Path(folder).expanduser()
         with naming_arguments({"--workdir": "folder"}), lock.hold(workdir, "compare"):
             target = workdir / "comparisons" / self.name
-            for arm, measured in ((REAL, self.real), (self.name, self.generated)):
+            arms = {REAL: self.real, self.name: self.generated, **self.changed}
+            for arm, measured in arms.items():
                 if measured is not None:
                     write_measured(measured, workdir, arm, overwrite and arm != REAL)
             settings, parents = self.manifest["config"], self.manifest["parents"]
@@ -197,6 +201,7 @@ def compare(
     *,
     name: str = "generated",
     max_unpaired: float = 0.1,
+    controls: Mapping[str, Measured] | None = None,
     **rules: Any,
 ) -> Comparison:
     """Compares two measured image sets over the images of the same key: `bsjax compare`.
@@ -206,6 +211,9 @@ def compare(
       generated: those generated from their captions, measured by the same encoder and SAE.
       name: of the generated set.
       max_unpaired: largest share of either set that may have no partner; it is left out.
+      controls: the real images, changed without any generator, and measured under their keys, by
+        kind ("jpeg": saved as JPEG; "crop": at the generator's size; "vae": through its
+        autoencoder). A concept is called only beyond what each of these does to it.
       **rules: form ("relative" or "difference"), temperature of delta (by default the
         reference's: 0.4 or 0.8), margin (fold: suppressed and exaggerated concepts changed by
         more; 1.5), aligned (fold: aligned ones changed by less; 2), fdr (of each test; 0.05),
@@ -214,10 +222,12 @@ def compare(
 
     Raises:
       UserError: no key in common, too many without a partner, sets of different encoders or SAEs,
-        no such rule.
+        no such rule or control.
     """
     method = analysis.make_method(rules)
-    for value, what in ((real, "real"), (generated, "generated")):
+    controls = _known(controls or {})
+    beside = [("controls", each) for each in controls.values()]
+    for what, value in (("real", real), ("generated", generated), *beside):
         if not isinstance(value, Measured):
             raise UserError(
                 f"{{{what}}} is a {type(value).__name__}; expected what bsjax.measure returns"
@@ -236,6 +246,9 @@ def compare(
             "name",
         )
     _require_same_making(real.manifest, generated.manifest)
+    controls = {kind: _as_control(each, kind, name) for kind, each in controls.items()}
+    for each in controls.values():
+        _require_same_making(real.manifest, each.manifest)
     pairing = pair_keys(real.keys, generated.keys)
     for what, other, keys, unpaired in (
         ("real", "generated", real.keys, pairing.unpaired_real),
@@ -254,8 +267,11 @@ def compare(
                 "max_unpaired",
             )
         logging.warning("%s: they are left out of the comparison", fault)
-    found = analysis.compare_sets(real, generated, method, name, pairing)
-    return Comparison(**{field.name: getattr(found, field.name) for field in FIELDS})
+    found = analysis.compare_sets(real, generated, method, name, pairing, controls)
+    return Comparison(
+        **{field.name: getattr(found, field.name) for field in FIELDS},
+        changed={each.name: each for each in controls.values()},
+    )
 
 
 def compare_codes(
@@ -287,7 +303,7 @@ def compare_codes(
         rules, clusters = {"clusters": clusters or "auto", **rules}, None
     method = analysis.make_method(rules)
     given = {"real": real, "generated": generated}
-    matrices = [_as_codes(codes, name) for name, codes in given.items()]
+    matrices = [as_codes(codes, name) for name, codes in given.items()]
     shapes = [matrix.shape for matrix in matrices]
     if shapes[0] != shapes[1]:
         raise UserError(
@@ -306,65 +322,32 @@ def compare_codes(
     if captions is not None:
         captions = [str(caption or "") for caption in captions]
     if clusters is not None:
-        clusters = _as_labels(clusters)
+        clusters = as_labels(clusters)
     found = analysis.compare_codes(*matrices, method, captions, clusters)
     return Comparison(**{field.name: getattr(found, field.name) for field in FIELDS})
 
 
 FIELDS = dataclasses.fields(Compared)
-# Codes whose squares and products no float64 can add up.
-LARGEST, SMALLEST = 1e100, 1e-100
 
 
-def _as_labels(clusters: Sequence[Any] | np.ndarray) -> list[Any]:
-    """One label per pair, as Python has them."""
-    labels = [
-        value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
-        for value in clusters
-    ]
-    for row, label in enumerate(labels):
-        if not isinstance(label, Hashable) or label is None or label != label:
-            raise UserError(
-                f"{{clusters}} holds {label!r} at place {row}; give a number or a text for each"
-                " pair, the same for those that count as one",
-                "clusters",
-            )
-    return labels
-
-
-def _as_codes(codes: Any, name: str) -> sp.csr_array:
-    values = codes.data if sp.issparse(codes) else codes
-    array = as_numbers(values, name)
-    if not sp.issparse(codes) and array.ndim != 2:
+def _known(controls: Mapping[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(set(controls) - set(CONTROLS)):
         raise UserError(
-            f"{{{name}}} has the shape {list(array.shape)}; expected [n, K]: a row per image, a"
-            " column per concept (sum the codes of an image's tokens)",
-            name,
+            f"{{controls}} has {', '.join(unknown)}; expected some of {', '.join(CONTROLS)}: set"
+            " {controls} to a dict from kind to measured set",
+            "controls",
         )
-    if not np.isfinite(array).all():
-        n = int((~np.isfinite(array)).sum())
-        raise UserError(f"{{{name}}} has {n} codes that are not finite", name)
-    if array.size and array.min() < 0:
-        raise UserError(
-            f"{{{name}}} has negative codes, such as {array.min():g}; expected 0 or more, as after"
-            " a ReLU",
-            name,
-        )
-    if not (codes if sp.issparse(codes) else array).shape[1]:
-        raise UserError(f"{{{name}}} has no concepts; expected a column for each", name)
-    fires = array[array > 0]
-    low, high = (float(fires.min()), float(fires.max())) if fires.size else (1.0, 1.0)
-    if low < SMALLEST or high > LARGEST:
-        raise UserError(
-            f"{{{name}}} has codes from {low:g} to {high:g}; expected {SMALLEST:g} to {LARGEST:g},"
-            " or 0: scale them",
-            name,
-        )
-    if not sp.issparse(codes):
-        return sp.csr_array(array)
-    matrix = sp.csr_array(codes, dtype=array.dtype, copy=True)
-    matrix.sum_duplicates()
-    return matrix
+    return dict(controls)
+
+
+def _as_control(measured: Measured, kind: str, generated: str) -> Measured:
+    """A measured set under the name that the control of a generated set has in a workdir."""
+    made = {
+        "config": measured.manifest["config"] | {"set": name_of(kind, generated)},
+        "parents": measured.manifest["parents"],
+    }
+    manifest = {**measured.manifest, **made, "config_hash": hash_json(made)}
+    return dataclasses.replace(measured, manifest=manifest)
 
 
 def _require_same_making(real: Any, generated: Any) -> None:

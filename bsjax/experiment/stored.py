@@ -8,6 +8,7 @@ import pathlib
 from typing import Any
 
 import ml_collections
+from absl import logging
 
 from bsjax import presets
 from bsjax.core.artifacts import CONTROL, REAL, list_finished, read_manifest
@@ -64,7 +65,9 @@ def _read(workdir: AnyPath, name: str) -> ml_collections.ConfigDict:
     measured = read_manifest(workdir / "measures" / name, "measure") or {}
     parts = [measured.get(EXPERIMENT, {})]  # absent: measured before it was kept
     for folder, stage in ((f"images/{name}", "generate"), (f"comparisons/{name}", "compare")):
-        parts.append((read_manifest(workdir / folder, stage) or {}).get("config", {}))
+        made = (read_manifest(workdir / folder, stage) or {}).get("config", {})
+        _tell_changed(parts[0], made, folder)
+        parts.append(made)
     flat = {key: value for part in parts for key, value in part.items() if key in known}
     config.update_from_flattened_dict(flat)
     config.overwrite = False
@@ -73,3 +76,13 @@ def _read(workdir: AnyPath, name: str) -> ml_collections.ConfigDict:
             f"the manifests of {workdir} do not say what drew the images of {name}; give --config"
         )
     return config
+
+
+def _tell_changed(measured: dict[str, Any], made: dict[str, Any], folder: str) -> None:
+    """Says which settings of an artifact are kept that are not those of the experiment."""
+    for key in sorted(measured.keys() & made.keys()):
+        if measured[key] != made[key]:
+            logging.info(
+                "%s=%s as %s was made, not %s as the images were measured; --config.%s=... sets"
+                " another", key, made[key], folder, measured[key], key,
+            )  # fmt: skip

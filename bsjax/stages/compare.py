@@ -42,6 +42,12 @@ from bsjax.stages.replicate import replicate_set
 from bsjax.stats.comparison import Rules
 
 MEASURED = (CONCEPTS, IMAGE_TABLE, IMAGE_CODES, TOP_IMAGES)
+NAMES = {  # what is named in a message -> how the command line says it
+    "limit": "--limit",
+    "subset": "--subset",
+    "clusters": "--config.compare.clusters",
+    "confirm": "--config.compare.confirm",
+}
 
 
 def compare(
@@ -110,7 +116,7 @@ def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> 
     if config.generator.name == "none":
         preflight.check_pairing(config, real.keys, generated.keys)
     pairing = pair_keys(real.keys, generated.keys)
-    with naming({"limit": "--limit", "clusters": "--config.compare.clusters"}):
+    with naming(NAMES):
         beside = {
             kind: _read(workdir / "measures" / names[kind], manifest)
             for kind, manifest in held_to.items()
@@ -134,7 +140,7 @@ def _compare_again(
     if subset is not None:
         lines = read_text(pathlib.Path(subset).expanduser()).splitlines()
         keys = [line.strip() for line in lines if line.strip()]
-    with naming({"subset": "--subset", "clusters": "--config.compare.clusters"}):
+    with naming(NAMES):
         compared = compare_again(name, statistics, pairs, manifest, _method(config), keys)
     settings = select(config, pipeline.BY_NAME["compare"].config_keys)
     more = {} if keys is None else {"compare.subset": subset}

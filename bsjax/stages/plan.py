@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from bsjax.analysis.engine import FIRST_KEPT, jit_measure
 from bsjax.core.artifacts import as_json, write_json
+from bsjax.core.config import controls_of
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh, over_data, place_shapes, replicated
 from bsjax.core.paths import AnyPath
@@ -292,9 +293,10 @@ def _row_that_does_not_compile(part, topology, n_chips, chip: Chip | None, mesh,
 
 
 def _hours(config, part: str, mesh: Mesh, images: int, seconds: float, full: float) -> float:
-    """Of the whole run: its images for generate and measure (both arms), else its steps."""
+    """Of the whole run: its images for generate and measure (arms and controls), else its steps."""
     if config.plan.stage in DATA_PARALLEL:
-        n_images = config.real.limit * (2 if config.plan.stage == "measure" else 1)
+        n_sets = 2 + len(controls_of(config)) if config.plan.stage == "measure" else 1
+        n_images = config.real.limit * n_sets
         n_steps = n_images / (TEXT_BATCH if part == "text" else images)
         return n_steps * seconds / 3600 if n_images > 0 else np.nan
     if config.train.steps < 1 and not config.plan.epoch_tokens:

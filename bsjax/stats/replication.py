@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bsjax.stats import verdicts
-from bsjax.stats.ratios import Z
+from bsjax.stats.proportions import wilson
 from bsjax.stats.sparse_codes import active_columns
 
 LEAST = 0.5  # correlation of two concepts' codes over images, below which they are no match
@@ -157,19 +157,6 @@ def shares(
         agree = int((left[called] == right[called]).sum())
         found[name] = Share(agree, n, agree / n if n else float("nan"), *wilson(agree, n), chance)
     return found
-
-
-def wilson(agree: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927); from 0 to 1 of none."""
-    return wilson_interval(agree / n, n) if n else (0.0, 1.0)
-
-
-def wilson_interval(share: float, n: float) -> tuple[float, float]:
-    """The same of a share of `n` observations, which need not be a whole number."""
-    extra = Z**2 / n
-    middle = (share + extra / 2) / (1 + extra)
-    reach = Z / (1 + extra) * np.sqrt(share * (1 - share) / n + extra / (4 * n))
-    return max(float(middle - reach), 0.0), min(float(middle + reach), 1.0)
 
 
 def match_by_chance(left: sp.csr_array, right: sp.csr_array, seed: int = 0) -> int:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats as scipy_stats
 
+from bsjax.stats.proportions import wilson_interval
 from bsjax.stats.ratios import Z
-from bsjax.stats.replication import wilson_interval
 
 
 class Share(NamedTuple):

@@ -1,6 +1,7 @@
 """The library as its users meet it: the same numbers as the stages, from whatever holds images."""
 
 import ast
+import dataclasses
 import gc
 import pathlib
 import subprocess
@@ -11,11 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from etils import epath
 from PIL import Image
 
 import bsjax
 from bsjax.core.errors import UserError
+from bsjax.data.changes import as_jpeg
 from bsjax.data.decode import decode_rgb
+from bsjax.stages.compare import compare
+from bsjax.stages.measure import measure
 from tests.api.conftest import N_IMAGES, REAL
 
 matplotlib.use("agg")
@@ -126,6 +131,37 @@ def test_compare_equals_the_stage(workdir, real, generated):
     default = bsjax.compare(real, generated, form="difference")
     assert default.manifest["config"]["compare.temperature"] == 0.8
     assert default.concepts["delta"].equals(result.concepts["delta_difference"])
+
+
+def test_controls_are_those_of_the_stages(config, encoder, sae, real, generated, tmp_path):
+    images = [as_jpeg(decode_rgb(path.read_bytes())) for path in files()]
+    changed = bsjax.measure(images, encoder, sae, keys=real.keys)
+    result = bsjax.compare(real, generated, controls={"jpeg": changed})
+    asked = config.copy_and_resolve_references()
+    asked.measure.controls = "jpeg"
+    workdir = epath.Path(tmp_path / "workdir")
+    measure(asked, workdir)
+    compare(asked, workdir)
+    stored = bsjax.open_results(workdir).comparison()
+    assert_same(result.concepts, stored.concepts)
+    assert_same(result.controls, stored.controls)
+    assert np.isfinite(result.concepts["control_log_ratio"].to_numpy()).any()
+    # Saved, it is what the stages take for finished.
+    folder = epath.Path(result.save(tmp_path / "saved"))
+    assert sorted(path.name for path in (folder / "measures").iterdir()) == [
+        "control-jpeg", "generated", "real",
+    ]  # fmt: skip
+    compare(asked, folder)
+    assert bsjax.open_results(folder).compared == ("generated",)
+
+
+def test_a_control_is_of_a_known_kind_and_measured_alike(real, generated):
+    with pytest.raises(UserError, match="controls has blur; expected some of jpeg, crop, vae"):
+        bsjax.compare(real, generated, controls={"blur": real})
+    other = {**real.manifest, "config": real.manifest["config"] | {"encoder.crop": 1}}
+    foreign = dataclasses.replace(real, manifest=other)
+    with pytest.raises(UserError, match="differ in encoder.crop"):
+        bsjax.compare(real, generated, controls={"jpeg": foreign})
 
 
 def test_what_is_saved_is_what_the_stages_leave(workdir, encoder, sae, real, generated, tmp_path):

@@ -195,6 +195,11 @@ MISTAKES = {
     "no rule": (ONES, ONES, {"level": 2}, "level=2: no such rule; expected one of form"),
     "margin": (ONES, ONES, {"margin": 1.0}, "margin=1.0: expected a number above 1"),
     "confirm": (ONES, ONES, {"confirm": 1.0}, "confirm=1.0: expected a number from 0 to 0.9"),
+    "few to confirm": (
+        np.eye(3), np.eye(3), {"confirm": 0.5, "clusters": "none"},
+        r"confirm=0.5 splits 3 clusters of pairs; expected at least 4: add captions, or set confirm"
+        " to 0",
+    ),
     "form": (ONES, ONES, {"form": "log"}, "form='log': expected one of relative, difference"),
     "fdr": (ONES, ONES, {"fdr": 0.0}, "fdr=0.0: expected a number above 0"),
     "seed": (ONES, ONES, {"seed": -1}, "seed=-1: expected a whole number"),

@@ -166,7 +166,11 @@ def test_what_cannot_be_compared(encoder, sae, real, generated):
             {},
             "generated is a ndarray; expected what bsjax.measure returns",
         ),
-        ((real, generated), {"name": "real"}, "name='real': expected a folder's name other than"),
+        (
+            (real, generated),
+            {"name": "real"},
+            "name='real': expected a folder's name that is not real",
+        ),
         ((real, generated), {"max_unpaired": 2}, "max_unpaired=2: expected a number from 0 to 1"),
         ((real, generated), {"temperature": 0}, "temperature=0: expected a number above 0"),
         ((real, generated), {"min_image": 1}, "min_image=1: no such rule; expected one of form"),

@@ -47,7 +47,8 @@ def test_each_generated_set_has_its_own_config(tmp_path):
     assert (config.sae.weights, config.compare.fdr) == ("owner/name", 0.2)
 
 
-def test_what_an_artifact_was_made_with_comes_from_the_artifact(tmp_path):
+def test_what_an_artifact_was_made_with_comes_from_the_artifact(tmp_path, caplog):
+    caplog.set_level("INFO", "absl")
     measured(tmp_path, "real")
     measured(tmp_path, "one", **{"compare.fdr": 0.01, "seed": 1})
     images = {"generator.name": "kandinsky", "generator.set": "one", "generator.steps": 7}
@@ -56,6 +57,8 @@ def test_what_an_artifact_was_made_with_comes_from_the_artifact(tmp_path):
     (config,) = read_experiments(tmp_path, "compare")
     assert (config.generator.steps, generated_name(config)) == (7, "one")
     assert (config.compare.fdr, config.seed) == (0.5, 9)
+    told = "compare.fdr=0.5 as comparisons/one was made, not 0.01 as the images were measured"
+    assert sum(told in record.getMessage() for record in caplog.records) == 1
 
 
 def test_workdirs_from_before_the_config_was_kept(tmp_path):

@@ -1,13 +1,17 @@
 """plan compiles what training runs and tells what it costs."""
 
 import json
+import math
 import pathlib
 import runpy
 
+import jax
 import pytest
 from etils import epath
 
 from bsjax.core.errors import UserError
+from bsjax.core.mesh import make_mesh
+from bsjax.stages import plan as plan_stage
 from bsjax.stages.plan import plan
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
@@ -66,6 +70,15 @@ def test_measure(config, tmp_path):
     (row,) = rows_of(tmp_path)
     # 40 images of 69 tokens per device: DINOv2-small has 22 million parameters.
     assert row["teraflops"] > 2 * 20e6 * 69 / 1e12
+
+
+def test_measure_takes_both_arms_and_the_controls(config):
+    config.plan.stage, config.real.limit = "measure", 1000
+    mesh = make_mesh(1, 1, jax.devices()[:1])
+    for controls, n_sets in (("", 2), ("jpeg,crop", 4)):
+        config.measure.controls = controls
+        hours = plan_stage._hours(config, "images", mesh, 40, 3.6, math.nan)
+        assert hours == pytest.approx(n_sets * 1000 / 40 * 3.6 / 3600)
 
 
 @pytest.mark.parametrize(

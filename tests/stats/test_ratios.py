@@ -117,7 +117,7 @@ def test_shrinking_takes_most_from_what_is_least_known():
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
     inside = {bounds: [] for bounds in ((1, 10), (11, 20), (21, 50), (51, 10_000))}
-    for seed in range(3):
+    for seed in range(8):
         world = draw_world(seed, 1000, 3000, moved_sd=0.5 * (seed % 2))
         totals = sums.sum_pairs(world.real, world.generated)
         found = ratios.log_ratios(totals)

@@ -115,13 +115,3 @@ def test_chance_is_what_dealing_out_anew_gives():
         for _ in range(300)
     ]
     assert np.mean(dealt) == pytest.approx(expected, abs=0.005)
-
-
-def test_wilson_by_hand():
-    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 1 of 29."""
-    for agree, n, low, high in (
-        (81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):  # fmt: skip
-        assert replication.wilson(agree, n) == pytest.approx((low, high), abs=5e-5)
-    assert replication.wilson(20, 20)[1] == 1.0

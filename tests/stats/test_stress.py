@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from bsjax.stats.replication import wilson, wilson_interval
+from bsjax.stats.proportions import wilson, wilson_interval
 from bsjax.stats.stress import pass_at_k, share_of_prompts
 
 Z2 = 1.959963984540054**2
