@@ -50,8 +50,9 @@ def workdir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def firefox():
-    browser = marionette.Marionette(bin=FIREFOX, headless=True)
+def firefox(tmp_path_factory):
+    log = tmp_path_factory.mktemp("gecko") / "log"
+    browser = marionette.Marionette(bin=FIREFOX, headless=True, gecko_log=str(log))
     browser.start_session()
     yield browser
     browser.cleanup()
