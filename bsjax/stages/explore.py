@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bsjax.core.errors import UserError
 from bsjax.core.paths import AnyPath
+from bsjax.report.explorer.single import as_one_page
 
 LOOPBACK = "127.0.0.1"
 THIS_MACHINE = ("localhost", LOOPBACK, "::1")
@@ -39,6 +40,8 @@ NOTEBOOKS = (
     " vscode-webview: vscode-file:"
 )
 HOST = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<name>[^\[\]:/@\s]+))(?::(?P<port>\d{1,5}))?")
+# Set where notebooks run whose browser reaches no other port of the kernel's machine.
+ELSEWHERE = ("JUPYTERHUB_SERVICE_PREFIX", "KAGGLE_KERNEL_RUN_TYPE")
 SCHEME_PORTS = {"http": 80, "https": 443}
 
 
@@ -64,18 +67,24 @@ def explore(workdir: str | AnyPath, port: int = 0, host: str = LOOPBACK) -> None
     server.run(sockets=[listening])
 
 
-def show(workdir: str | AnyPath, height: int = 860) -> Any:
-    """Shows a workdir's explorer in a notebook, Colab included; for the last line of a cell.
+def show(workdir: str | AnyPath, height: int = 860, inline: bool | None = None) -> Any:
+    """Shows a workdir's explorer in a notebook; for the last line of a cell.
+
+    On this machine and on Colab the page is served to the browser. Where the browser reaches no
+    port of the kernel (JupyterHub, Kaggle) it stands in the notebook with all its data.
 
     Args:
       workdir: of a run.
       height: pixels.
+      inline: put the page into the notebook; None: where the environment says JupyterHub or Kaggle.
 
     Raises:
-      UserError: there is no report.
+      UserError: there is no report, or it is too large for a notebook.
     """
     from IPython.display import IFrame
 
+    if any(name in os.environ for name in ELSEWHERE) if inline is None else inline:
+        return _Inline(as_one_page(_report_of(workdir)), height)
     try:
         from google.colab import output  # a kernel on another machine than the browser
     except ImportError:
@@ -91,6 +100,19 @@ def show(workdir: str | AnyPath, height: int = 860) -> Any:
     # Not "/": the proxy follows no redirect.
     output.serve_kernel_port_as_iframe(port, path="/index.html", height=str(height))
     return None
+
+
+class _Inline:
+    """A page in a frame of its own, which has no other address than the notebook's output."""
+
+    def __init__(self, page: str, height: int):
+        self.page, self.height = page, height
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{html.escape(self.page)}" sandbox="allow-scripts allow-downloads"'
+            f' width="100%" height="{self.height}" style="border: 0" title="explorer"></iframe>'
+        )
 
 
 def split_workdirs(workdir: str | AnyPath) -> list[str | AnyPath]:
