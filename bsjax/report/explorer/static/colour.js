@@ -24,11 +24,30 @@ export function themed(name) {
 /** Whether the page is dark now. */
 export const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 
-/** The library that draws plots. */
-export function plotly() {
-  if (!window.Plotly) throw new Error("plotly.min.js is missing or damaged; write the report anew with `bsjax report`");
-  return window.Plotly;
+let arriving = null; // plotly, once a plot was asked for
+
+/** The library that draws plots, once it is there: it is large, and not every view has a plot. */
+export function needPlotly() {
+  arriving ??= new Promise((resolve, reject) => {
+    const kept = document.getElementById("plotly-source"); // of a page that bears everything itself
+    const script = document.createElement("script");
+    const end = () => (window.Plotly ? resolve(window.Plotly) : reject(
+      new Error("plotly.min.js is missing or damaged; write the report anew with `bsjax report`")));
+    script.onload = end;
+    script.onerror = end;
+    if (kept) script.textContent = kept.textContent;
+    else script.src = "plotly.min.js";
+    document.head.append(script);
+    if (kept) end();
+  }).catch((error) => {
+    arriving = null; // asked for again, it may be there
+    throw error;
+  });
+  return arriving;
 }
+
+/** The same, where a plot is drawn already. */
+export const plotly = () => window.Plotly;
 
 /** What every plot has in common. */
 export function plotLayout(more) {

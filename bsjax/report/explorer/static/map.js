@@ -1,6 +1,6 @@
 // The map of the dictionary: one point per concept, what changed on top; one model, or two side by side.
 
-import { PLOT_CONFIG, plain, plotLayout, plotly, themed } from "./colour.js";
+import { needPlotly, PLOT_CONFIG, plain, plotLayout, plotly, themed } from "./colour.js";
 import { columnsOf, fixed, formOf, isCalled, isUnfiltered, loadColumns, passing, ratioText, setNumber, site, strength, verdictOf, whole } from "./concepts.js";
 import { load, unpack } from "./data.js";
 import { choice, el } from "./elements.js";
@@ -25,7 +25,7 @@ let ys = null;
 export async function showMap(root) {
   const shown = [setNumber(state.model)];
   if (state.second) shown.push(setNumber(state.second));
-  await Promise.all(shown.map(loadColumns));
+  await Promise.all([needPlotly(), ...shown.map(loadColumns)]);
   xs = Array.from({ length: site.n }, (_, k) => site.places[2 * k]);
   ys = Array.from({ length: site.n }, (_, k) => site.places[2 * k + 1]);
   for (const { box } of plots) window.Plotly?.purge(box); // a browser has few WebGL contexts

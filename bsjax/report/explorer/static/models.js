@@ -1,6 +1,6 @@
 // How models differ: one against another concept by concept, and the matrix of correlations.
 
-import { PLOT_CONFIG, plain, plotLayout, plotly, themed } from "./colour.js";
+import { needPlotly, PLOT_CONFIG, plain, plotLayout, plotly, themed } from "./colour.js";
 import { loadColumns, setNumber, site } from "./concepts.js";
 import { choice, el } from "./elements.js";
 import { guarded } from "./faults.js";
@@ -20,7 +20,7 @@ export async function showModels(root) {
   }
   const i = setNumber(state.model);
   const j = state.second ? setNumber(state.second) : Number(i === 0);
-  const [a, b] = await Promise.all([loadColumns(i), loadColumns(j)]);
+  const [a, b] = await Promise.all([loadColumns(i), loadColumns(j), needPlotly()]);
   const form = FORMS.includes(state.x) ? state.x : FORMS[0];
   box = el("div", { className: "plot square", role: "group", "aria-label":
     `${form} of every concept, ${site.sets[i].name} against ${site.sets[j].name}; correlation ${told(i, j)}` });
