@@ -1,8 +1,8 @@
 """Data as scripts: a page opened from disk may load scripts, but may fetch nothing.
 
-Each file calls `bsjaxReceive(name, payload, stamp)`; arrays are base64 of their little-endian
-bytes, large ones deflated. The stamp tells the files of one report from those of another, which may
-take their place while a page is open.
+Each file calls `bsjaxReceive(name, payload, stamp, isDeflated)`; a large payload is the base64 of
+its deflated JSON, arrays in it are base64 of their little-endian bytes. The stamp tells the files of
+one report from those of another, which may take their place while a page is open.
 """
 
 import base64
@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 
 from bsjax.core.artifacts import atomic_path
+
+
+LARGE = 4096  # letters of a payload, from which on it is deflated
 
 
 def pack(array: np.ndarray, dtype: str, deflate: bool = False) -> dict[str, Any]:
@@ -30,6 +33,12 @@ def write_data(folder: pathlib.Path, name: str, payload: Any, stamp: str = "") -
     """Writes `folder`/`name`.js, which hands `payload` and the report's stamp to the page."""
     # Inside a script of its own JSON is JavaScript; no markup can end it.
     text = json.dumps(payload, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    more = [json.dumps(stamp)]
+    if len(text) > LARGE:
+        deflated = base64.b64encode(zlib.compress(text.encode("ascii"), 6)).decode()
+        # Images do not become smaller.
+        if len(deflated) < 0.9 * len(text):
+            text, more = json.dumps(deflated), [*more, "true"]
     with atomic_path(folder / f"{name}.js") as temporary:
-        call = f"bsjaxReceive({json.dumps(name)},{text},{json.dumps(stamp)});\n"
+        call = f"bsjaxReceive({','.join([json.dumps(name), text, *more])});\n"
         temporary.write_text(call, encoding="ascii")

@@ -1,4 +1,4 @@
-// Data arrive as scripts that call bsjaxReceive(name, payload, stamp): a page from disk may not fetch.
+// Data arrive as scripts that call bsjaxReceive(name, payload, stamp, isDeflated): a page from disk may not fetch.
 // The stamp is the report's: while a page is open, `bsjax report` may put the files of another in place.
 
 const receivers = new Map();
@@ -8,8 +8,8 @@ const FIRST = "site"; // loaded before all others: whose stamp it bears, that re
 let stampShown; // stamp of that report
 let asked = null; // which report lies there now
 
-window.bsjaxReceive = (name, payload, stamp) => {
-  receivers.get(name)?.({ payload, stamp });
+window.bsjaxReceive = (name, payload, stamp, isDeflated = false) => {
+  receivers.get(name)?.({ payload, stamp, isDeflated });
 };
 
 /** The payload of data/<name>.js; each file is loaded once. */
@@ -34,7 +34,8 @@ async function ofThisReport(name) {
   }
   if (name === FIRST) stampShown = found.stamp;
   else if (found.stamp !== stampShown) throw madeAnew();
-  return found.payload;
+  if (!found.isDeflated) return found.payload;
+  return inflated(found.payload).json().catch((error) => { throw damaged(error); });
 }
 
 /** Whether another report has taken the place of the one that is shown. */
@@ -86,14 +87,14 @@ export function unpack(packed) {
 
 /** The same of a deflated one. */
 export async function inflate(packed) {
-  const stream = new Blob([bytesOf(packed.data)]).stream();
-  try {
-    const deflated = stream.pipeThrough(new DecompressionStream("deflate"));
-    return typed(packed, await new Response(deflated).arrayBuffer());
-  } catch (error) {
-    if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old: it has no DecompressionStream");
-    throw damaged(error);
-  }
+  const buffer = await inflated(packed.data).arrayBuffer().catch((error) => { throw damaged(error); });
+  return typed(packed, buffer);
+}
+
+/** What base64 of deflated bytes holds, as a response to read. */
+function inflated(data) {
+  if (typeof DecompressionStream === "undefined") throw new Error("this browser is too old: it has no DecompressionStream");
+  return new Response(new Blob([bytesOf(data)]).stream().pipeThrough(new DecompressionStream("deflate")));
 }
 
 function typed(packed, buffer) {
