@@ -153,7 +153,7 @@ function drawEnergies(isAll) {
       el("table", { className: "energies" },
         el("thead", {}, el("tr", {}, el("th", { scope: "col", textContent: "concept" }), el("th", { scope: "col", textContent: `verdict of ${site.sets[i].name}` }),
           ...images.map(({ arm }) => el("th", { scope: "col", textContent: arm ? site.sets[arm - 1].name : "real" })), el("th", { scope: "col", textContent: "where" }))),
-        el("tbody", {}, ...listed.map((k) => el("tr", {}, el("th", { scope: "row" }, conceptButton(k)),
+        el("tbody", {}, ...listed.map((k) => el("tr", {}, el("th", { scope: "row" }, conceptButton(k, { mark: k })),
           el("td", {}, verdictLabel(verdictOf(i, k), site.sets[i].meanings[columnsOf(i).verdict[k]])),
           ...images.map((image) => el("td", {}, ...shareOf(image, k, top))), el("td", {}, whereButton(k))))))),
     listed.length < ids.length ? more : "");

@@ -31,7 +31,7 @@ export async function showImages(root) {
     return; // nothing of it changed
   } else if (kept && kept.name === listName()) {
     root.replaceChildren(kept.node);
-    window.scrollTo(0, kept.top);
+    window.scrollTo(0, opened ? kept.top : 0);
     await goToPair();
   } else {
     await showList(root);

@@ -7,7 +7,7 @@ const NOWHERE = { view: "images", finding: 0, concept: -1 };
 let origin = NOWHERE;
 
 /** Whether the panel lies over the page, as on a phone. */
-export const isSheet = () => getComputedStyle(document.getElementById("panel")).position === "fixed";
+export const isSheet = () => matchMedia("(max-width: 760px)").matches;
 
 /** Shows the page of an image, with where concept `mark` (by default the same as before) fires; `finding`: of the card that it stood on. */
 export function openImage(image, mark = state.mark, finding = 0) {
