@@ -574,3 +574,51 @@ def test_it_fits(open_page, address, width):
     page = open_page(address, viewport={"width": width, "height": 800})
     page.wait_for_timeout(300)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+MANY = 10_000
+
+
+@pytest.mark.slow
+def test_10000_pairs_answer_at_once(browser, comparisons, tmp_path):
+    """No interaction holds the page up for long (0.1 s on two shared cores), nor shows more than a page of pairs."""
+    one, rng = comparisons[0], np.random.default_rng(0)
+    keys = [f"{row:09d}" for row in range(MANY)]
+    texts = [f"a photo of thing {row} beside thing {7 * row % 1000}" for row in range(MANY)]
+    arms = []
+    for arm in (one.real, one.generated):
+        codes = sp.random_array((MANY, N), density=0.1, format="csr", rng=rng, dtype=np.float32)
+        table = pa.table({"key": keys, "caption": texts, "path": [f"{row}" for row in range(MANY)]})
+        arms.append(dataclasses.replace(arm, images=table, codes=codes))
+    rows = [
+        one.datapoints[0] | {"key": keys[row], "row_real": row, "row_generated": row, "z": float(z)}
+        for z, row in enumerate(rng.permutation(MANY).tolist())
+    ]
+    many = one._replace(real=arms[0], generated=arms[1], datapoints=rows, duplicates=[])
+    picture = Image.effect_noise((128, 128), 60).convert("RGB")
+    places = rng.normal(size=(N, 2))
+    write_site(tmp_path, [many], places, ["x"] * N, [{}], [], lambda *_: picture)
+    watched = Watched(browser, tmp_path, "#view=images")
+    page = watched.page
+    page.wait_for_timeout(2000)
+    page.evaluate(
+        """() => { window.held = []; const take = list => {
+        for (const each of list.getEntries()) held.push(each.duration); };
+        new PerformanceObserver(take).observe({type: 'longtask'}); }"""
+    )
+    for act in (
+        lambda: page.locator("#caption").press_sequentially("thing 77", delay=40),
+        lambda: page.fill("#caption", ""),
+        lambda: page.select_option("text=rank by >> select", "cosine"),
+        lambda: (page.fill("#shows", "12"), page.keyboard.press("Enter")),
+        lambda: page.select_option("text=shown by >> select", "missed"),
+        lambda: page.click("#view .chip button"),
+        lambda: page.locator("#view .opens").nth(20).click(),
+        lambda: page.click("text=next ›"),
+        lambda: page.click("text=← back to the list"),
+    ):
+        act()
+        page.wait_for_timeout(1000)
+        assert page.locator("#view .pair[data-pair]").count() <= 24
+    assert [each for each in page.evaluate("held") if each > 100] == []  # of a shared machine
+    watched.close()
