@@ -39,11 +39,11 @@ export async function showImage(root) {
     steps(order.map((p) => pairs.real[p]), real),
     el("h2", { tabIndex: -1 }, marked(caption || "(no caption)", state.caption)),
     el("p", { className: "hint" }, "image ", el("bdi", { textContent: found.key }),
-      hasOriginals() ? "" : "; shown as thumbnails, `bsjax explore` shows the image files"),
+      ...hasOriginals() ? [] : ["; shown as thumbnails, ", el("code", { textContent: "bsjax explore" }), " shows the image files"]),
     el("div", { className: images.length > 2 ? "large" : "large two-alone" }, ...await Promise.all(images.map((image) => figure(image, real)))),
     el("div", { className: "marks" }), shown.energies,
     ...besides("Real image nearly the same", twin < 0 ? [] : [twin], i, "Where a model repeats one of its training images, that image was often there several times. By itself this is no evidence of copying."),
-    ...besides("Other images of this caption, other captions of this image", others, i, ""));
+    ...besides("Other images of this caption, other captions of this image", others.filter((row) => row !== twin), i, ""));
   drawEnergies(false);
   // Who steps on goes on stepping; who came from elsewhere begins at the caption.
   const step = [...root.querySelectorAll(".steps button:not(:disabled)")].find((each) => before && each.getAttribute("aria-label") === before);
@@ -139,23 +139,27 @@ async function repeatsOf(real) {
 /** Draws the table of the images' strongest concepts. */
 function drawEnergies(isAll) {
   const { images, i, energies } = shown;
-  const most = new Map();
-  for (const { concepts } of images) for (const [k, { share }] of concepts) most.set(k, Math.max(share, most.get(k) ?? 0));
+  // Those first that the real image or that of the chosen model shows most.
+  const most = new Map(images.flatMap(({ concepts }) => [...concepts.keys()].map((k) => [k, 0])));
+  for (const { arm, concepts } of images) {
+    if (arm && arm !== i + 1 && images.length > 1) continue;
+    for (const [k, { share }] of concepts) most.set(k, Math.max(share, most.get(k)));
+  }
   const ids = [...most.keys()].sort((a, b) => most.get(b) - most.get(a) || a - b);
   const listed = isAll ? ids : ids.slice(0, LISTED);
   if (isConcept(state.mark) && !listed.includes(state.mark)) listed.unshift(state.mark);
-  const top = Math.max(...listed.map((k) => most.get(k) ?? 0), 1e-9);
+  const top = Math.max(...images.flatMap(({ concepts }) => listed.map((k) => concepts.get(k)?.share ?? 0)), 1e-9);
   const more = el("button", { type: "button", className: "link", textContent: `all ${ids.length}`, onclick: () => { drawEnergies(true); drawButtons(); energies.querySelector(".scroll").focus(); } });
   energies.replaceChildren(
     el("h3", { textContent: "Its strongest concepts" }),
     el("p", { className: "hint", textContent: "Share of an image's energy: how much of all that the SAE sees in it is this concept. Maps of where a concept fires are kept of the images of each arm that show it most." }),
     el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "strongest concepts" },
       el("table", { className: "energies" },
-        el("thead", {}, el("tr", {}, el("th", { scope: "col", textContent: "concept" }), el("th", { scope: "col", textContent: `verdict of ${site.sets[i].name}` }),
-          ...images.map(({ arm }) => el("th", { scope: "col", textContent: arm ? site.sets[arm - 1].name : "real" })), el("th", { scope: "col", textContent: "where" }))),
+        el("thead", {}, el("tr", {}, ...["concept", ...images.map(({ arm }) => (arm ? site.sets[arm - 1].name : "real")), "where it fires", `verdict of ${site.sets[i].name}`]
+          .map((textContent) => el("th", { scope: "col", textContent })))),
         el("tbody", {}, ...listed.map((k) => el("tr", {}, el("th", { scope: "row" }, conceptButton(k, { mark: k })),
-          el("td", {}, verdictLabel(verdictOf(i, k), site.sets[i].meanings[columnsOf(i).verdict[k]])),
-          ...images.map((image) => el("td", {}, ...shareOf(image, k, top))), el("td", {}, whereButton(k))))))),
+          ...images.map((image) => el("td", {}, ...shareOf(image, k, top))), el("td", {}, whereButton(k)),
+          el("td", {}, verdictLabel(verdictOf(i, k), site.sets[i].meanings[columnsOf(i).verdict[k]]))))))),
     listed.length < ids.length ? more : "");
 }
 

@@ -2,7 +2,7 @@
 
 import { el } from "./elements.js";
 
-const AROUND = 24; // letters kept before a hit
+const AROUND = 8; // letters kept before a hit
 
 /** Places [from, to] of what is searched, in a text; none where letters change their number. */
 export function hits(text, query) {

@@ -52,7 +52,7 @@ function head(k) {
   return el("div", { className: "head" },
     el("h2", {}, el("span", { className: "id", textContent: `${k} ` }),
       marked(site.names[k] || "(no typical word)", state.q)),
-    el("button", { type: "button", textContent: "its images", title: "image pairs of which both show this concept", onclick: () => set({ view: "images", shows: k, arm: "both", image: "", mark: -1 }) }),
+    el("button", { type: "button", className: "copy", textContent: "its images", title: "image pairs of which both show this concept", onclick: () => set({ view: "images", shows: k, arm: "both", image: "", mark: -1 }) }),
     copyButton("copy link", "copy a link to this concept", () => navigator.clipboard.writeText(link())),
     el("button", { type: "button", textContent: "close", onclick: () => set({ concept: -1 }) }));
 }

@@ -128,7 +128,7 @@ function rowOf(i, k) {
 function nameOfRow(k) {
   const caption = state.q && !hits(site.names[k], state.q).length ? captionWith(k, state.q.trim().toLowerCase()) : null;
   const name = marked(site.names[k], state.q, { title: site.names[k] });
-  if (caption) name.append(" ", el("span", { className: "hint", title: caption }, "caption: ", marked(fromHit(caption, state.q), state.q)));
+  if (caption) name.append(" ", el("span", { className: "hint", title: `a caption of its images: ${caption}` }, "“", marked(fromHit(caption, state.q), state.q), "”"));
   return name;
 }
 
