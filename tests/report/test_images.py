@@ -282,11 +282,15 @@ def test_the_caption_filters_and_its_hits_are_marked(open_page):
     assert page.locator("#caption").evaluate("e => e === document.activeElement")
     marks = page.eval_on_selector_all("#view mark", "all => all.map(e => e.textContent)")
     assert marks == ["Red", "red"]
+    texts = page.locator("#view .pair[data-pair] figcaption > bdi").all_text_contents()
+    assert texts == CAPTIONS[1:3]
     page.click("[aria-label='clear the filter: caption']")
     wait_for_pairs(page, N_IMAGES)
     assert page.input_value("#caption") == "" and page.url.endswith("#view=images")
     page = open_page("#view=images&caption=%3Cimg")
     wait_for_pairs(page, 1)
+    page.fill("#caption", "er")
+    page.wait_for_function("document.querySelectorAll('#view mark').length === 2")
     assert page.locator("#view .pair bdi").first.inner_text() == EVIL
     assert page.locator("img[src='x']").count() == 0
 
@@ -431,12 +435,18 @@ def test_stepping_and_the_way_back_to_where_the_list_was(open_page):
     page.click("text=1 more")
     last = page.locator("#view .pair[data-pair='28'] .opens").first
     last.scroll_into_view_if_needed()
+    page.evaluate("scrollBy(0, -150)")
     top = page.evaluate("scrollY")
     assert top > 300
     last.click()
     page.wait_for_selector("#view .large")
     assert page.evaluate("scrollY") == 0
     assert page.locator("#view h2").evaluate("e => e === document.activeElement")
+    page.keyboard.press("Escape")
+    page.wait_for_function("document.activeElement.closest('.pair')?.dataset.pair === '28'")
+    assert page.evaluate("scrollY") == top
+    last.click()
+    page.wait_for_selector("#view .large")
     assert "24 of 25 in the list" in page.inner_text(".steps")
     assert page.locator("#view h2 mark").inner_text() == "thing"
     page.click("text=next ›")
@@ -556,6 +566,9 @@ def test_hits_of_the_tables_search_are_marked(open_page):
     assert page.locator("#panel figcaption mark").first.inner_text().lower() == "red k"
     page = open_page("#view=table&q=words+13&concept=13")
     assert page.locator("#panel h2 mark").inner_text() == "words 13"
+    page = open_page("#view=map&q=words")
+    page.wait_for_selector(".label mark")
+    assert set(page.locator(".label mark").all_text_contents()) == {"words"}
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -18,6 +18,8 @@ import urllib.parse
 import urllib.request
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -384,7 +386,7 @@ def test_images_that_no_measures_name_are_not_served(shown, tmp_path):
 @pytest.mark.parametrize("name", ["../elsewhere", "..", ".", "", "/etc", "a\\b", "no such set"])
 def test_a_report_names_sets_of_its_workdir_alone(shown, name):
     workdir, stamp = shown
-    shutil.copytree(workdir / "measures" / "real", workdir.parent / "elsewhere")
+    shutil.copytree(workdir / "measures" / "real", workdir / "elsewhere")
     told = json.loads((workdir / "report" / ORIGINALS).read_text())
     told["arms"][0]["set"] = name
     (workdir / "report" / ORIGINALS).write_text(json.dumps(told))
@@ -399,8 +401,11 @@ def test_images_of_other_measures_are_not_served(shown):
     shutil.rmtree(workdir / "measures" / "real")
     write_arm(workdir, "real", 4, resize=30)
     assert ask_for(app, "/originals/0/0", stamp)[0] == 404
-    table = workdir / "measures" / "one" / "images.parquet"
-    table.write_bytes(table.read_bytes()[:-1] + b"x")
+    path = workdir / "measures" / "one" / "images.parquet"
+    table = pq.read_table(path)  # written by hand: it names another image
+    elsewhere = pa.array([str(workdir.parent / "private.png")] * 4)
+    pq.write_table(table.set_column(table.column_names.index("path"), "path", elsewhere), path)
+    Image.new("RGB", (9, 9)).save(workdir.parent / "private.png")
     assert ask_for(app, "/originals/1/0", stamp)[0] == 404
 
 
