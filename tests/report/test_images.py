@@ -256,6 +256,9 @@ def test_pairs_are_told_by_z_and_place_and_none_is_called_a_copy(open_page):
     )
     assert tiles(page) == list(range(N_IMAGES - 1, 5, -1))
     assert "score=cosine" in page.url
+    page.click("text=What the numbers mean")
+    meanings = page.locator("#view .help dt").all_inner_texts()
+    assert meanings[0] == "z" and len(meanings) == 5
     for option in page.locator("text=rank by >> select").locator("option").all_inner_texts():
         assert "copy" not in option
 
@@ -340,6 +343,7 @@ def figures(page):
 def test_the_page_of_an_image_shows_what_all_sets_drew(open_page):
     page = open_page("#view=images&image=k1")
     assert page.inner_text("#view h2") == "A Red Kite"
+    assert page.locator("#view .help").count() == 1
     told = figures(page).all_inner_texts()
     assert len(told) == 3
     assert told[0].startswith("real image")
@@ -559,7 +563,7 @@ def test_hits_of_the_tables_search_are_marked(open_page):
     texts = page.eval_on_selector_all(
         "#rows tbody tr bdi bdi", "all => all.map(e => e.textContent)"
     )
-    assert set(texts) <= {"A Red Kite", "a red  kite"} and texts
+    assert set(texts) <= {"…Red Kite", "…red  kite"} and texts
     concept = page.get_attribute("#rows tbody tr", "data-concept")
     page.click(f"#rows tr[data-concept='{concept}'] button")
     wait_for_concept(page, concept)

@@ -12,7 +12,7 @@ import { cameFrom, leaveImage } from "./opening.js";
 import { hasOriginals, heatSlider, lay, loadLarge } from "./originals.js";
 import { keyOf, labelOf, loadCounterparts, loadMaps, loadPairs } from "./pictures.js";
 import { set, state } from "./state.js";
-import { likeness, pictured } from "./tiles.js";
+import { likeness, numbersHelp, pictured } from "./tiles.js";
 
 const LISTED = 10; // listed before one asks for all
 const MOST_REPEATS = 12;
@@ -41,7 +41,7 @@ export async function showImage(root) {
     el("p", { className: "hint" }, "image ", el("bdi", { textContent: found.key }),
       ...hasOriginals() ? [] : ["; shown as thumbnails, ", el("code", { textContent: "bsjax explore" }), " shows the image files"]),
     el("div", { className: images.length > 2 ? "large" : "large two-alone" }, ...await Promise.all(images.map((image) => figure(image, real)))),
-    el("div", { className: "marks" }), shown.energies,
+    numbersHelp("z" in pairs.scores), el("div", { className: "marks" }), shown.energies,
     ...besides("Real image nearly the same", twin < 0 ? [] : [twin], i, "Where a model repeats one of its training images, that image was often there several times. By itself this is no evidence of copying."),
     ...besides("Other images of this caption, other captions of this image", others.filter((row) => row !== twin), i, ""));
   drawEnergies(false);

@@ -2,8 +2,6 @@
 
 import { el } from "./elements.js";
 
-const AROUND = 8; // letters kept before a hit
-
 /** Places [from, to] of what is searched, in a text; none where letters change their number. */
 export function hits(text, query) {
   const words = query.trim().toLowerCase();
@@ -27,9 +25,8 @@ export function marked(text, query, properties = {}) {
   return el("bdi", properties, ...parts, text.slice(at));
 }
 
-/** A text from shortly before its first hit on. */
+/** A text from its first hit on. */
 export function fromHit(text, query) {
-  const [first] = hits(text, query);
-  const from = Math.max(0, (first?.[0] ?? 0) - AROUND);
+  const from = hits(text, query)[0]?.[0] ?? 0;
   return from ? `…${text.slice(from)}` : text;
 }
