@@ -1,6 +1,7 @@
 """explore: serves a workdir's report to a browser; `bsjax.show` does so inside a notebook.
 
-The report opens from disk as well; over HTTP it also opens on another machine, through a tunnel.
+The report opens from disk as well; over HTTP it also opens on another machine, through a tunnel,
+and shows images as large as their files have them.
 """
 
 import errno
@@ -23,12 +24,12 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse
 from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bsjax.core.errors import UserError
 from bsjax.core.paths import AnyPath
 from bsjax.report.explorer.single import as_one_page
+from bsjax.stages.originals import report_routes
 
 LOOPBACK = "127.0.0.1"
 THIS_MACHINE = ("localhost", LOOPBACK, "::1")
@@ -49,7 +50,7 @@ def explore(workdir: str | AnyPath, port: int = 0, host: str = LOOPBACK) -> None
     """Serves until interrupted and prints the address.
 
     Args:
-      workdir: whose report/ is served, and nothing beside it; several with commas between them.
+      workdir: whose report/ is served, and the images in it; several with commas between them.
       port: 0: any that is free.
       host: address to listen at; by default this machine alone can connect.
 
@@ -130,6 +131,8 @@ def make_app(
 ) -> Starlette:
     """Reports as an application: ranges and compression; the page at /, of several a list there.
 
+    Beside each page lie the images of its report, as `bsjax.stages.originals` has them.
+
     Args:
       workdirs: of a run, or of several, of which each is served under its folder's name.
       host: that it listens at, a name which requests may go to; None: they may go to any.
@@ -142,16 +145,13 @@ def make_app(
         workdirs = [workdirs]
     folders = [_report_of(workdir) for workdir in workdirs]
     if len(folders) == 1:
-        routes = [
-            Route("/", lambda _: RedirectResponse("/index.html")),
-            Mount("/", StaticFiles(directory=folders[0])),
-        ]
+        routes = [Route("/", lambda _: RedirectResponse("/index.html")), *report_routes(folders[0])]
     else:
         names = _names([folder.parent for folder in folders])
         routes = [Route("/", lambda _: HTMLResponse(_contents(names)))]
         routes += [Route("/index.html", lambda _: RedirectResponse("/"))]
         for name, folder in zip(names, folders, strict=True):
-            routes.append(Mount(f"/{name}", StaticFiles(directory=folder, html=True)))
+            routes.append(Mount(f"/{name}", routes=report_routes(folder, html=True)))
     middleware = [
         Middleware(_Guard, host=host, frames=frames),
         Middleware(GZipMiddleware, minimum_size=1024),

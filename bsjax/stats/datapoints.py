@@ -1,4 +1,4 @@
-"""How near each generated image is to its real counterpart: what may be a copy stands on top."""
+"""How near each generated image is to its real counterpart: the most unusually alike on top."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,7 +11,8 @@ def score_pairs(real: sp.csr_array, generated: sp.csr_array) -> dict[str, np.nda
       mean_difference: mean over concepts of generated - real, the score of the paper; signed, so
         excesses and deficits cancel.
       absolute_difference: sum over concepts of |generated - real|; 0 for a copy.
-      cosine: cosine of the two image codes; 1 for a copy, 0 where one has no active concept.
+      cosine: cosine of the two image codes; 1 for a copy and for whatever shows the same concepts,
+        0 where one has no active concept.
     """
     real, generated = real.astype(np.float64), generated.astype(np.float64)
     gap = sp.csr_array(generated - real)

@@ -5,8 +5,11 @@ import contextlib
 import errno
 import gzip
 import http.client
+import io
+import json
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,11 +17,22 @@ import types
 import urllib.parse
 import urllib.request
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from bsjax.core.errors import UserError
+from bsjax.data.images import thumbnail
+from bsjax.report.explorer.site import ORIGINALS, write_site
+from bsjax.report.tables import read_comparisons
 from bsjax.stages.explore import MOST_PORTS, _names, explore, make_app, show, split_workdirs
+from bsjax.stages.originals import LARGEST, META
+from bsjax.stats import verdicts
 from tests.annotations import unchecked
+from tests.report.artifacts import write_arm, write_comparison
+from tests.report.browser import CHROMIUM, Watched, playwright
 
 
 @pytest.fixture
@@ -104,8 +118,8 @@ def test_a_request_without_a_host_is_refused(address):
             assert b" 400 " in wire.makefile("rb").readline()
 
 
-def ask_app(app, host, server=("127.0.0.1", 80), scheme="http", path="/index.html"):
-    """Status of the page, its headers and its text, asked without a wire."""
+def ask_raw(app, host, server, scheme, path, query="", **more):
+    """Status, headers and body of what is asked without a wire."""
     sent = []
 
     async def send(message):
@@ -114,11 +128,19 @@ def ask_app(app, host, server=("127.0.0.1", 80), scheme="http", path="/index.htm
     async def receive():
         await asyncio.Event().wait()  # whoever asks stays
 
-    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode()}
-    scope |= {"headers": [(b"host", host.encode())], "server": server, "scheme": scheme}
-    asyncio.run(app(scope | {"query_string": b"", "root_path": ""}, receive, send))
-    headers = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
-    return sent[0]["status"], headers, b"".join(m.get("body", b"") for m in sent).decode()
+    headers = {"host": host} | {name.replace("_", "-"): value for name, value in more.items()}
+    scope = {"type": "http", "method": "GET", "path": urllib.parse.unquote(path)}
+    scope |= {"headers": [(k.encode(), v.encode()) for k, v in headers.items()]}
+    scope |= {"server": server, "scheme": scheme, "raw_path": path.encode(errors="replace")}
+    asyncio.run(app(scope | {"query_string": query.encode(), "root_path": ""}, receive, send))
+    found = {k.decode(): v.decode() for k, v in sent[0]["headers"]}
+    return sent[0]["status"], found, b"".join(m.get("body", b"") for m in sent)
+
+
+def ask_app(app, host, server=("127.0.0.1", 80), scheme="http", path="/index.html"):
+    """Status of the page, its headers and its text, asked without a wire."""
+    status, headers, body = ask_raw(app, host, server, scheme, path)
+    return status, headers, body.decode()
 
 
 def test_the_given_host_is_right_and_so_are_all_of_this_machine(workdir):
@@ -289,3 +311,153 @@ def test_a_port_for_the_administrator(workdir, monkeypatch):
 def test_a_workdir_of_nobody():
     with pytest.raises(UserError, match="--workdir=~nobody-of-that-name"):
         make_app("~nobody-of-that-name/run")
+
+
+SIZES = {"0.png": (2000, 500), "1.jpg": (30, 40), "2.png": (30, 30)}
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """A workdir with a report whose images have these sizes, and the report's stamp."""
+    workdir = tmp_path / "run"
+    for name in ("real", "one"):
+        write_arm(workdir, name, 4)
+    for name, size in SIZES.items():
+        Image.new("RGB", size, (200, 30, 60)).save(workdir / "measures" / "real" / name)
+    (workdir / "measures" / "real" / "1.jpg").rename(workdir / "measures" / "real" / "1.png")
+    write_comparison(workdir, "one", [verdicts.UNDECIDED] * 4)
+    write_report(workdir)
+    return workdir, json.loads((workdir / "report" / ORIGINALS).read_text())["stamp"]
+
+
+def write_report(workdir, names=("one",)):
+    comparisons = read_comparisons(workdir, names)
+    places = np.zeros((4, 2), np.float32)
+    cards = [{}] * len(names)
+    write_site(workdir / "report", comparisons, places, list("abcd"), cards, [], thumbnail)
+
+
+def ask_for(app, path, stamp, host="localhost", **headers):
+    """Status, headers and body of an image of a served report."""
+    query = urllib.parse.urlencode({"report": stamp})
+    return ask_raw(app, host, ("127.0.0.1", 80), "http", path, query, **headers)
+
+
+def test_images_are_decoded_and_sent_anew(shown):
+    workdir, stamp = shown
+    app = make_app(workdir)
+    for row, size in enumerate([(LARGEST, LARGEST // 4), (30, 40), (30, 30)]):
+        status, headers, body = ask_for(app, f"/originals/0/{row}", stamp)
+        assert (status, headers["content-type"]) == (200, "image/webp")
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-cache"
+        image = Image.open(io.BytesIO(body))
+        assert (image.format, image.size) == ("WEBP", size)
+        assert np.abs(np.asarray(image.convert("RGB"))[5, 5] - np.array([200, 30, 60])).max() < 8
+    assert ask_for(app, "/originals/1/0", stamp)[0] == 200  # of the generated set
+    # Asked for again it is not decoded again, until the file is another.
+    _, headers, _ = ask_for(app, "/originals/0/1", stamp)
+    tag = {"if_none_match": headers["etag"]}
+    assert ask_for(app, "/originals/0/1", stamp, **tag)[::2] == (304, b"")
+    Image.new("RGB", (8, 9)).save(workdir / "measures" / "real" / "1.png")
+    status, _, body = ask_for(app, "/originals/0/1", stamp, **tag)
+    assert status == 200 and Image.open(io.BytesIO(body)).size == (8, 9)
+
+
+def test_images_that_no_measures_name_are_not_served(shown, tmp_path):
+    workdir, stamp = shown
+    app = make_app(workdir)
+    assert ask_for(app, "/originals/0/2", stamp)[0] == 200
+    odd = ["0/3", "0/4", "0/-1", "0/99999999999999999999", "2/0", "-1/0", "0/x", "0/1.0", "a/0",
+           "0/", "0/%00", "0/\u0662", "0/0/0", "../measures/real/0.png", "..%2f..%2fsecret/0",
+           "0/..%2f..%2fmeasures%2freal%2f0.png", f"0/{'1' * 5000}"]  # fmt: skip
+    for path in odd:  # of 0/3 the file is gone
+        status, _, body = ask_for(app, f"/originals/{path}", stamp)
+        assert (status, str(tmp_path).encode() in body) == (404, False), path
+    assert ask_for(app, "/originals/0/2", "")[0] == 404  # the page of another report
+    assert ask_for(app, "/originals/0/2", stamp + "x")[0] == 404
+    assert ask_for(app, "/originals/0/2", stamp, host="evil.example")[0] == 421
+    # What is no image is not sent, whatever its name says.
+    (workdir / "measures" / "real" / "2.png").write_text("<script>secret</script>")
+    status, _, body = ask_for(app, "/originals/0/2", stamp)
+    assert (status, b"secret" in body) == (404, False)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "..", ".", "", "/etc", "a\\b", "no such set"])
+def test_a_report_names_sets_of_its_workdir_alone(shown, name):
+    workdir, stamp = shown
+    shutil.copytree(workdir / "measures" / "real", workdir / "elsewhere")
+    told = json.loads((workdir / "report" / ORIGINALS).read_text())
+    told["arms"][0]["set"] = name
+    (workdir / "report" / ORIGINALS).write_text(json.dumps(told))
+    assert ask_for(make_app(workdir), "/originals/0/0", stamp)[0] == 404
+    assert ask_for(make_app(workdir), "/originals/1/0", stamp)[0] == 200
+
+
+def test_images_of_other_measures_are_not_served(shown):
+    """Row numbers mean something within one measurement alone."""
+    workdir, stamp = shown
+    app = make_app(workdir)
+    shutil.rmtree(workdir / "measures" / "real")
+    write_arm(workdir, "real", 4, resize=30)
+    assert ask_for(app, "/originals/0/0", stamp)[0] == 404
+    path = workdir / "measures" / "one" / "images.parquet"
+    table = pq.read_table(path)  # written by hand: it names another image
+    elsewhere = pa.array([str(workdir.parent / "private.png")] * 4)
+    pq.write_table(table.set_column(table.column_names.index("path"), "path", elsewhere), path)
+    Image.new("RGB", (9, 9)).save(workdir.parent / "private.png")
+    assert ask_for(app, "/originals/1/0", stamp)[0] == 404
+
+
+def test_the_page_is_told_that_there_are_images(shown):
+    workdir, _ = shown
+    told = '<meta name="bsjax-originals"'
+    _, _, page = ask_app(make_app(workdir), "localhost")
+    assert page.count(told) == 1
+    written = (workdir / "report" / "index.html").read_text()
+    assert told not in written  # a page that lies elsewhere has no images
+    assert len(page) == len(written) + len(META) + 1
+    (workdir / "report" / ORIGINALS).unlink()
+    _, headers, page = ask_app(make_app(workdir), "localhost")
+    assert page == written and "etag" in headers
+
+
+def test_several_workdirs_have_images_each(shown, tmp_path):
+    workdir, stamp = shown
+    other = tmp_path / "other"
+    shutil.copytree(workdir, other)
+    Image.new("RGB", (11, 7)).save(other / "measures" / "real" / "0.png")
+    app = make_app([workdir, other])
+    for name, size in (("run", (LARGEST, LARGEST // 4)), ("other", (11, 7))):
+        _, _, body = ask_for(app, f"/{name}/originals/0/0", stamp)
+        assert Image.open(io.BytesIO(body)).size == size
+        for address in (f"/{name}/", f"/{name}/index.html"):
+            assert META in ask_app(app, "localhost", path=address)[2]
+    assert ask_for(app, "/originals/0/0", stamp)[0] == 404
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+def test_the_page_shows_the_images_themselves(shown):
+    """As large as they are; where a concept fires lies on what the encoder saw, the centre."""
+    workdir, _ = shown
+    address = urllib.parse.urlsplit(show(workdir).src).netloc
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        watched = Watched(browser, None, "#view=images&image=a&mark=1", f"http://{address}")
+        page = watched.page
+        page.wait_for_selector(".large .full .heat")
+        image = page.locator(".large .whole img").first
+        assert image.evaluate("e => [e.naturalWidth, e.naturalHeight]") == [LARGEST, LARGEST // 4]
+        box, heat = (page.locator(f".large .whole {kind}").first.bounding_box()
+                     for kind in ("img", ".heat"))  # fmt: skip
+        assert box["width"] / box["height"] == pytest.approx(4, rel=0.02)
+        assert heat["width"] == pytest.approx(heat["height"], abs=1)
+        assert heat["height"] == pytest.approx(box["height"], abs=1)
+        middle = box["x"] + box["width"] / 2
+        assert heat["x"] + heat["width"] / 2 == pytest.approx(middle, abs=1)
+        watched.close()
+        from_disk = Watched(browser, workdir / "report", "#view=images&image=a&mark=1")
+        assert from_disk.page.locator(".large .whole img").first.get_attribute("src")[:5] == "data:"
+        from_disk.close()
+        browser.close()

@@ -1,8 +1,8 @@
 """Data as scripts: a page opened from disk may load scripts, but may fetch nothing.
 
 Each file calls `bsjaxReceive(name, payload, stamp, isDeflated)`; a large payload is the base64 of
-its deflated JSON, arrays in it are base64 of their little-endian bytes. The stamp tells the files of
-one report from those of another, which may take their place while a page is open.
+its deflated JSON, arrays in it are base64 of their little-endian bytes. The stamp tells the files
+of one report from those of another, which may take their place while a page is open.
 """
 
 import base64
@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from bsjax.core.artifacts import atomic_path
-
 
 LARGE = 4096  # letters of a payload, from which on it is deflated
 

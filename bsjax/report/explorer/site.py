@@ -4,11 +4,18 @@ site            everything about the run but the concepts' columns
 columns/<set>   numbers of every concept, one array a column
 findings/<set>  what was found, in words
 called/<set>    what a panel says of the concepts that were called
-pairs/<set>     image pairs, nearest copies first
+pairs/<set>     image pairs, those most unusually alike for their caption first
+counterparts/<set>, repeats
+                which images belong together: by key, and by caption or file
 histograms/<set>/<chunk>, concepts/<arm>/<chunk>, thumbnails/<arm>/<chunk>
                 what a concept's panel needs, loaded chunk by chunk
+showing/<arm>/<chunk>
+                which images show a concept, by chunks of concepts
+strongest/<arm>/<chunk>
+                the strongest concepts of an image, by chunks of images
 
 An arm is "0" for the real images and i + 1 for set i: names of sets never become file names.
+Beside data/ lies originals.json, by which `bsjax explore` finds the image files of the arms.
 Numbers of sets, images and chunks mean something within one report alone, so every file bears the
 report's stamp, and a page that is given one of another asks to be loaded again.
 """
@@ -25,12 +32,19 @@ import scipy.sparse as sp
 
 from bsjax import __version__
 from bsjax.core import checksums
-from bsjax.core.artifacts import hash_json
+from bsjax.core.artifacts import REAL, hash_json, write_json
 from bsjax.core.dims import Grid
 from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.called import called_payload, findings_payload
 from bsjax.report.explorer.encode import pack, write_data
+from bsjax.report.explorer.images import (
+    counterparts_payload,
+    pairs_payload,
+    repeats,
+    showing_payloads,
+    strongest_payloads,
+)
 from bsjax.report.explorer.stress import Stress
 from bsjax.report.looks import LOOKS, PALETTES, RATIO, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
@@ -39,11 +53,11 @@ from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.stats import verdicts
 
 CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK = 128, 64
+ORIGINALS = "originals.json"
 THUMBNAIL = 128  # pixels
 N_BINS = 20
 N_TOGETHER = 8  # co-occurring concepts shown
 N_SEARCHED = 4  # top images whose captions the search looks at
-N_SHARED = 3  # concepts that both images of a pair show most
 PAPER_KINDS = (verdicts.SUPPRESSED, verdicts.BETWEEN, verdicts.EXAGGERATED)
 COLUMNS = (
     "delta", "delta_low", "delta_high", "delta_relative", "delta_difference", "relative",
@@ -96,15 +110,32 @@ def write_site(
         )
         write_data(data, f"called/{i}", called_payload(comparison), stamp)
         write_data(data, f"pairs/{i}", pairs_payload(comparison), stamp)
+        write_data(data, f"counterparts/{i}", counterparts_payload(comparison), stamp)
         for chunk, payload in histogram_payloads(comparison):
             write_data(data, f"histograms/{i}/{chunk}", payload, stamp)
+    write_data(data, "repeats", pack(repeats(comparisons[0].real), "int32"), stamp)
     arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
     for i, arm in enumerate(arms):
-        for chunk, payload in concept_payloads(arm):
-            write_data(data, f"concepts/{i}/{chunk}", payload, stamp)
+        for kind, payloads in (
+            ("concepts", concept_payloads(arm)),
+            ("showing", showing_payloads(arm, CONCEPTS_PER_CHUNK)),
+            ("strongest", strongest_payloads(arm, IMAGES_PER_CHUNK)),
+        ):
+            for chunk, payload in payloads:
+                write_data(data, f"{kind}/{i}/{chunk}", payload, stamp)
+    write_json(folder / ORIGINALS, {"stamp": stamp, "arms": _origins(comparisons)})
     if not has_thumbnails:
         write_thumbnails(folder, comparisons, load_thumbnail)
     return folder / "index.html"
+
+
+def _origins(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
+    """Of each arm the measured set that it is: its name and what it was measured by.
+
+    Imported results have none.
+    """
+    named = [(REAL, comparisons[0].real), *((c.name, c.generated) for c in comparisons)]
+    return [{"set": name, "measures": arm.manifest.get("config_hash", "")} for name, arm in named]
 
 
 def write_thumbnails(
@@ -175,6 +206,8 @@ def site_payload(
         "top": pack(real.top_rows[:, :N_SEARCHED], "int32"),
         "keys": real.keys,
         "captions": real.captions,
+        # What of an image the encoder saw, by which a map of its patches lies on it.
+        "frames": [[arm.resize, arm.crop] for arm in (real, *(c.generated for c in comparisons))],
         "chunk": {"concepts": CONCEPTS_PER_CHUNK, "images": IMAGES_PER_CHUNK},
         "verdicts": [{"name": kind, **LOOKS[kind]._asdict()} for kind in verdicts.KINDS],
         "verdicts_paper": PAPER_KINDS,
@@ -194,76 +227,6 @@ def columns_payload(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
     paper = [PAPER_KINDS.index(v) for v in columns["verdict_paper"]]
     payload["verdict_paper"] = pack(np.array(paper), "uint8")
     return payload
-
-
-def pairs_payload(comparison: Comparison) -> dict[str, Any]:
-    """Pairs in the order of the table, with the concepts that both images show."""
-    rows = comparison.datapoints
-    columns = {
-        name: np.array([row[name] for row in rows], np.int64 if name.startswith("row") else None)
-        for name in (
-            "row_real",
-            "row_generated",
-            "cosine",
-            "absolute_difference",
-            "mean_difference",
-        )
-    }
-    shared = _shared_concepts(
-        comparison.real.codes[columns["row_real"]],
-        comparison.generated.codes[columns["row_generated"]],
-    )
-    return {
-        "real": pack(columns["row_real"], "int32"),
-        "generated": pack(columns["row_generated"], "int32"),
-        "scores": {name: pack(columns[name], "float32")
-                   for name in ("cosine", "absolute_difference", "mean_difference")}
-                  | _patch_scores(comparison),
-        "shared": pack(shared, "int32"),
-        "marks": pack(_marks(comparison), "uint8"),
-        "twin": pack(_twins(comparison)[columns["row_real"]], "int32"),
-    }  # fmt: skip
-
-
-def _patch_scores(comparison: Comparison) -> dict[str, Any]:
-    """What patch tokens say; nothing where they were not kept."""
-    if not comparison.has_patches:
-        return {}
-    rows = comparison.datapoints
-    return {
-        name: pack(np.array([row[name] for row in rows], np.float64), "float32")
-        for name in ("z", "patch_similarity")
-    }
-
-
-def _marks(comparison: Comparison) -> np.ndarray:
-    """1: mirrored, 2: bland, of each pair."""
-    return np.array(
-        [
-            ("mirrored" in (row.get("place") or "")) + 2 * bool(row.get("bland"))
-            for row in comparison.datapoints
-        ]
-    )
-
-
-def _twins(comparison: Comparison) -> np.ndarray:
-    """Of each real image the real image that is most nearly the same; -1: none is."""
-    place, twins = comparison.real.place, np.full(len(comparison.real.keys), -1)
-    for row in reversed(comparison.duplicates):  # the most alike stand first, and win
-        one, other = place[row["key"]], place[row["other"]]
-        twins[one], twins[other] = other, one
-    return twins
-
-
-def _shared_concepts(real: sp.csr_array, generated: sp.csr_array) -> np.ndarray:
-    """Concepts with the largest smaller energy of the two [n, S]; -1 where there are fewer."""
-    both = sp.csr_array(real.minimum(generated))
-    found = np.full((both.shape[0], N_SHARED), -1)
-    for row in range(both.shape[0]):
-        part = slice(both.indptr[row], both.indptr[row + 1])
-        order = np.argsort(-both.data[part], kind="stable")[:N_SHARED]
-        found[row, : order.size] = both.indices[part][order]
-    return found
 
 
 def histogram_payloads(comparison: Comparison) -> Iterator[tuple[int, dict[str, Any]]]:

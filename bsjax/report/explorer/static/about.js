@@ -19,7 +19,7 @@ export function showCard(root) {
     el("p", { textContent: each.rule }),
     el("table", { className: "card" }, el("tbody", {}, ...Object.entries(each.card).map(([name, value]) =>
       el("tr", {}, el("th", { scope: "row", textContent: name }), el("td", {}, el("bdi", { textContent: value })))))),
-    el("p", { className: "hint", textContent: `bsjax ${site.version}. Keys: arrows step through the concepts on the map and in the table, / searches, Esc closes the panel.` }));
+    el("p", { className: "hint", textContent: `bsjax ${site.version}. Keys: arrows step through the concepts of the table and from image to image, / searches, Esc closes.` }));
 }
 
 /** Draws the figures into `root`. */

@@ -5,19 +5,28 @@ import { el, say } from "./elements.js";
 import { fault, guarded, watchFaults } from "./faults.js";
 import { showCard, showFigures } from "./about.js";
 import { goToFinding, showFindings } from "./findings.js";
-import { showImages } from "./images.js";
+import { matrixButton } from "./csv.js";
+import { stepImage } from "./image.js";
+import { showImages, updateImages } from "./images.js";
 import { showMap, updateMap } from "./map.js";
 import { showModels } from "./models.js";
 import { showPanel } from "./panel.js";
+import { leaveImage } from "./opening.js";
 import { address, listen, readAddress, set, state, tell } from "./state.js";
 import { listed, showTable, updateTable } from "./table.js";
 
 const VIEWS = {
-  findings: ["Findings", showFindings], map: ["Map", showMap], table: ["Concepts", showTable], models: ["Models", showModels],
+  findings: ["Findings", showFindings], map: ["Map", showMap], table: ["Concepts", showTable], models: ["Models", withMatrix],
   images: ["Images", showImages], figures: ["Figures", showFigures], card: ["Run card", showCard],
 };
+/** The models, and their matrix as a file. */
+async function withMatrix(root) {
+  await showModels(root);
+  if (site.sets.length > 1) root.append(matrixButton());
+}
+
 const byId = (id) => document.getElementById(id);
-const ALL = new Set(["view", "model", "concept", "finding"]);
+const ALL = new Set(["view", "model", "concept", "finding", "image"]);
 
 async function start() {
   watchFaults();
@@ -25,7 +34,7 @@ async function start() {
   await loadSite();
   document.title = `bsjax: ${site.sets.map((each) => each.name).join(", ")}`;
   for (const [name, [text]] of Object.entries(VIEWS)) {
-    byId("tabs").append(el("button", { type: "button", role: "tab", id: `tab-${name}`, textContent: text, "aria-controls": "view", onclick: () => set({ view: name }) }));
+    byId("tabs").append(el("button", { type: "button", role: "tab", id: `tab-${name}`, textContent: text, "aria-controls": "view", onclick: () => set({ view: name, image: "", mark: -1 }) }));
   }
   for (const each of site.sets) {
     byId("model").append(el("option", { value: each.name, textContent: each.name }));
@@ -98,13 +107,14 @@ function giveUp(root, error) {
 const drawView = oneByOne(async (keys) => {
   const [view, root] = [viewName(), byId("view")];
   const isNew = ["view", "model", "second"].some((key) => keys.has(key))
-    || (view === "images" && keys.has("score")) || (view === "models" && keys.has("x"));
+    || (view === "models" && keys.has("x"));
   root.dataset.view = view;
   try {
     if (isNew) await VIEWS[view][1](root);
     else if (view === "findings" && keys.has("finding")) goToFinding();
     else if (view === "map") await updateMap(keys);
     else if (view === "table") updateTable(keys);
+    else if (view === "images") await updateImages(root, keys);
   } catch (error) {
     if (isNew) giveUp(root, error);
     else fault(error);
@@ -124,6 +134,7 @@ function onKey(event) {
   const isTyping = event.target.matches?.("input, select, textarea");
   if (event.key === "Escape") {
     if (isTyping) event.target.blur();
+    else if (state.concept < 0 && state.view === "images" && state.image) leaveImage();
     else set({ concept: -1 });
   } else if (isTyping || event.ctrlKey || event.metaKey || event.altKey) {
     return;
@@ -137,6 +148,9 @@ function onKey(event) {
     const view = names[(names.indexOf(viewName()) + step) % names.length];
     set({ view });
     byId(`tab-${view}`).focus();
+  } else if (/^Arrow(Left|Right)$/.test(event.key) && state.view === "images" && state.image) {
+    // Sideways a table that has the focus scrolls.
+    if (!event.target.closest?.("#panel, .scroll")) stepImage(event.key === "ArrowRight" ? 1 : -1);
   } else if (/^Arrow/.test(event.key) && viewName() === "table") {
     const isInList = event.target.closest?.(".scroll") && !event.target.closest?.("#panel");
     const ids = listed();

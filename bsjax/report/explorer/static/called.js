@@ -32,8 +32,8 @@ export const nameOf = (k) => site.names[k] || "(no typical word)";
 /** Words of a finding: the name of the first of its concepts that has one. */
 export const titleOf = (finding) => finding.concepts.map((k) => site.names[k]).find(Boolean) ?? "(no typical word)";
 
-/** Opens the panel of a concept. */
-export const conceptButton = (k) => el("button", { type: "button", className: "link", onclick: () => set({ concept: k }) },
+/** Opens the panel of a concept, and changes what else is given. */
+export const conceptButton = (k, changes = {}) => el("button", { type: "button", className: "link", onclick: () => set({ concept: k, ...changes }) },
   el("span", { className: "id", textContent: `${k} ` }), el("bdi", { textContent: nameOf(k) }));
 
 /** Leads to the card of a finding. */

@@ -89,12 +89,16 @@ export function strength(c) {
 }
 
 function mentions(concept, words) {
-  if (String(concept) === words || site.lowerNames[concept].includes(words)) return true;
+  return String(concept) === words || site.lowerNames[concept].includes(words) || captionWith(concept, words) !== null;
+}
+
+/** The first caption of the concept's top images that has the words, in lower case; null: none has. */
+export function captionWith(concept, words) {
   for (let slot = 0; slot < site.nTop; slot += 1) {
     const row = site.top[concept * site.nTop + slot];
-    if (row >= 0 && site.lowerCaptions[row].includes(words)) return true;
+    if (row >= 0 && site.lowerCaptions[row].includes(words)) return site.captions[row];
   }
-  return false;
+  return null;
 }
 
 /** Whether the filter lets everything through. */

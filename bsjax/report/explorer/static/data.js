@@ -38,6 +38,9 @@ async function ofThisReport(name) {
   return inflated(found.payload).json().catch((error) => { throw damaged(error); });
 }
 
+/** Stamp of the report that is shown. */
+export const stampOf = () => stampShown;
+
 /** Whether another report has taken the place of the one that is shown. */
 function isAnother() {
   // Asked by several at once; one script of a name runs at a time.
@@ -77,7 +80,7 @@ function runScript(name) {
 }
 
 const TYPES = {
-  float32: Float32Array, int32: Int32Array, uint32: Uint32Array, uint8: Uint8Array,
+  float32: Float32Array, int32: Int32Array, uint32: Uint32Array, uint16: Uint16Array, uint8: Uint8Array,
 };
 
 /** A packed array as a typed array. */

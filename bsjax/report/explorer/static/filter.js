@@ -16,11 +16,14 @@ export function clearLasso() {
   tell(new Set(["lasso"]));
 }
 
+/** What acts, with a button. */
+const chip = (said, text, label, onclick) => el("span", { className: "chip" }, el("span", {}, ...said),
+  el("button", { type: "button", textContent: text, "aria-label": label, onclick }));
+/** What acts, with a button that takes it away. */
+export const clear = (said, changes, label) => chip(said, "✕", `clear the filter: ${label}`, () => set(changes));
+
 /** What acts on set i, each with a way to clear it; `hasList`: here the list may be narrowed by itself. */
 export function chips(i, hasList) {
-  const chip = (said, text, label, onclick) => el("span", { className: "chip" }, el("span", {}, ...said),
-    el("button", { type: "button", textContent: text, "aria-label": label, onclick }));
-  const clear = (said, changes, label) => chip(said, "✕", `clear the filter: ${label}`, () => set(changes));
   const parts = [];
   if (state.q) parts.push(clear(["search: ", el("bdi", { textContent: state.q })], { q: "" }, "search"));
   const verdict = site.verdicts.find((each) => each.name === state.verdict);

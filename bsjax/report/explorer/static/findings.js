@@ -3,6 +3,7 @@
 import { conceptButton, findingButton, insteadOf, intervalBar, loadFindings, titleOf } from "./called.js";
 import { verdictLabel } from "./colour.js";
 import { setNumber, site } from "./concepts.js";
+import { csvButton } from "./csv.js";
 import { el } from "./elements.js";
 import { fault, guarded } from "./faults.js";
 import { loadTop, pairOf } from "./pictures.js";
@@ -20,7 +21,7 @@ export async function showFindings(root) {
     el("div", { className: "lead" }, el("h2", { textContent: headline }),
       basis ? el("p", { className: "hint", textContent: basis }) : null,
       ...nothing.map((text) => el("p", { textContent: text })),
-      findings.length ? null : el("p", {}, "What there is nevertheless: ",
+      findings.length ? csvButton("CSV of the findings", () => findingsAsTable(findings, i)) : el("p", {}, "What there is nevertheless: ",
         el("button", { type: "button", className: "link", textContent: "all concepts, by what changed most", onclick: () => set({ view: "table", all: true }) }))),
     ...cards.map((each) => each.node));
   // Images come when their card comes near.
@@ -33,6 +34,20 @@ export async function showFindings(root) {
   }, { rootMargin: "600px" });
   for (const { strip } of cards) watcher.observe(strip);
   goToFinding();
+}
+
+/** The findings as report/findings.csv has them: name, heads, rows. */
+function findingsAsTable(findings, i) {
+  const heads = ["set", "finding", "verdict", "words", "change", "interval", "images", "instead", "asked", "low", "log_ratio", "high", "concepts"];
+  const rows = findings.map((each) => {
+    const words = each.concepts.map((k) => site.names[k]).find(Boolean) ?? "";
+    const instead = [...new Set(each.instead.map(({ concept }) => site.names[concept] || String(concept)))].join("; ");
+    const [low, point, high] = each.interval;
+    return [site.sets[i].name, each.finding, each.verdict,
+      ...[words, each.change, each.sure, each.shown, instead, each.asked].map((text) => text.replaceAll("\u00a0", " ")),
+      low ?? -Infinity, point, high ?? Infinity, each.concepts.join(" ")];
+  });
+  return [`${site.sets[i].name}_findings`, heads, rows];
 }
 
 /** Shows the card that the address names. */
@@ -86,7 +101,7 @@ async function fill(strip, finding, i, arm) {
   try {
     const top = await loadTop(finding.concepts[0], i, arm);
     strip.replaceChildren(...await Promise.all(finding.slots.map(async (slot) => {
-      const { two } = await pairOf(top[slot], i, arm);
+      const { two } = await pairOf(top[slot], i, arm, finding.finding);
       return el("figure", { className: "pair" }, two,
         el("figcaption", { title: top[slot].caption }, el("bdi", { textContent: top[slot].caption || "(no caption)" })));
     })));

@@ -1,66 +1,162 @@
-// Pairs of images: those most unusually alike first, which may be copies.
+// Pairs of images: those most unusually alike for their caption first; filtered by caption and concept.
 
-import { fixed, setNumber, short, site } from "./concepts.js";
+import { nameOf } from "./called.js";
+import { setNumber, site } from "./concepts.js";
+import { csvButton } from "./csv.js";
 import { choice, el } from "./elements.js";
-import { loadPairs, picture } from "./pictures.js";
+import { guarded } from "./faults.js";
+import { clear } from "./filter.js";
+import { markConcept, showImage } from "./image.js";
+import { ARMS, isConcept, knownScores, LIST_KEYS, listPairs, SCORES, scoreOf } from "./listing.js";
+import { marked } from "./marked.js";
+import { loadPairs } from "./pictures.js";
 import { set, state } from "./state.js";
+import { likeness, numbersHelp, pictured } from "./tiles.js";
 
 const PAIRS_A_PAGE = 24;
-const SCORES = { // the order of z is that of the table: bland pairs come last
-  z: ["unusually alike for this caption (z)", null],
-  patch_similarity: ["patch by patch (1 is a copy)", (x) => -x],
-  cosine: ["cosine (1 is a copy)", (x) => -x],
-  absolute_difference: ["sum of |difference|", (x) => x],
-  mean_difference: ["mean difference (the paper's)", (x) => Math.abs(x)],
-};
+const SEARCH_PAUSE = 150; // ms without a letter before the list is made anew
+let kept = null; // the list as it was left: {name, node, top}
+let opened = ""; // key of the image that was shown last
 
-/** Draws the view into `root`. */
+/** Draws the view into `root`: the list, or the page of one image. */
 export async function showImages(root) {
+  const list = root.querySelector(".listing");
+  const isThere = list !== null && kept?.node === list && kept.name !== "";
+  if (state.image) {
+    if (isThere) kept.top = window.scrollY;
+    opened = state.image;
+    await showImage(root);
+    window.scrollTo(0, 0);
+  } else if (isThere && kept.name === listName()) {
+    return; // nothing of it changed
+  } else if (kept && kept.name === listName()) {
+    root.replaceChildren(kept.node);
+    window.scrollTo(0, opened ? kept.top : 0);
+    await goToPair();
+  } else {
+    await showList(root);
+    await goToPair();
+  }
+}
+
+/** Brings the view up to date. */
+export async function updateImages(root, keys) {
+  if (keys.has("image")) await showImages(root);
+  else if (state.image) {
+    if (keys.has("mark")) await markConcept();
+  } else if (LIST_KEYS.some((key) => keys.has(key))) {
+    await drawPairs();
+  }
+}
+
+/** Tells lists apart: the same name, the same pairs in the same order. */
+const listName = () => JSON.stringify([state.model, ...LIST_KEYS.map((key) => state[key])]);
+
+async function showList(root) {
   const i = setNumber(state.model);
   const pairs = await loadPairs(i);
-  const known = Object.keys(SCORES).filter((score) => Object.hasOwn(pairs.scores, score));
-  const name = known.includes(state.score) ? state.score : known[0];
-  const key = SCORES[name][1];
-  const order = [...pairs.scores[name].keys()];
-  if (key) order.sort((a, b) => key(pairs.scores[name][a]) - key(pairs.scores[name][b]) || a - b);
-  const list = el("div", { className: "pairs wide" });
-  const more = el("button", { type: "button", onclick: () => add() });
-  root.replaceChildren(
+  const known = knownScores(pairs);
+  const hint = known[0] === "z"
+    ? "z tells by how many standard deviations a pair is more alike, patch by patch, than its real image is with images drawn for other captions. It says which pairs to look at, not that one is a copy: a model that draws a caption well is unusually alike, too. Plain images, of which likeness says little, come last."
+    : "A cosine near 1 says that both images show the same concepts, as two drawings of one caption often do; it says nothing of copying.";
+  const text = el("input", { type: "search", id: "caption", value: state.caption, placeholder: "words of the caption", oninput: () => {
+    clearTimeout(text.timer);
+    text.timer = setTimeout(guarded(() => set({ caption: text.value })), SEARCH_PAUSE);
+  } });
+  const concept = el("input", { id: "shows", inputMode: "numeric", autocomplete: "off", placeholder: "any", onchange: () => {
+    const said = concept.value.trim();
+    set({ shows: /^\d+$/.test(said) ? Number(said) : -1 });
+  } });
+  const node = el("div", { className: "listing" },
     el("div", { className: "toolbar" },
-      choice("rank by", known.map((score) => [score, SCORES[score][0]]), name, (score) => set({ score })),
-      el("p", { className: "hint", textContent:
-        `Real on the left, ${site.sets[i].name} on the right. The first places are always filled. ${known[0] === "z" ? "z: how far a pair is more alike than its real image is with images drawn for other captions." : "Only a cosine near 1 speaks for a copy."}` })),
+      choice("rank by", known.map((score) => [score, SCORES[score][0]]), scoreOf(pairs), (score) => set({ score })),
+      el("label", {}, "caption ", text),
+      el("label", {}, "concept ", concept), choice("shown by", ARMS, state.arm, (arm) => set({ arm })),
+      csvButton("CSV of these pairs", () => pairsAsTable(i))),
+    el("p", { className: "hint", textContent: `Real on the left, generated by ${site.sets[i].name} on the right; an image opens its page. The first places are always filled. ${hint}` }),
+    numbersHelp(known[0] === "z"),
+    el("div", { className: "drawn" }));
+  root.replaceChildren(node);
+  kept = { name: "", node, top: window.scrollY };
+  await drawPairs();
+}
+
+/** Draws the pairs that are listed in place of those that were. */
+async function drawPairs() {
+  const mine = kept;
+  const i = setNumber(state.model);
+  const { pairs, order } = await listPairs(i);
+  const place = mine.node.querySelector(".drawn");
+  mine.name = listName();
+  for (const [id, value] of [["caption", state.caption], ["shows", state.shows < 0 ? "" : String(state.shows)]]) {
+    const field = mine.node.querySelector(`#${id}`);
+    if (field !== document.activeElement || !value) field.value = value;
+  }
+  const list = el("div", { className: "pairs wide" });
+  const more = el("button", { type: "button", onclick: () => add(PAIRS_A_PAGE) });
+  const parts = [];
+  if (state.caption) parts.push(clear(["caption: ", el("bdi", { textContent: state.caption })], { caption: "" }, "caption"));
+  if (state.shows >= 0) parts.push(clear(conceptSaid(), { shows: -1 }, "concept"));
+  place.replaceChildren(
+    el("div", { className: "line" },
+      el("p", { className: "hint", role: "status", textContent: `${order.length} of ${pairs.real.length} pairs` }),
+      el("div", { className: "chips", role: "group", "aria-label": "filters that act here" }, ...parts)),
     list, more);
   let shown = 0;
-  async function add() {
-    const part = order.slice(shown, shown + PAIRS_A_PAGE);
-    shown += part.length;
+  function add(n) {
+    list.append(...order.slice(shown, shown + n).map((p) => tile(pairs, p, i)));
+    shown = Math.min(order.length, shown + n);
     more.hidden = shown >= order.length;
     more.textContent = `${order.length - shown} more`;
-    list.append(...await Promise.all(part.map((p) => tile(pairs, p, i))));
   }
-  await add();
+  add(PAIRS_A_PAGE);
+  mine.show = (p) => { // so that the pair is there, if it is listed
+    const at = order.indexOf(p);
+    if (at >= shown) add(Math.ceil((at + 1 - shown) / PAIRS_A_PAGE) * PAIRS_A_PAGE);
+  };
 }
 
-async function tile(pairs, p, i) {
-  const caption = site.captions[pairs.real[p]];
-  const [left, right] = await Promise.all([
-    picture(0, pairs.real[p], caption), picture(i + 1, pairs.generated[p], `generated for: ${caption}`)]);
+function conceptSaid() {
+  if (!isConcept(state.shows)) return [`there is no concept ${state.shows}; they run from 0 to ${site.n - 1}`];
+  const arm = ARMS.find(([value]) => value === state.arm) ?? ARMS[0];
+  return [`concept ${state.shows} `, el("bdi", { textContent: nameOf(state.shows) }), ` in ${arm[1]}`];
+}
+
+/** Brings the pair whose page was left into sight. */
+async function goToPair() {
+  const row = site.keys.indexOf(opened);
+  opened = "";
+  if (row < 0) return;
+  const pairs = await loadPairs(setNumber(state.model));
+  const p = pairs.at.get(row);
+  kept.show(p);
+  const button = kept.node.querySelector(`[data-pair="${p}"] .opens`);
+  button?.focus({ preventScroll: true });
+  const box = button?.getBoundingClientRect();
+  if (box && (box.top < 0 || box.bottom > window.innerHeight)) button.scrollIntoView({ block: "center" });
+}
+
+function tile(pairs, p, i) {
+  const [real, twin] = [pairs.real[p], pairs.twin[p]];
+  const caption = site.captions[real];
   const shared = [...pairs.shared.slice(3 * p, 3 * p + 3)].filter((k) => k >= 0);
-  return el("figure", { className: "pair" },
-    el("div", { className: "two" }, el("div", { className: "frame" }, left), el("div", { className: "frame" }, right)),
-    el("figcaption", {}, el("bdi", { textContent: caption || site.keys[pairs.real[p]] }),
-      el("br"), ...patches(pairs, p),
-      `cosine ${fixed(pairs.scores.cosine[p])}, |difference| ${short(pairs.scores.absolute_difference[p])}`, el("br"),
-      ...shared.map((k) => el("button", { type: "button", onclick: () => set({ concept: k }) }, `${k} `, el("bdi", { textContent: site.names[k] })))));
+  const two = el("div", { className: "two" }, ...[[0, real], [i + 1, pairs.generated[p]]].map(([arm, row]) =>
+    pictured(site.keys[real], arm, row, caption, isConcept(state.shows) ? state.shows : -1)));
+  const node = el("figure", { className: "pair" }, two,
+    el("figcaption", {}, marked(caption || site.keys[real], state.caption), ...likeness(pairs, p),
+      twin < 0 ? null : el("div", { className: "twin" }, pictured(site.keys[twin], 0, twin, site.captions[twin], -1),
+        el("span", {}, "nearly the same real image: ", el("bdi", { textContent: site.keys[twin] }))),
+      el("div", {}, ...shared.map((k) => el("button", { type: "button", className: "small", onclick: () => set({ concept: k }) }, `${k} `, el("bdi", { textContent: site.names[k] }))))));
+  node.dataset.pair = p;
+  return node;
 }
 
-/** What patch tokens say of a pair, in lines. */
-function patches(pairs, p) {
-  if (!pairs.scores.z) return [];
-  const z = pairs.scores.z[p];
-  const lines = [`${Number.isNaN(z) ? "" : `z ${z.toFixed(1)}, `}patch by patch ${fixed(pairs.scores.patch_similarity[p])}${pairs.marks[p] & 1 ? ", mirrored" : ""}`];
-  if (pairs.marks[p] & 2) lines.push("plain: likeness means little");
-  if (pairs.twin[p] >= 0) lines.push(`real image nearly the same as ${site.keys[pairs.twin[p]]}`);
-  return lines.flatMap((text) => [text, el("br")]);
+async function pairsAsTable(i) {
+  const { pairs, order } = await listPairs(i);
+  const names = Object.keys(pairs.scores);
+  const heads = ["key", "caption", "row_real", "row_generated", ...names, ...pairs.scores.z ? ["place", "bland", "nearly_same"] : []];
+  const rows = order.map((p) => [site.keys[pairs.real[p]], site.captions[pairs.real[p]], pairs.real[p], pairs.generated[p],
+    ...names.map((name) => pairs.scores[name][p]),
+    ...pairs.scores.z ? [pairs.places[pairs.place[p]], Boolean(pairs.bland[p]), pairs.twin[p] < 0 ? "" : site.keys[pairs.twin[p]]] : []]);
+  return [`${site.sets[i].name}_pairs`, heads, rows];
 }

@@ -2,6 +2,8 @@
 
 import { site } from "./concepts.js";
 import { el } from "./elements.js";
+import { marked } from "./marked.js";
+import { state } from "./state.js";
 
 const MOST_LABELS = 20;
 const LONGEST = 28; // letters
@@ -35,7 +37,7 @@ export function drawLabels(layer, ids, place, room) {
     if (!box) continue;
     taken.push(box, { left: x - GAP + 1, right: x + GAP - 1, top: y - GAP + 1, bottom: y + GAP - 1 });
     written.add(text);
-    labels.push(el("span", { className: "label", textContent: text, css: { left: `${box.left}px`, top: `${box.top}px`, width: `${width}px` } }));
+    labels.push(el("span", { className: "label", css: { left: `${box.left}px`, top: `${box.top}px`, width: `${width}px` } }, marked(text, state.q)));
   }
   layer.replaceChildren(...labels);
 }

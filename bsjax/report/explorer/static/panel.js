@@ -7,6 +7,8 @@ import { load, unpack } from "./data.js";
 import { copyButton, el } from "./elements.js";
 import { fault } from "./faults.js";
 import { firingWith } from "./map.js";
+import { marked } from "./marked.js";
+import { heatSlider } from "./originals.js";
 import { copies, loadTop, pairOf } from "./pictures.js";
 import { link, set, state } from "./state.js";
 
@@ -49,7 +51,8 @@ async function orWhy(part) {
 function head(k) {
   return el("div", { className: "head" },
     el("h2", {}, el("span", { className: "id", textContent: `${k} ` }),
-      el("bdi", { textContent: site.names[k] || "(no typical word)" })),
+      marked(site.names[k] || "(no typical word)", state.q)),
+    el("button", { type: "button", className: "copy", textContent: "its images", title: "image pairs of which both show this concept", onclick: () => set({ view: "images", shows: k, arm: "both", image: "", mark: -1 }) }),
     copyButton("copy link", "copy a link to this concept", () => navigator.clipboard.writeText(link())),
     el("button", { type: "button", textContent: "close", onclick: () => set({ concept: -1 }) }));
 }
@@ -112,20 +115,12 @@ function ranks(k) {
   return el("ul", { className: "ranks" }, ...list);
 }
 
-function heatSlider() {
-  const slider = el("input", {
-    type: "range", min: 0, max: 1, step: 0.05, value: state.heat,
-    oninput: () => { set({ heat: Number(slider.value) }); },
-  });
-  return el("label", { className: "slider" }, "where it fires ", slider);
-}
-
 async function topImages(k, i, arm, title, otherTitle) {
   const top = await loadTop(k, i, arm);
   const tiles = await Promise.all(top.slice(0, SHOWN).map(async (each) => {
     const { own, two } = await pairOf(each, i, arm);
     return el("figure", { className: "pair" }, two, each.bars(),
-      el("figcaption", {}, el("bdi", { textContent: each.caption || "(no caption)" }), " ", ...copies(each.caption, own)));
+      el("figcaption", {}, marked(each.caption || "(no caption)", state.q), " ", ...copies(each.caption, own)));
   }));
   return el("section", {}, el("h3", { textContent: title }),
     el("p", { className: "hint", textContent: `left: ${title}; right: ${otherTitle}` }),

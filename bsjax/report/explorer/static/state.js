@@ -3,7 +3,7 @@
 export const DEFAULTS = {
   view: "findings", finding: 0, model: "", second: "", concept: -1, colour: "verdict", size: "fires", q: "",
   low: 0, high: 1, fires: 0, verdict: "", all: false, sort: "strength", down: false, score: "", heat: 0.7,
-  x: "relative",
+  x: "relative", image: "", mark: -1, caption: "", shows: -1, arm: "both",
 };
 const listeners = [];
 export const state = { ...DEFAULTS };
@@ -19,7 +19,7 @@ const writing = { left: BURST, since: 0, timer: null, isStep: false };
 
 /** Changes what is shown; a new concept or view can be gone back from. */
 export function set(changes) {
-  const isStep = ["concept", "view", "finding"].some((key) => key in changes && changes[key] !== state[key]);
+  const isStep = ["concept", "view", "finding", "image"].some((key) => key in changes && changes[key] !== state[key]);
   Object.assign(state, changes);
   writing.isStep ||= isStep;
   if (writing.timer === null) writeAddress();
@@ -82,5 +82,5 @@ export function readAddress() {
     else if (typeof standard === "boolean") state[key] = text === "true";
     else state[key] = text;
   }
-  if (!Number.isInteger(state.concept)) state.concept = DEFAULTS.concept;
+  for (const key of ["concept", "mark", "shows"]) if (!Number.isInteger(state[key])) state[key] = DEFAULTS[key];
 }

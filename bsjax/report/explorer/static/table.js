@@ -2,9 +2,12 @@
 
 import { bareBar } from "./called.js";
 import { verdictLabel } from "./colour.js";
-import { columnsOf, filtered, fixed, formOf, isNarrowed, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
-import { choice, download, el } from "./elements.js";
+import { captionWith, columnsOf, filtered, fixed, formOf, isNarrowed, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
+import { downloadCsv } from "./csv.js";
+import { choice, el } from "./elements.js";
 import { chips, FILTER_KEYS, UNFILTERED } from "./filter.js";
+import { fromHit, hits, marked } from "./marked.js";
+import { isSheet } from "./opening.js";
 import { rowsOf } from "./rows.js";
 import { DEFAULTS, set, state } from "./state.js";
 
@@ -106,7 +109,7 @@ function rowOf(i, k) {
   const interval = ratioText(c, k);
   const cells = [
     el("button", { type: "button", textContent: String(k), "aria-label": `show concept ${k}`, onclick: () => set({ concept: k }) }),
-    el("bdi", { textContent: site.names[k], title: site.names[k] }),
+    nameOfRow(k),
     verdictLabel(verdict, site.sets[i].meanings[c.verdict[k]]),
     isKnown ? short(Math.exp(c.log_ratio[k])) : "–",
     isKnown ? el("div", { className: "ends", title: interval }, bareBar(open(c.low[k]), c.log_ratio[k], open(c.high[k]), verdict, interval),
@@ -119,6 +122,14 @@ function rowOf(i, k) {
   row.dataset.concept = k;
   row.dataset.verdict = verdict.name;
   return row;
+}
+
+/** The name with what is searched marked; where a caption has it instead, that caption. */
+function nameOfRow(k) {
+  const caption = state.q && !hits(site.names[k], state.q).length ? captionWith(k, state.q.trim().toLowerCase()) : null;
+  const name = marked(site.names[k], state.q, { title: site.names[k] });
+  if (caption) name.append(" ", el("span", { className: "hint", title: `a caption of its images: ${caption}` }, "“", marked(fromHit(caption, state.q), state.q), "”"));
+  return name;
 }
 
 function drawRows() {
@@ -155,8 +166,8 @@ function markRow() {
 
 /** On a phone the panel lies over the foot of the page: the table moves above it. */
 function uncover(node) {
-  const { position, maxHeight } = getComputedStyle(document.getElementById("panel"));
-  if (position !== "fixed") return;
+  if (!isSheet()) return;
+  const { maxHeight } = getComputedStyle(document.getElementById("panel"));
   const free = window.innerHeight - Number.parseFloat(maxHeight); // it may still be filled
   const { top, bottom } = node.getBoundingClientRect();
   if (top < 0 || bottom > free) node.scrollIntoView({ block: "start" });
@@ -168,10 +179,7 @@ export const listed = () => listing?.ids ?? [];
 function exportCsv(i) {
   const c = columnsOf(i);
   const names = Object.keys(c).filter((name) => !name.startsWith("verdict"));
-  // What a spreadsheet would take for a formula is marked as text.
-  const quote = (text) => `"${text.replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
-  const value = (x) => (Number.isNaN(x) ? "" : String(x).replace("Infinity", "inf")); // as concepts.csv has it
-  const lines = filtered(i).map((k) =>
-    [k, quote(site.names[k]), ...names.map((name) => value(c[name][k])), quote(verdictOf(i, k).name), quote(site.verdicts_paper[c.verdict_paper[k]])].join(","));
-  download(`${site.sets[i].name}.csv`, `${["concept", "name", ...names, "verdict", "verdict_paper"].join(",")}\n${lines.join("\n")}\n`, "text/csv");
+  const rows = filtered(i).map((k) =>
+    [k, site.names[k], ...names.map((name) => c[name][k]), verdictOf(i, k).name, site.verdicts_paper[c.verdict_paper[k]]]);
+  downloadCsv(site.sets[i].name, ["concept", "name", ...names, "verdict", "verdict_paper"], rows);
 }
