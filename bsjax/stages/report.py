@@ -30,7 +30,7 @@ from bsjax.report.correlations import Matrix
 from bsjax.report.exchange import read_imported, write_enriched
 from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.explorer.stress import stress_payload
-from bsjax.report.figures import CAPTIONS
+from bsjax.report.figures import CAPTIONS, drawn_of
 from bsjax.report.layout import place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import look_at_names, read_names
@@ -67,7 +67,8 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     with step("correlating the models"):
         matrix = correlate_all(read_all_statistics(workdir, sets) if len(sets) > 1 else {})
     write_matrix(folder, matrix)
-    write_summary(folder, comparisons, places, thumbnail, matrix=matrix)
+    style = config.report.style
+    write_summary(folder, comparisons, places, thumbnail, matrix=matrix, style=style)
     cards = [run_card(workdir, comparison) for comparison in comparisons]
     for comparison, card in zip(comparisons, cards, strict=True):
         write_json(folder / f"{comparison.name}__card.json", card)
@@ -75,7 +76,7 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
     write_csv(folder / "findings.csv", {c.name: c.told for c in comparisons}, names)
     with step("drawing the figures"):
-        figures = _figures(folder / "figures", comparisons, matrix)
+        figures = _figures(folder / "figures", comparisons, matrix, style)
     cards += [{"source": f"imported from {name}"} for name in foreign]
     with step("writing the pages of the report"):
         path = write_site(
@@ -164,17 +165,19 @@ def _remove_stale(folder: pathlib.Path, before: dict[str, tuple[int, int]]) -> N
 
 
 def _figures(
-    folder: pathlib.Path, comparisons: list[Comparison], matrix: Matrix
-) -> list[tuple[str, str]]:
-    """Draws what the summary has not; file stem and text of all figures, in reading order."""
+    folder: pathlib.Path, comparisons: list[Comparison], matrix: Matrix, style: str
+) -> list[tuple[str, str, str]]:
+    """Draws what the summary has not; (file stem, text, style) of all, in reading order."""
     figures = []
     for comparison in comparisons:
         name = comparison.name
-        figures += [(f"{name}_{figure}", f"{name}: {text}") for figure, text in CAPTIONS.items()]
+        drawn = drawn_of(comparison)
+        figures += [(f"{name}_{each}", f"{name}: {CAPTIONS[each]}") for each in drawn]
         for ranking in rank(comparison, SHEET_CONCEPTS):
-            sheet = draw_sheet(folder, comparison, ranking, thumbnail)
+            sheet = draw_sheet(folder, comparison, ranking, thumbnail, style)
             figures += [] if sheet is None else [sheet]
-    return figures + list(draw_models(folder, comparisons, matrix).items())
+    figures += draw_models(folder, comparisons, matrix, style).items()
+    return [(stem, text, style) for stem, text in figures]
 
 
 def _places(

@@ -59,7 +59,7 @@ def write_site(
     places: np.ndarray,
     names: Sequence[str],
     cards: Sequence[Mapping[str, str]],
-    figures: Sequence[tuple[str, str]],
+    figures: Sequence[tuple[str, ...]],
     load_thumbnail: LoadThumbnail,
     has_thumbnails: bool = False,
     matrix: Matrix | None = None,
@@ -73,7 +73,7 @@ def write_site(
       places: [K, 2] of the concepts on the map.
       names: of the concepts.
       cards: a set's run card: heading -> text.
-      figures: (file in `folder`/figures, what it shows).
+      figures: (file in `folder`/figures, what it shows, its style: there is one of the other, too).
       load_thumbnail: reads what the encoder saw of an image file.
       has_thumbnails: `write_thumbnails` has been called for these comparisons.
       matrix: correlation of every two sets.

@@ -22,9 +22,27 @@ export function showCard(root) {
     el("p", { className: "hint", textContent: `bsjax ${site.version}. Keys: arrows step through the concepts on the map and in the table, / searches, Esc closes the panel.` }));
 }
 
-/** Draws the figures into `root`. */
+/** Draws the figures into `root`, in the reader's colours, with the files to take away. */
 export function showFigures(root) {
-  root.replaceChildren(el("div", { className: "figures" }, ...site.figures.map(([file, text]) => el("figure", {},
-    el("a", { href: `figures/${encodeURIComponent(file)}.svg` }, el("img", { src: `figures/${encodeURIComponent(file)}.png`, alt: text, loading: "lazy", onerror: (event) => event.target.replaceWith(el("span", { className: "gone", textContent: `figures/${file}.png is missing` })) })),
-    el("figcaption", { textContent: text })))));
+  root.replaceChildren(
+    el("p", { className: "hint", textContent: "PNG for slides, SVG and PDF for papers: they can be made as large as one likes, and their text can be searched and edited in the PDF." }),
+    el("div", { className: "figures" }, ...site.figures.map(([file, text, style]) => el("figure", { className: file.endsWith("_findings") ? "wide" : "" },
+      figureImage(file, text, style), el("figcaption", {}, el("bdi", { textContent: text }), ...(style ? [figureFiles(file, style)] : []))))));
+}
+
+const figureFile = (stem, kind) => `figures/${encodeURIComponent(stem)}.${kind}`;
+const otherStyle = (style) => (style === "light" ? "dark" : "light");
+
+function figureImage(file, text, style) {
+  const gone = (event) => event.target.closest("a").replaceChildren(el("span", { className: "gone", textContent: `figures/${file}.png is missing` }));
+  return el("a", { href: figureFile(file, "svg") }, el("picture", {},
+    style ? el("source", { media: `(prefers-color-scheme: ${otherStyle(style)})`, srcset: figureFile(`${file}_${otherStyle(style)}`, "png") }) : null,
+    el("img", { src: figureFile(file, "png"), alt: text, loading: "lazy", onerror: gone })));
+}
+
+/** Links to the files of a figure. */
+function figureFiles(file, style) {
+  const kinds = [...["png", "svg", "pdf"].map((kind) => [kind.toUpperCase(), file, kind]), [`PNG, ${otherStyle(style)}`, `${file}_${otherStyle(style)}`, "png"]];
+  return el("span", { className: "files" }, ...kinds.map(([name, stem, kind]) =>
+    el("a", { href: figureFile(stem, kind), download: `${stem}.${kind}`, textContent: name, "aria-label": `${name}: ${stem}.${kind}` })));
 }
