@@ -69,7 +69,10 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     write_matrix(folder, matrix)
     style = config.report.style
     write_summary(folder, comparisons, places, thumbnail, matrix=matrix, style=style)
-    cards = [run_card(workdir, comparison) for comparison in comparisons]
+    cards = [
+        run_card(workdir, comparison, (unreadable[0], n))
+        for comparison, n in zip(comparisons, unreadable[1:], strict=False)
+    ]
     for comparison, card in zip(comparisons, cards, strict=True):
         write_json(folder / f"{comparison.name}__card.json", card)
         write_enriched(folder, comparison, places)

@@ -265,7 +265,8 @@ def test_every_verdict_is_counted_and_explained(tmp_path):
 
 def test_what_the_verdicts_rest_on(tmp_path):
     words = " ".join(Page(build(tmp_path, {"generated": KINDS})).text.split())
-    assert "sound. Of 30 concepts 5.1 % pass at 5 % and 0.05 are called" in words
+    assert "passed: where nothing differs, hardly anything is called. Of 30 concepts 5.1 %" in words
+    assert "pass at 5 % and 0.05 are called" in words
     assert "50: 6.1-fold, 100: 3.2-fold; fewer: none below 100-fold" in words
     assert "20: 4.6e+02-fold" not in words
     assert "the median concept is drawn 0.80 times as much as in real images" in words
@@ -277,8 +278,8 @@ def test_a_control_that_fails_is_said_in_words():
     failing = RELIABILITY["control"] | {"is_sound": False, "share": 0.262, "called": 1131.0}
     said = reliability(RELIABILITY | {"control": failing})["control: arms swapped by chance"]
     assert said.startswith(
-        "it fails: more than 5 % of swapped concepts pass, so images are repeated or pairs are not"
-        " exchangeable. Of 30 concepts 26.2 % pass"
+        "failed: more than 5 % of swapped concepts pass, so images are repeated or pairs are not"
+        " exchangeable; do not rely on the verdicts. Of 30 concepts 26.2 % pass"
     )
     assert reliability({}) == {}
     near = {"mean": 0.4987, "low": 0.457, "high": 0.54, "n": 198}

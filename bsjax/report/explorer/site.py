@@ -27,6 +27,7 @@ from bsjax import __version__
 from bsjax.core import checksums
 from bsjax.core.artifacts import hash_json
 from bsjax.core.dims import Grid
+from bsjax.report.card import grouped
 from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.called import called_payload, findings_payload
@@ -157,7 +158,7 @@ def site_payload(
                 "rule": rule(settings),
                 "counts": comparison.manifest["counts"],
                 "notes": comparison.manifest["notes"],
-                "card": dict(card),
+                "card": grouped(card),
             }
         )
     told = [c.name for c in comparisons]

@@ -5,22 +5,28 @@ import { setNumber, site } from "./concepts.js";
 import { el } from "./elements.js";
 import { state } from "./state.js";
 
+const COUNTS = { pairs: "pairs of images", clusters: "clusters, which count once", unpaired_real: "real images without partner", unpaired_generated: "generated images without partner" };
+const OUTCOMES = { passed: "✓", failed: "✗" };
+
 /** Draws the run card into `root`. */
 export function showCard(root) {
   const each = site.sets[setNumber(state.model)];
-  const counts = ["pairs", "clusters", "unpaired_real", "unpaired_generated"];
   root.replaceChildren(
-    el("h2", { textContent: `${each.name} against real` }),
-    el("dl", { className: "facts" }, ...counts.map((name) => el("div", {},
-      el("dt", { textContent: name.replaceAll("_", " ") }), el("dd", { textContent: String(each.counts[name] ?? "–") })))),
+    el("h2", {}, el("bdi", { textContent: each.name }), " against real images"),
+    el("dl", { className: "facts" }, ...Object.entries(COUNTS).map(([name, text]) => el("div", {},
+      el("dt", { textContent: text }), el("dd", { textContent: String(each.counts[name] ?? "–") })))),
     el("dl", { className: "facts verdicts" }, ...site.verdicts.map((kind, v) => el("div", {},
       el("dt", {}, verdictLabel(kind)), el("dd", { textContent: String(each.counts[kind.name.replaceAll(" ", "_")] ?? "–") }),
       el("dd", { className: "meaning", textContent: each.meanings[v] })))),
-    el("p", { textContent: each.rule }),
-    el("table", { className: "card" }, el("tbody", {}, ...Object.entries(each.card).map(([name, value]) =>
-      el("tr", {}, el("th", { scope: "row", textContent: name }), el("td", {}, el("bdi", { textContent: value })))))),
-    el("p", { className: "hint", textContent: `bsjax ${site.version}. Keys: arrows step through the concepts on the map and in the table, / searches, Esc closes the panel.` }));
+    el("p", { className: "hint", textContent: each.rule }),
+    ...each.card.flatMap(([head, lines]) => [el("h3", { textContent: head }), cardLines(lines)]),
+    el("p", { className: "hint", textContent: `bsjax ${site.version}. Keys: arrows step through the concepts in the table, / searches, Esc closes the panel.` }));
 }
+
+/** Lines under a head; a control's with its outcome. */
+const cardLines = (lines) => el("dl", { className: "lines" }, ...lines.map(([name, text, outcome]) => el("div", {},
+  el("dt", { textContent: name }),
+  el("dd", {}, outcome ? el("span", { className: `outcome ${outcome}`, "aria-hidden": "true", textContent: `${OUTCOMES[outcome]} ` }) : null, el("bdi", { textContent: text })))));
 
 /** Draws the figures into `root`, in the reader's colours, with the files to take away. */
 export function showFigures(root) {
