@@ -28,6 +28,7 @@ from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
 from bsjax.report.correlations import Matrix
 from bsjax.report.exchange import read_imported, write_enriched
+from bsjax.report.explorer.moves import read_all_moved
 from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.explorer.stress import stress_payload
 from bsjax.report.figures import CAPTIONS, drawn_of
@@ -64,6 +65,7 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         for comparison, n in zip(comparisons, unreadable[1:], strict=False)
     ]
     places = _places(config, workdir, comparisons[0])
+    moved = read_all_moved(workdir, comparisons)
     with step("correlating the models"):
         matrix = correlate_all(read_all_statistics(workdir, sets) if len(sets) > 1 else {})
     write_matrix(folder, matrix)
@@ -85,6 +87,7 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         path = write_site(
             folder, [*comparisons, *foreign.values()], places, names, cards, figures, thumbnail,
             has_thumbnails=True, matrix=matrix,
+            moved=moved,
             stress={c.name: stress_payload(workdir, c, thumbnail) for c in comparisons},
         )  # fmt: skip
     _remove_stale(folder, before)
@@ -93,7 +96,8 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         folder,
         stage="report",
         config={},
-        parents={f"comparisons/{c.name}": c.manifest["config_hash"] for c in comparisons},
+        parents={f"comparisons/{c.name}": c.manifest["config_hash"] for c in comparisons}
+        | {f"models/{a}/{b}": each.manifest["config_hash"] for (a, b), each in moved.items()},
         counts={"pictures": n_pictures, "unreadable": sum(unreadable[: len(sets) + 1])},
     )
     logging.info("report: %s", path)

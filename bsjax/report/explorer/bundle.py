@@ -15,7 +15,7 @@ STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{32,})"\)')
 # In the order in which they use each other.
 MODULES = ("faults", "data", "state", "elements", "concepts", "colour", "called", "pictures",
            "points", "filter", "marks", "labels", "glide", "map", "stress", "findings", "panel",
-           "rows", "table", "models", "images", "about", "app")  # fmt: skip
+           "rows", "table", "moves", "models", "images", "about", "app")  # fmt: skip
 IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 

@@ -5,6 +5,7 @@ columns/<set>   numbers of every concept, one array a column
 findings/<set>  what was found, in words
 called/<set>    what a panel says of the concepts that were called
 pairs/<set>     image pairs, nearest copies first
+moves/<a>-<b>   set b held against set a
 histograms/<set>/<chunk>, concepts/<arm>/<chunk>, thumbnails/<arm>/<chunk>
                 what a concept's panel needs, loaded chunk by chunk
 
@@ -32,6 +33,7 @@ from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.called import called_payload, findings_payload
 from bsjax.report.explorer.encode import pack, write_data
+from bsjax.report.explorer.moves import Moved, moved_payload
 from bsjax.report.explorer.stress import Stress
 from bsjax.report.looks import LOOKS, PALETTES, RATIO, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
@@ -65,6 +67,7 @@ def write_site(
     has_thumbnails: bool = False,
     matrix: Matrix | None = None,
     stress: Mapping[str, Stress] = MappingProxyType({}),
+    moved: Mapping[tuple[str, str], Moved] = MappingProxyType({}),
 ) -> pathlib.Path:
     """Writes the page and its data.
 
@@ -79,13 +82,17 @@ def write_site(
       has_thumbnails: `write_thumbnails` has been called for these comparisons.
       matrix: correlation of every two sets.
       stress: name of a set -> tests of its findings.
+      moved: names of two sets -> the second held against the first.
 
     Returns:
       Path of the page.
     """
     data, stamp = folder / "data", stamp_of(comparisons)
     write_static(folder)
+    number = {comparison.name: i for i, comparison in enumerate(comparisons)}
+    held = {(number[a], number[b]): each for (a, b), each in moved.items()}
     site = site_payload(comparisons, places, names, cards, figures, matrix)
+    site["moves"] = [list(pair) for pair in held]
     write_data(data, "site", site, stamp)
     for i, comparison in enumerate(comparisons):
         write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)
@@ -99,6 +106,8 @@ def write_site(
         write_data(data, f"pairs/{i}", pairs_payload(comparison), stamp)
         for chunk, payload in histogram_payloads(comparison):
             write_data(data, f"histograms/{i}/{chunk}", payload, stamp)
+    for (i, j), each in held.items():
+        write_data(data, f"moves/{i}-{j}", moved_payload(each), stamp)
     arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
     for i, arm in enumerate(arms):
         for chunk, payload in concept_payloads(arm):
