@@ -194,7 +194,7 @@ def draw_sheet(
         for (arm, measured), row in zip(arms, (pair.row, pair.other), strict=True)
     }
     for each in (style, styles.OTHER[style]):
-        with matplotlib.rc_context(styles.rc(each)):
+        with styles.legible(), matplotlib.rc_context(styles.rc(each)):
             figure = _sheet(comparison, ranking, pairs, [arm for arm, _ in arms], images, each)
             save(figure, folder, stem, None if each == style else each)
     first, second = (

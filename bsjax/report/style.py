@@ -1,11 +1,17 @@
 """How every figure looks: its colours and type, axes in words, and the files it becomes."""
 
+import contextlib
+import functools
 import pathlib
-from collections.abc import Callable
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import matplotlib
 import numpy as np
+from absl import logging
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -22,6 +28,11 @@ OTHER = {"light": "dark", "dark": "light"}
 DPI = 160
 # Ticks of an axis of folds.
 STEPS = {1.5: (1.5,), 4: (2, 4), 8: (2, 4, 8), 10: (10,), 100: (10, 100)}
+# For captions in other scripts.
+FALLBACKS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Microsoft YaHei", "Hiragino Sans GB",
+             "Arial Unicode MS", "Noto Sans Arabic", "Noto Sans Devanagari", "Noto Sans Thai",
+             "Noto Emoji")  # fmt: skip
+MISSING = r"Glyph \d+ .*missing from"
 MANY = 4000  # concepts, from which on points are smaller and shine through
 Drawing = Callable[[Axes, str], None]
 
@@ -31,7 +42,7 @@ def rc(style: str) -> dict[str, Any]:
     look = SCHEMES[style]
     return {
         "font.size": 9,
-        "font.family": "DejaVu Sans",
+        "font.family": families(),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.edgecolor": look.soft,
@@ -58,6 +69,29 @@ def rc(style: str) -> dict[str, Any]:
         "pdf.fonttype": 42,  # text stays text, in fonts that journals take
         "svg.hashsalt": "bsjax",
     }
+
+
+@functools.cache
+def families() -> list[str]:
+    """The figures' font, and those installed here that have characters which it lacks."""
+    installed = set(font_manager.get_font_names())
+    return ["DejaVu Sans", *(name for name in FALLBACKS if name in installed)]
+
+
+@contextlib.contextmanager
+def legible() -> Iterator[None]:
+    """Tells in one line, once, of captions whose characters no font here has."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", MISSING)
+        yield
+    missing = [each for each in caught if re.match(MISSING, str(each.message))]
+    if missing:
+        logging.log_first_n(logging.WARNING, "figures show boxes for some characters: install a"
+                            " font that has them, such as Noto Sans CJK (%s)", 1,
+                            missing[0].message)  # fmt: skip
+    for each in caught:
+        if each not in missing:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 def colours(style: str) -> dict[str, str]:
@@ -87,7 +121,7 @@ def draw(
       style: of <stem>.png, .svg and .pdf; the other style is <stem>_dark.png or _light.png.
     """
     for each in (style, OTHER[style]):
-        with matplotlib.rc_context(rc(each)):
+        with legible(), matplotlib.rc_context(rc(each)):
             figure = Figure(figsize=size, layout="constrained")
             drawing(figure.subplots(), each)
             save(figure, folder, stem, None if each == style else each)

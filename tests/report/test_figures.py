@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 
 import matplotlib
 import numpy as np
@@ -250,3 +251,15 @@ def test_thousands_of_concepts_make_no_large_files(comparisons, tmp_path):
         if path.is_file():
             assert path.stat().st_size < 700_000, path.name
     assert len(re.findall(rb"<path", (tmp_path / "one $_map.svg").read_bytes())) < 500
+
+
+def test_characters_that_no_font_has_are_said_once_in_one_line(tmp_path, caplog):
+    def drawing(axes, style):
+        axes.set_title(styles.shortened("\N{CUNEIFORM SIGN A} crescents", 30))
+
+    for stem in ("one", "two"):
+        styles.draw(tmp_path, stem, (3, 2), drawing)
+    said = [line for line in caplog.messages if "install a font" in line]
+    assert len(said) == 1 and "73728" in said[0]
+    with pytest.warns(UserWarning, match="another"), styles.legible():
+        warnings.warn("another", stacklevel=1)
