@@ -53,6 +53,8 @@ def rc(style: str) -> dict[str, Any]:
         "axes.titleweight": "bold",
         "axes.titlelocation": "left",
         "axes.titlepad": 9,
+        "figure.constrained_layout.w_pad": 0.1,  # inches
+        "figure.constrained_layout.h_pad": 0.1,
         "figure.dpi": DPI,
         "figure.facecolor": look.paper,
         "savefig.facecolor": look.paper,
