@@ -86,7 +86,7 @@ STAGES = (
         config_keys=(),
         module="bsjax.stages.report",
         does="the explorer, figures and tables of all comparisons",
-        sections=("sae",),
+        sections=("sae", "report"),
         reads_stored=True,
     ),
 )

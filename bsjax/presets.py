@@ -57,6 +57,9 @@ def experiment() -> ml_collections.ConfigDict:
     cfg.compare.fdr = 0.05
     cfg.compare.confirm = 0.0
     cfg.compare.clusters = "auto"
+
+    cfg.report = ml_collections.ConfigDict()
+    cfg.report.style = "light"
     return cfg
 
 

@@ -5,8 +5,10 @@ import runpy
 
 import pytest
 
-from bsjax.core.config import flatten
+from bsjax import presets
+from bsjax.core.config import flatten, validate
 from bsjax.core.errors import UserError
+from bsjax.pipeline import RUN, STAGES
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 NATIVE = {"sd15": 512, "sd15_dpo": 512, "sd21": 768, "pixart": 1024, "kandinsky21": 512}
@@ -37,3 +39,17 @@ def test_what_a_docstring_says_of_the_paper(name):
     if name != "sd15_dpo":  # which is as sd15
         assert f"{size} x {size}" in text
         assert ("defaults, as in the paper" in text) == (size == 512)
+
+
+def test_the_style_of_figures_is_light_or_dark():
+    config = presets.experiment()
+    assert config.report.style == "light"
+    for stage in ("run", "report"):
+        sections = next(each for each in (*STAGES, RUN) if each.name == stage).sections
+        config.report.style = "dark"
+        validate(config, needs_images=False, sections=sections)
+        config.report.style = "both"
+        with pytest.raises(
+            UserError, match=r"report\.style=both: expected one of light, dark; set --config"
+        ):
+            validate(config, needs_images=False, sections=sections)

@@ -74,6 +74,7 @@ GENERATORS = ("none", *FAMILIES)
 ACTIVATIONS = ("batch_topk", "topk", "jumprelu")
 ENCODER_INITS = ("xavier", "candidates")
 PRECISIONS = ("highest", "high")
+STYLES = ("light", "dark")
 
 
 class Key(NamedTuple):
@@ -197,6 +198,9 @@ BY_SECTION = {
             CLUSTERS, "what pairs that count as one share: caption, real image, either"
         ),
     },
+    "report": {
+        "style": Key(STYLES, "look of the figures' files; pages follow their reader's"),
+    },
 }
 SECTIONS = {
     "": "of the whole experiment",
@@ -210,6 +214,7 @@ SECTIONS = {
     "plan": "what `bsjax plan` compiles",
     "measure": "statistics of each set of images",
     "compare": "divergences and verdicts",
+    "report": "figures and pages",
 }
 KEYS = {
     f"{section}.{name}".removeprefix("."): key

@@ -1,4 +1,4 @@
-"""How verdicts and delta look, in figures, on the summary page and in the explorer.
+"""The one palette: how arms, verdicts and delta look in figures, the summary and the explorer.
 
 A verdict of `stats.verdicts.KINDS` needs a row here, and nothing else of the report.
 """
@@ -12,8 +12,7 @@ from bsjax.stats import verdicts
 class Look(NamedTuple):
     """A verdict for the eye."""
 
-    figure: str  # colour of areas and points on white
-    light: str  # colour of text on a light page
+    light: str  # colour of its text and marks on a light page
     dark: str  # on a dark one
     symbol: str  # tells it without colour
     sign: int  # of the change that it calls: -1 less than real, 1 more, 0 none is called
@@ -21,13 +20,36 @@ class Look(NamedTuple):
 
 
 LOOKS = {
-    verdicts.SUPPRESSED: Look("#3d7ea6", "#1f5f8b", "#7fbfe6", "▼", -1),
-    verdicts.EXAGGERATED: Look("#d08a2e", "#8a4f00", "#efb25a", "▲", 1),
-    verdicts.LESS: Look("#9dc1d6", "#44708c", "#9cc3dc", "▽", -1),
-    verdicts.MORE: Look("#e6c594", "#7d6234", "#dcc093", "△", 1),
-    verdicts.ALIGNED: Look("#5f9e6e", "#2f7040", "#8fce9d", "●", 0),
-    verdicts.UNDECIDED: Look("#9aa0a6", "#5a6067", "#a9b0b8", "?", 0),
-    verdicts.NOT_ENOUGH_DATA: Look("#d9dce0", "#666c73", "#959ca4", "○", 0, is_judged=False),
+    verdicts.SUPPRESSED: Look("#1f5f8b", "#7fbfe6", "▼", -1),
+    verdicts.EXAGGERATED: Look("#8a4f00", "#efb25a", "▲", 1),
+    verdicts.LESS: Look("#44708c", "#9cc3dc", "▽", -1),
+    verdicts.MORE: Look("#7d6234", "#dcc093", "△", 1),
+    verdicts.ALIGNED: Look("#2f7040", "#8fce9d", "●", 0),
+    verdicts.UNDECIDED: Look("#5a6067", "#a9b0b8", "?", 0),
+    verdicts.NOT_ENOUGH_DATA: Look("#666c73", "#959ca4", "○", 0, is_judged=False),
+}
+
+
+class Scheme(NamedTuple):
+    """What a page or a figure has beside verdicts; the tokens of explorer.css bear these names."""
+
+    ink: str
+    soft: str  # what is said beside
+    paper: str
+    card: str  # areas on it
+    line: str
+    accent: str
+    real: str  # of real images, grey
+    generated: str  # of generated ones, magenta
+
+
+SCHEMES = {
+    "light": Scheme(
+        "#202124", "#5a6067", "#ffffff", "#f5f6f8", "#dfe3e8", "#1a5f8a", "#3c4043", "#c2417c"
+    ),
+    "dark": Scheme(
+        "#e8eaed", "#a9b0b8", "#15171a", "#1f2226", "#363b42", "#8ecbf0", "#d5d9de", "#e060a0"
+    ),
 }
 # Colours of delta, from 0 (suppressed) to 1 (exaggerated); the first is the paper's (METHOD 8).
 PALETTES = {

@@ -13,9 +13,10 @@ from bsjax.core.artifacts import atomic_path
 from bsjax.report.card import reliability
 from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.figures import CAPTIONS, draw_all
-from bsjax.report.looks import LOOKS, css_name, meanings, rule
+from bsjax.report.looks import LOOKS, SCHEMES, css_name, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
 from bsjax.report.said import Told, basis, headline, nothing_called
+from bsjax.report.style import OTHER
 from bsjax.report.tables import Comparison, Measured, rank, top_pairs
 from bsjax.stats import verdicts
 
@@ -31,6 +32,7 @@ def write_summary(
     n_images: int = 6,
     n_pairs: int = 12,
     matrix: Matrix | None = None,
+    style: str = "light",
 ) -> pathlib.Path:
     """Writes summary.html and figures/ of comparisons.
 
@@ -43,6 +45,7 @@ def write_summary(
       n_images: top images shown of each arm.
       n_pairs: nearest pairs shown.
       matrix: correlation of every two sets.
+      style: of the figures' files; the page follows its reader's.
 
     Returns:
       Path of the page.
@@ -59,10 +62,13 @@ def write_summary(
     page = environment.get_template("summary.html.j2").render(
         version=__version__,
         sets=[
-            _section(c, folder, places, load, n_concepts, n_images, n_pairs) for c in comparisons
+            _section(c, folder, places, load, n_concepts, n_images, n_pairs, style)
+            for c in comparisons
         ],
         correlations=_correlations([c.name for c in comparisons], matrix),
         looks={css_name(kind): look for kind, look in LOOKS.items()},
+        schemes={name: look._asdict() for name, look in SCHEMES.items()},
+        style=style,
     )
     path = folder / "summary.html"
     with atomic_path(path) as temporary:
@@ -78,10 +84,11 @@ def _section(
     n_concepts: int,
     n_images: int,
     n_pairs: int,
+    style: str = "light",
 ) -> dict[str, Any]:
     """Everything that the template shows of one comparison."""
     rankings = rank(comparison, n_concepts)
-    figures = draw_all(comparison, rankings, places, folder / "figures")
+    figures = draw_all(comparison, rankings, places, folder / "figures", style)
     told = comparison.told
     return {
         "headline": headline(comparison.manifest["counts"], len(told)),
@@ -101,7 +108,11 @@ def _section(
         "versions": comparison.manifest["versions"],
         "n_concepts": len(comparison.columns["concept"]),
         "figures": [
-            (data_uri("svg+xml", path.read_bytes()), CAPTIONS[name])
+            (
+                data_uri("svg+xml", path.read_bytes()),
+                data_uri("png", path.with_name(f"{path.stem}_{OTHER[style]}.png").read_bytes()),
+                CAPTIONS[name],
+            )
             for name, path in figures.items()
         ],
         "rankings": [

@@ -28,9 +28,10 @@ from bsjax.data.images import thumbnail
 from bsjax.report.card import run_card
 from bsjax.report.correlations import Matrix
 from bsjax.report.exchange import read_imported, write_enriched
+from bsjax.report.explorer.moves import read_all_moved
 from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.explorer.stress import stress_payload
-from bsjax.report.figures import CAPTIONS
+from bsjax.report.figures import CAPTIONS, drawn_of
 from bsjax.report.layout import place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import look_at_names, read_names
@@ -64,23 +65,29 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         for comparison, n in zip(comparisons, unreadable[1:], strict=False)
     ]
     places = _places(config, workdir, comparisons[0])
+    moved = read_all_moved(workdir, comparisons)
     with step("correlating the models"):
         matrix = correlate_all(read_all_statistics(workdir, sets) if len(sets) > 1 else {})
     write_matrix(folder, matrix)
-    write_summary(folder, comparisons, places, thumbnail, matrix=matrix)
-    cards = [run_card(workdir, comparison) for comparison in comparisons]
+    style = config.report.style
+    write_summary(folder, comparisons, places, thumbnail, matrix=matrix, style=style)
+    cards = [
+        run_card(workdir, comparison, (unreadable[0], n))
+        for comparison, n in zip(comparisons, unreadable[1:], strict=False)
+    ]
     for comparison, card in zip(comparisons, cards, strict=True):
         write_json(folder / f"{comparison.name}__card.json", card)
         write_enriched(folder, comparison, places)
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
     write_csv(folder / "findings.csv", {c.name: c.told for c in comparisons}, names)
     with step("drawing the figures"):
-        figures = _figures(folder / "figures", comparisons, matrix)
+        figures = _figures(folder / "figures", comparisons, matrix, style)
     cards += [{"source": f"imported from {name}"} for name in foreign]
     with step("writing the pages of the report"):
         path = write_site(
             folder, [*comparisons, *foreign.values()], places, names, cards, figures, thumbnail,
             has_thumbnails=True, matrix=matrix,
+            moved=moved,
             stress={c.name: stress_payload(workdir, c, thumbnail) for c in comparisons},
         )  # fmt: skip
     _remove_stale(folder, before)
@@ -89,7 +96,8 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         folder,
         stage="report",
         config={},
-        parents={f"comparisons/{c.name}": c.manifest["config_hash"] for c in comparisons},
+        parents={f"comparisons/{c.name}": c.manifest["config_hash"] for c in comparisons}
+        | {f"models/{a}/{b}": each.manifest["config_hash"] for (a, b), each in moved.items()},
         counts={"pictures": n_pictures, "unreadable": sum(unreadable[: len(sets) + 1])},
     )
     logging.info("report: %s", path)
@@ -164,17 +172,19 @@ def _remove_stale(folder: pathlib.Path, before: dict[str, tuple[int, int]]) -> N
 
 
 def _figures(
-    folder: pathlib.Path, comparisons: list[Comparison], matrix: Matrix
-) -> list[tuple[str, str]]:
-    """Draws what the summary has not; file stem and text of all figures, in reading order."""
+    folder: pathlib.Path, comparisons: list[Comparison], matrix: Matrix, style: str
+) -> list[tuple[str, str, str]]:
+    """Draws what the summary has not; (file stem, text, style) of all, in reading order."""
     figures = []
     for comparison in comparisons:
         name = comparison.name
-        figures += [(f"{name}_{figure}", f"{name}: {text}") for figure, text in CAPTIONS.items()]
+        drawn = drawn_of(comparison)
+        figures += [(f"{name}_{each}", f"{name}: {CAPTIONS[each]}") for each in drawn]
         for ranking in rank(comparison, SHEET_CONCEPTS):
-            sheet = draw_sheet(folder, comparison, ranking, thumbnail)
+            sheet = draw_sheet(folder, comparison, ranking, thumbnail, style)
             figures += [] if sheet is None else [sheet]
-    return figures + list(draw_models(folder, comparisons, matrix).items())
+    figures += draw_models(folder, comparisons, matrix, style).items()
+    return [(stem, text, style) for stem, text in figures]
 
 
 def _places(

@@ -17,6 +17,7 @@ import pytest
 
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
+from bsjax.report.card import CONTROL
 from bsjax.report.exchange import FIELDS, imported, read_enriched, write_enriched
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import write_data
@@ -54,7 +55,7 @@ def folder(tmp_path_factory):
     angle = np.linspace(0, 2 * np.pi, N, endpoint=False)
     places = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
     names = [f"name {k} {EVIL if k == 3 else ''}" for k in range(N)]
-    cards = [{"captions": EVIL}] * 2
+    cards = [{CONTROL: "failed: images are repeated", "captions": EVIL}] * 2
     r = Correlation(0.512, 0.401, 0.604, (0.5, 0.6), 33, 4)
     low = unknown("reliability too low")._replace(reliability=(0.041, 0.041))
     matrix = {(SETS[0], SETS[0]): r, SETS: r, (SETS[1], SETS[1]): low}
@@ -192,6 +193,10 @@ def test_the_run_card_tells_all_verdicts_and_their_rule(open_page):
     assert rule(SETTINGS) in text
     for meaning in verdicts.explain(SETTINGS).values():
         assert meaning in text
+    heads = page.eval_on_selector_all("#view h3", "all => all.map(e => e.textContent)")
+    assert heads == ["Data", "Controls"]
+    lines = page.eval_on_selector_all(".lines dd", "all => all.map(e => e.textContent)")
+    assert lines == [EVIL, "✗ failed: images are repeated"]
 
 
 def click_point(page, concept):

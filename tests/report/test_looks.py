@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 
 from bsjax.core.dims import Grid
+from bsjax.core.ranges import STYLES
 from bsjax.report import figures
 from bsjax.report.explorer import site
-from bsjax.report.explorer.bundle import STATIC, bundle
+from bsjax.report.explorer.bundle import MODULES, STATIC, bundle
 from bsjax.report.explorer.site import site_payload, special_names
 from bsjax.report.figures import COLOURS
-from bsjax.report.looks import LOOKS, PALETTES, RATIO, meanings, rule
+from bsjax.report.looks import LOOKS, PALETTES, RATIO, SCHEMES, meanings, rule
+from bsjax.report.model_figures import LINES
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import SETTINGS, write_arm, write_comparison
@@ -105,9 +107,8 @@ def test_less_and_more_differ_also_without_green(scheme):
 
 
 def test_real_and_generated_have_colours_of_their_own():
-    style = (STATIC / "explorer.css").read_text(encoding="utf-8")
-    for scheme, block in zip(("light", "dark"), style.split("@media", 1), strict=True):
-        found = dict(re.findall(r"--(real|generated): (#[0-9a-f]{6});", block))
+    for scheme, look in SCHEMES.items():
+        found = {"real": look.real, "generated": look.generated}
         assert difference(found["real"], found["generated"]) > 15
         for kind in (*verdicts.CALLED, verdicts.LESS, verdicts.MORE):
             for colour in found.values():
@@ -116,10 +117,32 @@ def test_real_and_generated_have_colours_of_their_own():
             assert min(contrast(colour, ground) for ground in GROUNDS[scheme]) >= 3
 
 
+def test_the_page_and_the_figures_have_one_palette():
+    style = (STATIC / "explorer.css").read_text(encoding="utf-8")
+    for scheme, block in zip(("light", "dark"), style.split("@media", 1), strict=True):
+        found = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", block))
+        for name, colour in SCHEMES[scheme]._asdict().items():
+            full = (
+                found[name]
+                if len(found[name]) == 7
+                else "#" + "".join(2 * digit for digit in found[name][1:])
+            )
+            assert colour == full, (scheme, name)
+    assert tuple(SCHEMES) == STYLES
+
+
+@pytest.mark.parametrize("style", SCHEMES)
+def test_models_beside_one_another_can_be_told_apart(style):
+    ground = SCHEMES[style].paper
+    assert all(contrast(colour, ground) >= 3 for colour in LINES[style])
+    for left, right in itertools.combinations(LINES[style], 2):
+        assert difference(left, right) > 10, (left, right)
+
+
 def test_no_two_verdicts_look_alike():
     assert tuple(LOOKS) == verdicts.KINDS == tuple(COLOURS)
     for left, right in itertools.combinations(LOOKS.values(), 2):
-        assert left.symbol != right.symbol and left.figure != right.figure
+        assert left.symbol != right.symbol and left.light != right.light
 
 
 def test_signs_are_those_of_the_words():
@@ -192,3 +215,15 @@ def test_measures_that_do_not_name_them_are_of_an_encoder_with_a_class_token(tmp
     (comparison,) = read_comparisons(tmp_path, ["one"])
     assert special_names(comparison.real) == ["class", "register 1", "register 2"]
     assert special_names(comparison.generated) == ["register 1", "register 2"]
+
+
+def test_modules_of_the_page_share_one_scope_without_a_clash():
+    """`bundle` puts them into one: a name that stood twice would be another's."""
+    top = re.compile(r"^(?:export )?(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
+    names = [
+        name
+        for module in MODULES
+        for name in top.findall((STATIC / f"{module}.js").read_text(encoding="utf-8"))
+    ]
+    assert len(names) > 100
+    assert [name for name in sorted(set(names)) if names.count(name) > 1] == []

@@ -12,13 +12,14 @@ from PIL import Image
 
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
+from bsjax.report import figures, page
 from bsjax.report.card import reliability
 from bsjax.report.correlations import as_text, find
 from bsjax.report.figures import chance_line
-from bsjax.report.looks import LOOKS, css_name
-from bsjax.report.model_figures import draw_models, draw_sheet
+from bsjax.report.looks import LOOKS, SCHEMES, css_name
 from bsjax.report.overlays import heat_uri
 from bsjax.report.page import _finding, fold_text, number_text, write_summary
+from bsjax.report.style import OTHER
 from bsjax.report.tables import rank, read_comparisons
 from bsjax.results.comparisons import read_concepts
 from bsjax.stats import verdicts
@@ -33,6 +34,23 @@ from tests.report.artifacts import (
     write_arm,
     write_comparison,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """test_figures.py looks at these; here they would only take time."""
+
+    def draw(comparison, rankings, places, folder, style):
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn = {}
+        for name in figures.drawn_of(comparison):
+            drawn[name] = folder / f"{comparison.name}_{name}.svg"
+            drawn[name].write_text(f"{name} {style}")
+            other = f"{comparison.name}_{name}_{OTHER[style]}.png"
+            (folder / other).write_text(f"{name} {OTHER[style]}")
+        return drawn
+
+    monkeypatch.setattr(page, "draw_all", draw)
 
 
 def build(workdir, sets, notes=()):
@@ -247,7 +265,8 @@ def test_every_verdict_is_counted_and_explained(tmp_path):
 
 def test_what_the_verdicts_rest_on(tmp_path):
     words = " ".join(Page(build(tmp_path, {"generated": KINDS})).text.split())
-    assert "sound. Of 30 concepts 5.1 % pass at 5 % and 0.05 are called" in words
+    assert "passed: where nothing differs, hardly anything is called. Of 30 concepts 5.1 %" in words
+    assert "pass at 5 % and 0.05 are called" in words
     assert "50: 6.1-fold, 100: 3.2-fold; fewer: none below 100-fold" in words
     assert "20: 4.6e+02-fold" not in words
     assert "the median concept is drawn 0.80 times as much as in real images" in words
@@ -259,8 +278,8 @@ def test_a_control_that_fails_is_said_in_words():
     failing = RELIABILITY["control"] | {"is_sound": False, "share": 0.262, "called": 1131.0}
     said = reliability(RELIABILITY | {"control": failing})["control: arms swapped by chance"]
     assert said.startswith(
-        "it fails: more than 5 % of swapped concepts pass, so images are repeated or pairs are not"
-        " exchangeable. Of 30 concepts 26.2 % pass"
+        "failed: more than 5 % of swapped concepts pass, so images are repeated or pairs are not"
+        " exchangeable; do not rely on the verdicts. Of 30 concepts 26.2 % pass"
     )
     assert reliability({}) == {}
     near = {"mean": 0.4987, "low": 0.457, "high": 0.54, "n": 198}
@@ -319,14 +338,23 @@ def test_the_line_of_chance_by_hand(tmp_path):
     assert chance_line(comparison) is None
 
 
-def test_figures_of_two_models_and_sheets(tmp_path):
-    build(tmp_path, {"one $": KINDS, "two.5": KINDS[::-1]})
-    comparisons = read_comparisons(tmp_path, ("one $", "two.5"))
-    both = unknown("reliability too low")._replace(reliability=(0.04, 0.02))
-    drawn = draw_models(tmp_path, comparisons, {("one $", "two.5"): both})
-    assert list(drawn) == ["images", "models_matrix", "models_one $__two.5"]
-    stem, text = draw_sheet(tmp_path, comparisons[1], rank(comparisons[1], 5)[0], thumbnail)
-    assert stem == "two.5_sheet_suppressed" and "most suppressed" in text
-    for each in (*drawn, stem):
-        for suffix in ("png", "svg"):
-            assert (tmp_path / f"{each}.{suffix}").stat().st_size > 3000
+@pytest.mark.parametrize("style", ["light", "dark"])
+def test_figures_follow_the_readers_scheme(tmp_path, style):
+    for arm in ("real", "one"):
+        write_arm(tmp_path, arm, 7)
+    write_comparison(tmp_path, "one", KINDS)
+    comparisons = read_comparisons(tmp_path, ["one"])
+    places = np.eye(7, 2)
+    path = write_summary(tmp_path / "report", comparisons, places, thumbnail, style=style)
+    found = Page(path.read_text())
+    sources = [attributes for tag, attributes in found.tags if tag == "source"]
+    assert {each["media"] for each in sources} == {f"(prefers-color-scheme: {OTHER[style]})"}
+    told = [base64.b64decode(each["srcset"].split(",")[1]).decode() for each in sources]
+    assert told == [f"{name} {OTHER[style]}" for name in figures.drawn_of(comparisons[0])]
+    shown = [base64.b64decode(each["src"].split(",")[1]) for tag, each in found.tags
+             if tag == "img" and each["src"].startswith("data:image/svg")]  # fmt: skip
+    assert [each.decode() for each in shown] == [text.replace(OTHER[style], style) for text in told]
+    text = path.read_text()
+    for scheme, look in SCHEMES.items():
+        for name, colour in look._asdict().items():
+            assert f"--{name}: {colour};" in text, (scheme, name)

@@ -11,6 +11,7 @@ from bsjax import presets
 from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageRecord
+from bsjax.report import model_figures, style
 from bsjax.report.tables import read_comparisons
 from bsjax.results.shards import ShardStore
 from bsjax.stages.report import report
@@ -26,6 +27,19 @@ def config():
     config = presets.experiment()
     config.sae.weights = "/nowhere/sae.safetensors"  # no map
     return config
+
+
+@pytest.fixture(autouse=True)
+def files_alone(monkeypatch):
+    """Figures are files without pixels here: what is in them is looked at elsewhere."""
+
+    def save(figure, folder, stem, other=None):
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in ("png",) if other else style.FILES:
+            (folder / f"{stem}{f'_{other}' if other else ''}.{kind}").write_bytes(b"")
+
+    monkeypatch.setattr(style, "save", save)
+    monkeypatch.setattr(model_figures, "save", save)
 
 
 @pytest.fixture
@@ -109,6 +123,21 @@ def test_a_set_that_was_removed_leaves_the_report(config, workdir, caplog):
     shutil.rmtree(workdir / "measures" / "one")
     with pytest.raises(UserError, match="holds no comparison"):
         report(config, workdir)
+
+
+def test_the_config_chooses_the_style_of_the_figures(config, workdir):
+    for chosen, other in (("light", "dark"), ("dark", "light")):
+        config.report.style = chosen
+        report(config, workdir)
+        names = {path.name for path in (workdir / "report" / "figures").iterdir()}
+        for stem in ("one_map", "one_sheet_suppressed", "images", "models_one__two"):
+            found = {name for name in names if name.startswith((f"{stem}.", f"{stem}_{chosen}",
+                                                                f"{stem}_{other}"))}  # fmt: skip
+            assert found == {f"{stem}.{kind}" for kind in style.FILES} | {f"{stem}_{other}.png"}
+        site = (workdir / "report" / "data" / "site.js").read_text()
+        assert '["one_map","one: ' in site and "fire on similar image parts." in site
+        assert site.count(f',"{chosen}"]') == len({name.rpartition(".")[0] for name in names
+                                                   if name.endswith(".svg")})  # fmt: skip
 
 
 def test_a_moved_workdir_keeps_its_pictures(config, workdir, tmp_path):

@@ -15,8 +15,8 @@ STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{32,})"\)')
 # In the order in which they use each other.
 MODULES = ("faults", "data", "state", "elements", "marked", "concepts", "csv", "opening", "colour",
            "called", "pictures", "originals", "points", "filter", "marks", "labels", "glide", "map",
-           "stress", "findings", "panel", "rows", "table", "models", "listing", "tiles", "images",
-           "image", "about", "app")  # fmt: skip
+           "stress", "findings", "panel", "rows", "table", "moves", "models", "listing", "tiles",
+           "images", "image", "about", "app")  # fmt: skip
 IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 

@@ -7,6 +7,7 @@ called/<set>    what a panel says of the concepts that were called
 pairs/<set>     image pairs, those most unusually alike for their caption first
 counterparts/<set>, repeats
                 which images belong together: by key, and by caption or file
+moves/<a>-<b>   set b held against set a
 histograms/<set>/<chunk>, concepts/<arm>/<chunk>, thumbnails/<arm>/<chunk>
                 what a concept's panel needs, loaded chunk by chunk
 showing/<arm>/<chunk>
@@ -34,6 +35,7 @@ from bsjax import __version__
 from bsjax.core import checksums
 from bsjax.core.artifacts import REAL, hash_json, write_json
 from bsjax.core.dims import Grid
+from bsjax.report.card import grouped
 from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.called import called_payload, findings_payload
@@ -45,6 +47,7 @@ from bsjax.report.explorer.images import (
     showing_payloads,
     strongest_payloads,
 )
+from bsjax.report.explorer.moves import Moved, moved_payload
 from bsjax.report.explorer.stress import Stress
 from bsjax.report.looks import LOOKS, PALETTES, RATIO, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
@@ -73,11 +76,12 @@ def write_site(
     places: np.ndarray,
     names: Sequence[str],
     cards: Sequence[Mapping[str, str]],
-    figures: Sequence[tuple[str, str]],
+    figures: Sequence[tuple[str, ...]],
     load_thumbnail: LoadThumbnail,
     has_thumbnails: bool = False,
     matrix: Matrix | None = None,
     stress: Mapping[str, Stress] = MappingProxyType({}),
+    moved: Mapping[tuple[str, str], Moved] = MappingProxyType({}),
 ) -> pathlib.Path:
     """Writes the page and its data.
 
@@ -87,18 +91,22 @@ def write_site(
       places: [K, 2] of the concepts on the map.
       names: of the concepts.
       cards: a set's run card: heading -> text.
-      figures: (file in `folder`/figures, what it shows).
+      figures: (file in `folder`/figures, what it shows, its style: there is one of the other, too).
       load_thumbnail: reads what the encoder saw of an image file.
       has_thumbnails: `write_thumbnails` has been called for these comparisons.
       matrix: correlation of every two sets.
       stress: name of a set -> tests of its findings.
+      moved: names of two sets -> the second held against the first.
 
     Returns:
       Path of the page.
     """
     data, stamp = folder / "data", stamp_of(comparisons)
     write_static(folder)
+    number = {comparison.name: i for i, comparison in enumerate(comparisons)}
+    held = {(number[a], number[b]): each for (a, b), each in moved.items()}
     site = site_payload(comparisons, places, names, cards, figures, matrix)
+    site["moves"] = [list(pair) for pair in held]
     write_data(data, "site", site, stamp)
     for i, comparison in enumerate(comparisons):
         write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)
@@ -114,6 +122,8 @@ def write_site(
         for chunk, payload in histogram_payloads(comparison):
             write_data(data, f"histograms/{i}/{chunk}", payload, stamp)
     write_data(data, "repeats", pack(repeats(comparisons[0].real), "int32"), stamp)
+    for (i, j), each in held.items():
+        write_data(data, f"moves/{i}-{j}", moved_payload(each), stamp)
     arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
     for i, arm in enumerate(arms):
         for kind, payloads in (
@@ -188,7 +198,7 @@ def site_payload(
                 "rule": rule(settings),
                 "counts": comparison.manifest["counts"],
                 "notes": comparison.manifest["notes"],
-                "card": dict(card),
+                "card": grouped(card),
             }
         )
     told = [c.name for c in comparisons]

@@ -3,7 +3,7 @@
 export const DEFAULTS = {
   view: "findings", finding: 0, model: "", second: "", concept: -1, colour: "verdict", size: "fires", q: "",
   low: 0, high: 1, fires: 0, verdict: "", all: false, sort: "strength", down: false, score: "", heat: 0.7,
-  x: "relative", image: "", mark: -1, caption: "", shows: -1, arm: "both",
+  x: "ratio", image: "", mark: -1, caption: "", shows: -1, arm: "both",
 };
 const listeners = [];
 export const state = { ...DEFAULTS };
