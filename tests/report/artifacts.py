@@ -1,5 +1,9 @@
 """Artifacts of hand for the tests of pages: two arms of four images and their comparisons."""
 
+import base64
+import json
+import zlib
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -140,3 +144,10 @@ def write_comparison(workdir, name, kinds, notes=(), findings=(), substitutions=
     pq.write_table(pa.table(pairs), folder / "datapoints.parquet")
     counts = {kind.replace(" ", "_"): kinds.count(kind) for kind in verdicts.KINDS}
     finish(folder, "compare", SETTINGS, COUNTS | counts, notes, **RELIABILITY)
+
+
+def read_data(path):
+    """The payload of a data file of the explorer."""
+    text = path.read_text(encoding="ascii").strip().removeprefix("bsjaxReceive(").removesuffix(");")
+    _, payload, _, *is_deflated = json.loads(f"[{text}]")
+    return json.loads(zlib.decompress(base64.b64decode(payload))) if is_deflated else payload

@@ -268,3 +268,19 @@ def test_the_page_and_the_table_tell_the_same(open_page, comparisons):
         text = card(page, told.finding).inner_text()
         assert told.change in text and told.sure in text and told.asked in text
     assert said.headline(comparisons[0].manifest["counts"], 3) == page.inner_text("#view h2")
+
+
+def test_many_findings_come_as_one_scrolls(browser, comparisons, tmp_path):
+    many = [finding(k, [k % N], LITTLE, -2.0, -3.0, -1.0) for k in range(1, 201)]
+    few = comparisons[0]._replace(findings=many, name="many")
+    write_site(tmp_path, [few], np.zeros((N, 2), np.float32), NAMES, [{}], [], thumbnail)
+    watched = Watched(browser, tmp_path)
+    page, cards = watched.page, "document.querySelectorAll('article.finding').length"
+    assert 24 <= page.evaluate(cards) < 100
+    page.evaluate("location.hash = '#finding=60'")
+    page.wait_for_selector("#finding-60")
+    assert page.evaluate(cards) < 200
+    page.wait_for_function(
+        f"() => {{ window.scrollTo(0, document.body.scrollHeight); return {cards} === 200; }}"
+    )
+    watched.close()

@@ -11,28 +11,44 @@ import { set, state } from "./state.js";
 import { stressTests } from "./stress.js";
 
 const MOST_CONCEPTS = 6; // of a finding, before one asks for all
+const CARDS_AT_ONCE = 24; // more come as the last one comes near
+let addUpTo = () => {}; // card with this number in the list, and those before it
+let places = new Map(); // number of a finding -> its place in the list
 
 /** Draws the view into `root`. */
 export async function showFindings(root) {
   const i = setNumber(state.model);
   const { headline, basis, nothing, findings } = await loadFindings(i);
-  const cards = findings.map((finding) => card(finding, i));
+  const strips = new Map(); // where images belong -> what fills it, once its card comes near
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      watcher.unobserve(target);
+      if (target === end) addUpTo(shown + CARDS_AT_ONCE - 1);
+      else guarded(strips.get(target))();
+    }
+  }, { rootMargin: "600px" });
+  const end = el("div", { className: "end" });
+  let shown = 0;
+  places = new Map(findings.map((each, place) => [each.finding, place]));
+  addUpTo = (place) => {
+    for (; shown <= place && shown < findings.length; shown += 1) {
+      const { node, strip, fill: fillStrip } = card(findings[shown], i);
+      strips.set(strip, fillStrip);
+      end.before(node);
+      watcher.observe(strip);
+    }
+    if (shown < findings.length) watcher.observe(end);
+    else end.remove();
+  };
   root.replaceChildren(
     el("div", { className: "lead" }, el("h2", { textContent: headline }),
       basis ? el("p", { className: "hint", textContent: basis }) : null,
       ...nothing.map((text) => el("p", { textContent: text })),
       findings.length ? csvButton("CSV of the findings", () => findingsAsTable(findings, i)) : el("p", {}, "What there is nevertheless: ",
         el("button", { type: "button", className: "link", textContent: "all concepts, by what changed most", onclick: () => set({ view: "table", all: true }) }))),
-    ...cards.map((each) => each.node));
-  // Images come when their card comes near.
-  const watcher = new IntersectionObserver((entries) => {
-    for (const { isIntersecting, target } of entries) {
-      if (!isIntersecting) continue;
-      watcher.unobserve(target);
-      guarded(cards.find((each) => each.strip === target).fill)();
-    }
-  }, { rootMargin: "600px" });
-  for (const { strip } of cards) watcher.observe(strip);
+    end);
+  addUpTo(CARDS_AT_ONCE - 1);
   goToFinding();
 }
 
@@ -53,6 +69,7 @@ function findingsAsTable(findings, i) {
 /** Shows the card that the address names. */
 export function goToFinding() {
   if (!state.finding) return;
+  addUpTo(places.get(state.finding) ?? 0);
   const node = document.getElementById(`finding-${state.finding}`);
   node?.scrollIntoView({ block: "start" });
   node?.focus({ preventScroll: true });

@@ -43,7 +43,7 @@ export async function showModels(root) {
       disagreements(found, i, j, a, b)),
     el("h2", { textContent: "Do two models change the same concepts?" }),
     el("p", { className: "hint", textContent: "Correlation of log ratios with its 95 % interval; on the diagonal how reliable each model's own ratios are, from one half of the captions to the other. A cell opens its two models." }), matrix());
-  await drawPairs(i, j, a, b, form);
+  await drawDots(i, j, a, b, form);
 }
 
 const pairValue = (columns, form, k) => (form === "ratio"
@@ -53,7 +53,7 @@ const pairLegend = () => el("span", { className: "legend" }, ...pairColours().ma
   el("span", { className: "count" }, el("i", { className: "dot", css: { background: `var(--${colour})` }, "aria-hidden": "true" }), ` ${text} `)));
 
 /** One dot a concept that both can judge. */
-async function drawPairs(i, j, a, b, form) {
+async function drawDots(i, j, a, b, form) {
   const isJudged = (columns, k) => site.verdicts[columns.verdict[k]].is_judged;
   const isCalled = (columns, k) => site.called.includes(site.verdicts[columns.verdict[k]].name);
   const ids = [];
