@@ -46,6 +46,8 @@ def quiet_libraries() -> None:
         handler.addFilter(_note_that_something_was_said)
     for name in FLAX_LOGGERS:
         std_logging.getLogger(f"diffusers.{name}").addFilter(is_worth_reading)
+    # Of each font that a PDF holds, table by table and glyph by glyph.
+    std_logging.getLogger("fontTools").setLevel(std_logging.WARNING)
     if not sys.stderr.isatty():
         # Bars of downloads, which fill a file.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

@@ -68,10 +68,13 @@ def test_quiet_libraries_adds_each_filter_once(monkeypatch):
         vae = std_logging.getLogger("diffusers.models.vae_flax")
         assert not vae.filter(record("Flax classes are deprecated", std_logging.WARNING))
         assert vae.filter(record("other", std_logging.WARNING))
+        # What subsets fonts for a PDF speaks of each table.
+        assert not std_logging.getLogger("fontTools.subset").isEnabledFor(std_logging.INFO)
     finally:
         handler.filters[:] = before
         for name in logs.FLAX_LOGGERS:
             std_logging.getLogger(f"diffusers.{name}").removeFilter(logs.is_worth_reading)
+        std_logging.getLogger("fontTools").setLevel(std_logging.NOTSET)
 
 
 def test_every_logger_that_is_quietened_is_a_module_of_diffusers():
