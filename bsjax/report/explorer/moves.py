@@ -15,7 +15,7 @@ from bsjax.report.explorer.encode import pack
 from bsjax.report.tables import Comparison
 from bsjax.results.models import folder_of, read_moved
 from bsjax.stats import moves, verdicts
-from bsjax.stats.replication import wilson
+from bsjax.stats.proportions import wilson
 
 # A move, and what it is called on the page.
 WORDS = {
