@@ -424,12 +424,17 @@ def test_colours_follow_the_system(open_page, scheme):
     assert plot == ("#fff" if scheme == "light" else "#15171a")
 
 
-@pytest.mark.parametrize("view", ["findings", "map", "table", "models", "images", "card"])
+@pytest.mark.parametrize(
+    "view", ["findings", "map", "table", "models", "images", "figures", "card"]
+)
 def test_a_phone_shows_all_without_scrolling_sideways(browser, folder, view):
-    watched = Watched(browser, folder, f"#view={view}&concept=1")
-    watched.page.set_viewport_size({"width": 390, "height": 800})
+    phone = {"width": 390, "height": 800}
+    watched = Watched(browser, folder, f"#view={view}&concept=1", viewport=phone)
     watched.page.wait_for_timeout(600)
     assert watched.page.evaluate("document.documentElement.scrollWidth") <= 390
+    # Which view it is can be seen.
+    tab = watched.page.locator("[role=tab][aria-selected=true]").bounding_box()
+    assert tab["x"] >= 0 and tab["x"] + tab["width"] <= 390
     watched.close()
 
 

@@ -76,11 +76,18 @@ async function update(keys) {
     const isOn = tab.id === `tab-${view}`;
     tab.setAttribute("aria-selected", String(isOn));
     tab.tabIndex = isOn ? 0 : -1;
+    if (isOn) bringIntoSight(tab, byId("tabs"));
   }
   byId("view").setAttribute("aria-labelledby", `tab-${view}`);
   byId("notes").replaceChildren(...site.sets[i].notes.map((text) => el("p", { className: "note", role: "alert", textContent: text })));
   for (const canvas of document.querySelectorAll("canvas.heat")) canvas.style.opacity = state.heat;
   await Promise.all([drawView(keys), drawPanel(keys)]);
+}
+
+/** Scrolls a list sideways as far as a part of it needs. */
+function bringIntoSight(part, list) {
+  const from = part.offsetLeft - list.offsetLeft;
+  if (from < list.scrollLeft || from + part.offsetWidth > list.scrollLeft + list.clientWidth) list.scrollLeft = from;
 }
 
 /** Calls `work` with the keys changed since it last began; one call at a time, the last one last. */

@@ -106,8 +106,9 @@ export const isUnfiltered = () => !state.q && !state.verdict && !lasso.ids && st
   && state.high >= 1 && state.fires <= 0;
 
 export const fixed = (x, digits = 3) => (Number.isNaN(x) ? "–" : x.toFixed(digits));
-export const short = (x) => (Number.isNaN(x) ? "–" : Number.isFinite(x) ? Number(x.toPrecision(3)).toString()
-  : x > 0 ? "∞" : "−∞");
+const SMALL_NUMBER = 5e-4; // smaller ones are told as 2.4e-6
+const inDigits = (x) => (x && Math.abs(x) < SMALL_NUMBER ? x.toExponential(1) : Number(x.toPrecision(3)).toString());
+export const short = (x) => (Number.isNaN(x) ? "–" : Number.isFinite(x) ? inDigits(x) : x > 0 ? "∞" : "−∞");
 export const whole = (x) => (Number.isNaN(x) ? "–" : String(x));
 /** Energy generated / real with its interval. */
 export const ratioText = (c, k) => (Number.isNaN(c.log_ratio[k]) ? "–"
