@@ -20,7 +20,8 @@
 # Settings, from the environment: NAME, ZONE, PROJECT, ACCELERATOR_TYPE (v5litepod-8),
 # RUNTIME_VERSION (that of the type), SPOT (1: cheaper, may be taken away; 0: stays),
 # SERVICE_ACCOUNT (whose roles the workers have), SOURCE (the clone that holds this script; or a
-# wheel, or what pip can install, such as git+https://ADDRESS), PYTHON_VERSION (3.12),
+# wheel, or what pip can install, such as git+https://ADDRESS), PYTHON_VERSION (3.12), SETUP (what
+# each worker does after it is installed, to mount a bucket for example; see mount_bucket.sh),
 # WHEN_DONE (nothing, or delete: keep gives the slice back after status 0).
 
 set -euo pipefail
@@ -195,6 +196,7 @@ uv=\"python3 -m uv\"
 [ -x venv/bin/python ] || \$uv venv --quiet --python ${PYTHON_VERSION} venv
 \$uv pip install --quiet --python venv/bin/python ${wanted} gcsfs
 [ -e bsjax/launch/tpu_worker.sh ] || venv/bin/bsjax launch tpu_worker.sh > bsjax/launch/tpu_worker.sh
+${SETUP:-true}
 echo $(digest) > bsjax.tree"
 }
 

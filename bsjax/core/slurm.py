@@ -62,7 +62,5 @@ def tasks_on_this_node(environment: Mapping[str, str]) -> int:
         if node < len(counts):
             return counts[node]
     tasks = int(environment.get("SLURM_NTASKS") or 1)
-    nodes = int(
-        environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES") or tasks
-    )
+    nodes = int(environment.get("SLURM_STEP_NUM_NODES") or environment.get("SLURM_NNODES") or tasks)
     return -(-tasks // nodes)
