@@ -34,6 +34,7 @@ if [[ ${is_dry} == 1 ]] || ! command -v gcsfuse >/dev/null; then
   # by upgrades while a machine is fresh.
   source=https://packages.cloud.google.com/apt
   key=/usr/share/keyrings/cloud.google.asc
+  # shellcheck disable=SC1091  # the system's
   release=$(. /etc/os-release && printf '%s' "${VERSION_CODENAME}")
   run sudo curl -fsSL -o "${key}" "${source}/doc/apt-key.gpg"
   run sudo sh -c "echo 'deb [signed-by=${key}] ${source} gcsfuse-${release} main' > /etc/apt/sources.list.d/gcsfuse.list"
