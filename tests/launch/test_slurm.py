@@ -147,8 +147,9 @@ def test_a_job_that_slurm_requeued_itself_is_told(cluster, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cpus", "option"), [({}, "--cpu-bind=none"), ({"SLURM_CPUS_PER_TASK": "12"}, "--cpus-per-task=12")]
-)  # fmt: skip
+    ("cpus", "option"),
+    [({}, "--cpu-bind=none"), ({"SLURM_CPUS_PER_TASK": "12"}, "--cpus-per-task=12")],
+)
 def test_a_task_gets_more_than_one_core(cpus, option, tmp_path):
     done = call("slurm.sbatch", "--dry-run", *STAGE, PATH=path_of(tmp_path), **cpus)
     line = f"srun() {{ printf '%s\\n' \"$@\"; }}; {done.stdout}"
