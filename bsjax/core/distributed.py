@@ -91,6 +91,8 @@ def _join(given: dict[str, str]) -> None:
             "coordinator_address": address,
             "num_processes": int(n_processes),
             "process_id": int(process),
+            # All is said: what jax would find out besides is at most wrong (one GPU of eight).
+            "cluster_detection_method": "deactivate",
         }
     gpus = slurm.gpus_of_this_task()
     # Its handler of SIGTERM would take the place of ours, and be heard only in a training's loop.

@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import socket
 import subprocess
+import sys
 
 import pytest
 
-from tests.launch.stubs import LAUNCH, call, path_of, program
+from tests.launch.stubs import LAUNCH, call, environment_of_python, path_of, program
 
 JOBSETS = ["gke_jobset.yaml", "gke_gpu_jobset.yaml"]
 DOCKERFILES = ["tpu.Dockerfile", "cuda.Dockerfile"]
@@ -77,6 +79,27 @@ def test_pods_have_an_account_the_bucket_and_all_chips_of_their_node(name):
         (number,) = (e for e in container["env"] if e["name"] == "BSJAX_PROCESS_ID")
         path = number["valueFrom"]["fieldRef"]["fieldPath"]
         assert path == "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+
+
+def test_a_pod_asks_the_cluster_nothing_that_the_file_tells():
+    """jax would ask the cluster's API, with a package that is not there, for what is said."""
+    names = [each["name"] for each in pod_environment("gke_gpu_jobset.yaml")]
+    with socket.socket() as server:
+        server.bind(("localhost", 0))
+        address = f"localhost:{server.getsockname()[1]}"
+    said = dict(zip(names, (address, "1", "0"), strict=True))
+    program = "from bsjax.core import distributed as d; d.initialize(); print(d.n_hosts())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment_of_python() | said | {"KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "1\n" and "ubernetes" not in done.stderr, done.stderr
+
+
+def pod_environment(name):
+    (container,) = job_of(name)["template"]["spec"]["containers"]
+    return container["env"]
 
 
 def instructions(name):
