@@ -61,10 +61,11 @@ install() {
     run "${python}" -m venv "${VENV}"
   fi
   run "${VENV}/bin/python" -m pip install --quiet --upgrade pip
+  # gcsfs is what paths on gs:// are read by.
   if [[ -d ${SOURCE} ]]; then
-    run "${VENV}/bin/python" -m pip install --quiet -e "${SOURCE}[${EXTRA}]"
+    run "${VENV}/bin/python" -m pip install --quiet -e "${SOURCE}[${EXTRA}]" gcsfs
   else
-    run "${VENV}/bin/python" -m pip install --quiet "bsjax[${EXTRA}] @ ${SOURCE}"
+    run "${VENV}/bin/python" -m pip install --quiet "bsjax[${EXTRA}] @ ${SOURCE}" gcsfs
   fi
 }
 

@@ -57,8 +57,9 @@ WHEN_DONE=${WHEN_DONE:-nothing}
 WORKER=${WORKER:-0}
 if [[ -f ${here}/common.sh ]]; then SOURCE=${SOURCE:-${here%/*}}; fi
 
+# No question is asked: keep goes on where nobody sits.
 tpu() {
-  run gcloud compute tpus tpu-vm "$@" --zone="${ZONE}" --project="${PROJECT}"
+  run gcloud compute tpus tpu-vm "$@" --zone="${ZONE}" --project="${PROJECT}" --quiet
 }
 
 queue() {
@@ -116,6 +117,7 @@ check_stage() {
       --config=*)
         path=${each#--config=}
         path=${path%%:*}
+        path=${path#./}
         if [[ ${path} != *.py && ${path} != */* ]]; then continue; fi
         [[ -d ${SOURCE} ]] || fail "${each}: expected a config that comes with bsjax, since SOURCE\
  is no folder; name one, or set SOURCE to a clone that holds the file"
@@ -297,7 +299,8 @@ start() {
 
 # What the workers say, each word once: running, never, ended STATUS.
 progress() {
-  on_every_worker "${WORKER_SCRIPT} progress" | sort -u
+  on_every_worker "${WORKER_SCRIPT} progress" |
+    sed -n -E '/^(running|never|ended [0-9]+)$/p' | sort -u
 }
 
 # see_that_it_runs ARGUMENTS...: on a slice that is ready.
