@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
-PAGES = sorted([REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").glob("*.md")])
+PAGES = sorted([REPO / "README.md", REPO / "CONTRIBUTING.md", *(REPO / "docs").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 INLINE = re.compile(r"`((?:bsjax|python|make) [^`]+)`")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 
 import pytest
 
@@ -17,16 +18,16 @@ from tests import documents
 REPO = pathlib.Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text())
 VERSIONS = ("3.11", "3.12", "3.13")
-PARTS = ("bsjax", "configs", "pyproject.toml", "README.md", "LICENSE")
+PARTS = ("bsjax", "configs", "launch", "pyproject.toml", "README.md", "LICENSE")
 
 
 def test_every_package_is_installed():
     setuptools = PROJECT["tool"]["setuptools"]
     folders = {path.parent.relative_to(REPO) for path in (REPO / "bsjax").rglob("*.py")}
-    found = {".".join(folder.parts) for folder in folders} | {"bsjax.configs"}
+    found = {".".join(folder.parts) for folder in folders} | {"bsjax.configs", "bsjax.launch"}
     assert set(setuptools["packages"]) == found
-    assert setuptools["package-dir"] == {"bsjax.configs": "configs"}
-    for folder in (REPO / "configs", *(REPO / folder for folder in folders)):
+    assert setuptools["package-dir"] == {"bsjax.configs": "configs", "bsjax.launch": "launch"}
+    for folder in (REPO / "configs", REPO / "launch", *(REPO / folder for folder in folders)):
         assert (folder / "__init__.py").is_file(), folder
 
 
@@ -57,6 +58,15 @@ def wheel(tmp_path_factory):
     )  # fmt: skip
     (path,) = folder.glob("bsjax-*.whl")
     return path
+
+
+def test_the_wheel_holds_what_starts_bsjax_elsewhere(wheel):
+    with zipfile.ZipFile(wheel) as content:
+        inside = {name for name in content.namelist() if name.startswith("bsjax/launch/")}
+        for path in (REPO / "launch").iterdir():
+            if path.is_file():
+                assert content.read(f"bsjax/launch/{path.name}") == path.read_bytes()
+    assert not any("__pycache__" in name for name in inside)
 
 
 def call(*command, cwd):
@@ -114,6 +124,8 @@ def test_the_wheel_works_outside_of_the_clone(version, wheel, tmp_path):
     listed = call(bsjax, "configs", cwd=tmp_path)
     assert all(f"\n{name}: " in listed for name in configs.names())
     assert "usage: bsjax STAGE" in call(bsjax, "--help", cwd=tmp_path)
+    (tmp_path / "pod.sh").write_text(call(bsjax, "launch", "tpu_pod.sh", cwd=tmp_path))
+    assert "--dry-run" in call("bash", "pod.sh", "--help", cwd=tmp_path)
     printed = call(bsjax, "run", "--config=scenes:tiny", f"--workdir={workdir}", cwd=tmp_path)
     assert printed.endswith(f"report: {workdir / 'report' / 'index.html'}\n")
     shutil.rmtree(workdir / "report")

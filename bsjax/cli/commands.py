@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from bsjax import __version__, pipeline
-from bsjax.cli import completion, configs, help, reference
+from bsjax.cli import completion, configs, help, launch, reference
 from bsjax.cli.arguments import USAGE, read_config
 from bsjax.cli.suggestions import did_you_mean
 from bsjax.core.errors import UsageError
@@ -47,6 +47,8 @@ def _command(name: str, rest: Sequence[str]) -> str:
     if name == "configs":
         word = word.removeprefix("--config=")
         return reference.keys_of(word, read_config(word)) if word else configs.listing()
+    if name == "launch":
+        return launch.text(word) if word else launch.listing()
     if name == "completion":
         if word not in completion.SHELLS:
             raise UsageError(

@@ -5,7 +5,7 @@ is printed anew after an update.
 """
 
 from bsjax import pipeline, presets
-from bsjax.cli import configs
+from bsjax.cli import configs, launch
 from bsjax.cli.arguments import TABLE
 from bsjax.cli.help import COMMANDS
 from bsjax.core.config import encoder_variants, flatten
@@ -36,6 +36,7 @@ _bsjax() {{
   case ${{COMP_WORDS[1]}} in
 {stages}
     configs) words="{configs}" ;;
+    launch) words="{launch}" ;;
     completion) words="{shells}" ;;
     help) words="{names}" ;;
   esac
@@ -72,6 +73,7 @@ def script(shell: str) -> str:
         choices="\n".join(choices),
         first=" ".join([*pipeline.BY_NAME, *COMMANDS, "--help", "--version"]),
         stages="\n".join(stages),
+        launch=" ".join(launch.names()),
         shells=" ".join(SHELLS),
         names=" ".join([*pipeline.BY_NAME, *COMMANDS]),
     )

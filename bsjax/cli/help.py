@@ -11,6 +11,7 @@ from bsjax.core.ranges import SECTIONS
 COMMANDS = {
     "configs": ("configs [NAME|FILE[:ARG]]", "experiments that come with bsjax; the keys of one"),
     "pipeline": ("pipeline", "the map: what each stage reads and writes"),
+    "launch": ("launch [NAME]", "scripts that start bsjax on TPUs, GPUs and clusters; one of them"),
     "completion": ("completion bash|zsh", "script that completes commands in a shell"),
     "help": ("help [STAGE]", "this text, or that of a stage; as --help and -h"),
 }

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from bsjax.core import ending
+from bsjax.core import ending, slurm
 from bsjax.core.ending import StopSignal, n_hosts
 from bsjax.core.errors import MISTAKE, UserError
 
@@ -91,7 +91,10 @@ def _join(given: dict[str, str]) -> None:
             "coordinator_address": address,
             "num_processes": int(n_processes),
             "process_id": int(process),
+            # All is said: what jax would find out besides is at most wrong (one GPU of eight).
+            "cluster_detection_method": "deactivate",
         }
+    gpus = slurm.gpus_of_this_task()
     # Its handler of SIGTERM would take the place of ours, and be heard only in a training's loop.
     jax.config.update("jax_enable_preemption_service", False)
     told = "the hosts did not find each other ({}); start the same command on every host, or unset "
@@ -111,6 +114,10 @@ def _join(given: dict[str, str]) -> None:
         raise UserError(told.format(str(error).splitlines()[0])) from error
     finally:
         patience.cancel()
+    if gpus is not None:
+        # In place of what jax chose; it asks when it looks for devices, which comes later.
+        for platform in ("cuda", "rocm"):
+            jax.config.update(f"jax_{platform}_visible_devices", gpus)
     ending.watch()
 
 

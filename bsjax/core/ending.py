@@ -78,8 +78,15 @@ def on_sigterm(number: int, frame: types.FrameType | None) -> None:
       Preempted: at once on one host; several are ended by their watching threads.
     """
     if n_hosts() == 1:
+        # A second one, to the group and from who started us, would break off what the first ends.
+        # No SIG_IGN, which programs that are started from here would inherit.
+        signal.signal(signal.SIGTERM, _is_ending)
         raise Preempted(KEPT)
     _asked_to_stop.set()
+
+
+def _is_ending(number: int, frame: types.FrameType | None) -> None:
+    """Handler of SIGTERM once it was heard."""
 
 
 class StopSignal:

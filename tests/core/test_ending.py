@@ -171,3 +171,27 @@ def test_sigterm_behind_the_last_step_still_counts(tmp_path):
     statuses, logs, lines = finish(hosts)
     assert statuses == [75, 75], logs
     assert "stopped after the last step" in lines[0][0]
+
+
+TWICE = """
+import os, signal, subprocess, sys, time
+from bsjax.core import ending
+from bsjax.core.errors import Preempted
+signal.signal(signal.SIGTERM, ending.on_sigterm)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+except Preempted:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+    child = [sys.executable, "-c", "import os; os.kill(os.getpid(), 15)"]
+    assert subprocess.run(child).returncode == -15
+    sys.exit(75)
+"""
+
+
+def test_a_second_sigterm_does_not_break_off_the_end():
+    """One comes to all processes of a job, another from the script that started this one."""
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run([sys.executable, "-c", TWICE], env=environment, capture_output=True)
+    assert done.returncode == 75, done.stderr.decode()

@@ -1,0 +1,1 @@
+"""Scripts and specifications that start bsjax elsewhere; `bsjax launch` lists them."""
