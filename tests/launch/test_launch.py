@@ -1,5 +1,6 @@
 """What every launch script holds to, and the one for the GPUs of one machine."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -166,13 +167,17 @@ def test_a_script_that_is_told_to_stop_stops_bsjax_and_starts_it_no_more(
     environment = {"PATH": path_of(tmp_path / "bin")}
     command = ["bash", str(script), "--", *STAGE]
     started = subprocess.Popen(command, env=environment, start_new_session=True)
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "starts").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(0.2)  # its traps stand
-    (os.killpg if to_all else os.kill)(started.pid, number)
-    assert started.wait(timeout=60) == status
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "starts").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(0.2)  # its traps stand
+        (os.killpg if to_all else os.kill)(started.pid, number)
+        assert started.wait(timeout=60) == status
+    finally:  # whatever was not told to stop
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(started.pid, signal.SIGKILL)
     assert (tmp_path / "saved").exists()
     assert (tmp_path / "starts").read_text() == "start\n"
 
