@@ -19,7 +19,12 @@ from marionette_driver import By, Wait  # noqa: E402
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
 pytestmark = [
     pytest.mark.skipif(FIREFOX is None, reason="there is no Firefox to look with"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::ResourceWarning",
+        "ignore::DeprecationWarning",
+        # It is started by fork, and becomes another program at once.
+        "ignore:os.fork:RuntimeWarning",
+    ),
 ]
 N = 70
 KINDS = [verdicts.KINDS[k % len(verdicts.KINDS)] for k in range(N)]
