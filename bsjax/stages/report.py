@@ -32,7 +32,7 @@ from bsjax.report.explorer.moves import read_all_moved
 from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.explorer.stress import stress_payload
 from bsjax.report.figures import CAPTIONS, drawn_of
-from bsjax.report.layout import place_concepts
+from bsjax.report.layout import BY_AMOUNT, BY_DICTIONARY, place_by_amount, place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import look_at_names, read_names
 from bsjax.report.page import write_summary
@@ -64,7 +64,7 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         _tell_unreadable(comparison, unreadable[0], n)
         for comparison, n in zip(comparisons, unreadable[1:], strict=False)
     ]
-    places = _places(config, workdir, comparisons[0])
+    places, places_are = _places(config, workdir, comparisons[0])
     moved = read_all_moved(workdir, comparisons)
     with step("correlating the models"):
         matrix = correlate_all(read_all_statistics(workdir, sets) if len(sets) > 1 else {})
@@ -87,7 +87,7 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         path = write_site(
             folder, [*comparisons, *foreign.values()], places, names, cards, figures, thumbnail,
             has_thumbnails=True, matrix=matrix,
-            moved=moved,
+            moved=moved, places_are=places_are,
             stress={c.name: stress_payload(workdir, c, thumbnail) for c in comparisons},
         )  # fmt: skip
     _remove_stale(folder, before)
@@ -189,15 +189,14 @@ def _figures(
 
 def _places(
     config: ml_collections.ConfigDict, workdir: AnyPath, comparison: Comparison
-) -> np.ndarray:
-    """The map of the dictionary; by fires and energy where the SAE is not at hand."""
+) -> tuple[np.ndarray, str]:
+    """The map of the dictionary, by fires and energy where the SAE is not at hand; and which."""
     weights = config.sae.weights or str(workdir / "sae" / TRAINED)
     try:
         sae = load_rasae(weights)
     except UserError as error:
         logging.warning("no map of the dictionary, concepts lie by fires and energy: %s", error)
         columns = comparison.columns
-        axes = columns["fires_real"], columns["energy_real"]
-        return np.log1p(np.stack(axes, axis=1)).astype(np.float32)
+        return place_by_amount(columns["fires_real"], columns["energy_real"]), BY_AMOUNT
     with step(f"map of {sae.n_concepts} concepts (UMAP)"):
-        return place_concepts(workdir / "report", sae.dictionary, sae.digest)
+        return place_concepts(workdir / "report", sae.dictionary, sae.digest), BY_DICTIONARY

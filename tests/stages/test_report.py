@@ -130,6 +130,12 @@ def test_a_set_that_was_removed_leaves_the_report(config, workdir, caplog):
         report(config, workdir)
 
 
+def test_a_map_without_the_dictionary_says_what_it_is(config, workdir):
+    report(config, workdir)
+    told = read_data(workdir / "report" / "data" / "site.js")["places_are"]
+    assert told.startswith("fires across, energy upwards")
+
+
 def test_the_config_chooses_the_style_of_the_figures(config, workdir):
     for chosen, other in (("light", "dark"), ("dark", "light")):
         config.report.style = chosen

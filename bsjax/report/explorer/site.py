@@ -49,6 +49,7 @@ from bsjax.report.explorer.images import (
 )
 from bsjax.report.explorer.moves import Moved, moved_payload
 from bsjax.report.explorer.stress import Stress
+from bsjax.report.layout import BY_DICTIONARY
 from bsjax.report.looks import LOOKS, PALETTES, RATIO, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
 from bsjax.report.tables import Comparison, Measured
@@ -82,6 +83,7 @@ def write_site(
     matrix: Matrix | None = None,
     stress: Mapping[str, Stress] = MappingProxyType({}),
     moved: Mapping[tuple[str, str], Moved] = MappingProxyType({}),
+    places_are: str = BY_DICTIONARY,
 ) -> pathlib.Path:
     """Writes the page and its data.
 
@@ -97,6 +99,7 @@ def write_site(
       matrix: correlation of every two sets.
       stress: name of a set -> tests of its findings.
       moved: names of two sets -> the second held against the first.
+      places_are: what the places are, in words.
 
     Returns:
       Path of the page.
@@ -106,7 +109,7 @@ def write_site(
     number = {comparison.name: i for i, comparison in enumerate(comparisons)}
     held = {(number[a], number[b]): each for (a, b), each in moved.items()}
     site = site_payload(comparisons, places, names, cards, figures, matrix)
-    site["moves"] = [list(pair) for pair in held]
+    site |= {"moves": [list(pair) for pair in held], "places_are": places_are}
     write_data(data, "site", site, stamp)
     for i, comparison in enumerate(comparisons):
         write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)

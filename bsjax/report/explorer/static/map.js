@@ -62,7 +62,7 @@ function toolbar() {
     choice("colours", options, colour, (value) => set({ colour: value })),
     choice("size by", sizes, state.size, (size) => set({ size })),
     el("p", { className: "hint", textContent:
-      "Places: UMAP of the dictionary, concepts of like direction lie together. Scroll to zoom, drag to move, lasso to filter." }));
+      `Places: ${site.places_are ?? "as the report has them"}. Scroll to zoom, drag to move, lasso to filter.` }));
 }
 
 /** What acts on the map, and what its colours mean. */
