@@ -12,7 +12,7 @@ from bsjax.report.style import draw
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
-from tests.report.browser import CHROMIUM, MARKS, Watched, playwright, serious_faults
+from tests.report.browser import MARKS, Watched, serious_faults
 
 pytestmark = MARKS
 STEM = "one #1 100%_findings"
@@ -34,14 +34,6 @@ def reports(tmp_path_factory):
         shown = [(STEM, "what it shows", style)]
         write_site(found[style], comparisons, places, names, [{}], shown, thumbnail)
     return found
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.mark.parametrize("style", ["light", "dark"])

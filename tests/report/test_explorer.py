@@ -28,10 +28,8 @@ from bsjax.stats import verdicts
 from bsjax.stats.models import Correlation, unknown
 from tests.report.artifacts import EVIL, SETTINGS, write_arm, write_comparison
 from tests.report.browser import (
-    CHROMIUM,
     MARKS,
     Watched,
-    playwright,
     serious_faults,
     wait_for_concept,
 )
@@ -61,28 +59,6 @@ def folder(tmp_path_factory):
     matrix = {(SETS[0], SETS[0]): r, SETS: r, (SETS[1], SETS[1]): low}
     write_site(workdir / "report", comparisons, places, names, cards, [], thumbnail, matrix=matrix)
     return workdir / "report"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        flags = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader"]
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser, folder):
-    pages = []
-
-    def start(address="", **options):
-        pages.append(Watched(browser, folder, address, **options))
-        return pages[-1].page
-
-    yield start
-    for page in pages:
-        page.close()
 
 
 def test_an_encoder_of_patches_alone_has_no_bars(browser, folder, open_page, tmp_path):

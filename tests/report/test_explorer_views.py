@@ -16,7 +16,7 @@ from bsjax.report.tables import read_comparisons
 from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
-from tests.report.browser import CHROMIUM, MARKS, playwright
+from tests.report.browser import MARKS
 
 pytestmark = MARKS
 N = 280
@@ -60,16 +60,6 @@ def many(workdir, tmp_path_factory):
     write_data(folder / "data", "site", site)
     write_data(folder / "data", "columns/0", columns_payload(columns))
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        flags = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader"]
-        with contextlib.closing(
-            running.chromium.launch(executable_path=CHROMIUM, args=flags)
-        ) as it:
-            yield it
 
 
 @pytest.fixture

@@ -14,10 +14,8 @@ from bsjax.report.tables import read_comparisons, top_pairs
 from bsjax.stats import verdicts
 from tests.report.artifacts import EVIL, finding, substitution, write_arm, write_comparison
 from tests.report.browser import (
-    CHROMIUM,
     MARKS,
     Watched,
-    playwright,
     serious_faults,
     wait_for_concept,
 )
@@ -66,29 +64,6 @@ def folder(comparisons, tmp_path_factory):
     places = np.random.default_rng(0).normal(size=(N, 2)).astype(np.float32)
     write_site(folder, comparisons, places, NAMES, [{}] * 2, [], thumbnail)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser, folder):
-    pages = []
-
-    def start(address="", **options):
-        pages.append(Watched(browser, folder, address, **options))
-        return pages[-1].page
-
-    yield start
-    for page in pages:
-        page.close()
 
 
 def card(page, number):

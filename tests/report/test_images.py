@@ -21,10 +21,8 @@ from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import EVIL, finding, substitution, write_arm, write_comparison
 from tests.report.browser import (
-    CHROMIUM,
     MARKS,
     Watched,
-    playwright,
     serious_faults,
     wait_for_concept,
 )
@@ -106,31 +104,6 @@ def folder(comparisons, tmp_path_factory):
     write_site(folder, comparisons, places, names, [{}] * 2, [], thumbnail)
     write_csv(folder / "findings.csv", {c.name: c.told for c in comparisons}, names)
     return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium to look with")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser, folder):
-    pages = []
-
-    def start(address="", **options):
-        pages.append(Watched(browser, folder, address, **options))
-        return pages[-1].page
-
-    yield start
-    for page in pages:
-        page.close()
 
 
 pytestmark = MARKS

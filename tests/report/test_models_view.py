@@ -22,7 +22,7 @@ from bsjax.results.models import folder_of, write_moved
 from bsjax.stats import moves, verdicts
 from bsjax.stats.models import Correlation
 from tests.report.artifacts import EVIL, SETTINGS, write_arm, write_comparison
-from tests.report.browser import CHROMIUM, MARKS, Watched, playwright, serious_faults
+from tests.report.browser import MARKS, serious_faults
 
 pytestmark = MARKS
 SETS = ("base <b>", "dpo", "third")
@@ -131,28 +131,6 @@ def folder(tmp_path_factory):
     write_site(workdir / "report", comparisons, places, names, [{}] * 3, [], thumbnail,
                matrix=matrix, moved={SETS[:2]: moved_of()})  # fmt: skip
     return workdir / "report"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        flags = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader"]
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=flags)
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_page(browser, folder):
-    pages = []
-
-    def start(address="", **options):
-        pages.append(Watched(browser, folder, address, **options))
-        return pages[-1].page
-
-    yield start
-    for page in pages:
-        page.close()
 
 
 def texts(page, selector):

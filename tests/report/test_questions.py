@@ -17,7 +17,7 @@ from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from bsjax.stats.models import Correlation
 from tests.report.artifacts import finding, substitution, write_arm, write_comparison
-from tests.report.browser import CHROMIUM, MARKS, playwright
+from tests.report.browser import MARKS
 
 pytestmark = MARKS
 LITTLE, MUCH = verdicts.SUPPRESSED, verdicts.EXAGGERATED
@@ -84,15 +84,11 @@ def _with_pairs(comparison):
 
 
 @pytest.fixture
-def reader(page):
+def reader(browser, page):
     """Opens the page and counts clicks."""
-    with playwright.sync_playwright() as running, contextlib.closing(
-        running.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader"],
-        )
-    ) as browser:  # fmt: skip
-        yield Reader(browser.new_page(viewport={"width": 1280, "height": 800}), page)
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    with contextlib.closing(context):
+        yield Reader(context.new_page(), page)
 
 
 class Reader:

@@ -1,7 +1,5 @@
 """The explorer inside a notebook that reaches no port: one page with everything in it."""
 
-import contextlib
-
 import numpy as np
 import pytest
 
@@ -13,7 +11,7 @@ from bsjax.report.tables import read_comparisons
 from bsjax.stages.explore import show
 from bsjax.stats import verdicts
 from tests.report.artifacts import EVIL, finding, write_arm, write_comparison
-from tests.report.browser import CHROMIUM, MARKS, playwright
+from tests.report.browser import MARKS
 
 pytestmark = MARKS
 N = 14
@@ -34,16 +32,6 @@ def workdir(tmp_path_factory):
         thumbnail,
     )  # fmt: skip
     return workdir
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as running:
-        flags = ["--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader"]
-        with contextlib.closing(
-            running.chromium.launch(executable_path=CHROMIUM, args=flags)
-        ) as it:
-            yield it
 
 
 @pytest.mark.parametrize("place", ["JUPYTERHUB_SERVICE_PREFIX", "KAGGLE_KERNEL_RUN_TYPE"])
