@@ -42,7 +42,7 @@ def gpus_of_this_task(environment: Mapping[str, str] = os.environ) -> str | None
     if n_seen % tasks:
         raise UserError(
             f"{tasks} tasks on a node with {n_seen} GPUs: expected one task, or a number that"
-            " divides the GPUs; set --ntasks-per-node"
+            " divides the GPUs; set Slurm's number of tasks per node so"
         )
     share = n_seen // tasks
     return ",".join(str(gpu) for gpu in range(local * share, (local + 1) * share))

@@ -53,7 +53,7 @@ def test_each_gpu_is_taken_once():
 
 
 def test_gpus_that_cannot_be_divided_are_a_mistake():
-    with pytest.raises(UserError, match=r"^3 tasks on a node with 8 GPUs: .*--ntasks-per-node$"):
+    with pytest.raises(UserError, match=r"^3 tasks on a node with 8 GPUs: .*tasks per node so$"):
         slurm.gpus_of_this_task(task(tasks="3"))
 
 
