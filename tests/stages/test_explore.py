@@ -25,7 +25,8 @@ from PIL import Image
 
 from bsjax.core.errors import UserError
 from bsjax.data.images import thumbnail
-from bsjax.report.explorer.site import ORIGINALS, write_site
+from bsjax.report.explorer.encode import ORIGINALS
+from bsjax.report.explorer.site import write_site
 from bsjax.report.tables import read_comparisons
 from bsjax.stages.explore import MOST_PORTS, _names, explore, make_app, show, split_workdirs
 from bsjax.stages.originals import LARGEST, META

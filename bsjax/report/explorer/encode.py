@@ -15,6 +15,7 @@ import numpy as np
 
 from bsjax.core.artifacts import atomic_path
 
+ORIGINALS = "originals.json"  # beside data/: which measured sets the arms of the page are
 LARGE = 4096  # letters of a payload, from which on it is deflated
 
 

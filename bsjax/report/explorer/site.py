@@ -39,7 +39,7 @@ from bsjax.report.card import grouped
 from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.called import called_payload, findings_payload
-from bsjax.report.explorer.encode import pack, write_data
+from bsjax.report.explorer.encode import ORIGINALS, pack, write_data
 from bsjax.report.explorer.images import (
     counterparts_payload,
     pairs_payload,
@@ -57,7 +57,6 @@ from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.stats import verdicts
 
 CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK = 128, 64
-ORIGINALS = "originals.json"
 THUMBNAIL = 128  # pixels
 N_BINS = 20
 N_TOGETHER = 8  # co-occurring concepts shown
