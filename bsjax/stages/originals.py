@@ -29,6 +29,7 @@ from bsjax.core.foreign import printable
 from bsjax.data.decode import decode_rgb
 from bsjax.data.sources import read_image
 from bsjax.report.explorer.encode import ORIGINALS
+from bsjax.results.measures import IMAGE_TABLE
 
 LARGEST = 1536  # pixels of the longer side that is sent
 QUALITY = 90  # of the WebP
@@ -128,10 +129,6 @@ class Originals:
     def _paths_of(self, folder: pathlib.Path, measures: str) -> list[str]:
         with self._lock:
             if (folder, measures) not in self._paths:
-                from bsjax.results.measures import (
-                    IMAGE_TABLE,  # takes seconds, as jax comes with it
-                )
-
                 manifest = require_manifest(folder, "measure")
                 if manifest["config_hash"] != measures:
                     raise LookupError(f"{folder} holds other measures than the report shows")
