@@ -56,6 +56,9 @@ def main(argv: list[str]) -> None:
     if stage is pipeline.EXPLORE:
         stage.load()(FLAGS.workdir, FLAGS.port, FLAGS.host)
         return
+    if stage in (pipeline.PUSH, pipeline.PULL):
+        share(stage)
+        return
     from bsjax.core.logs import log_header, quiet_libraries, watch_silence
 
     quiet_libraries()  # sets what libraries read as they are imported
@@ -89,6 +92,21 @@ def main(argv: list[str]) -> None:
         raise GateFailed("; ".join(failed))
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
+
+
+def share(stage: pipeline.Stage) -> None:
+    """push or pull, which no config decides."""
+    from bsjax.core import lock
+
+    workdir = epath.Path(FLAGS.workdir).expanduser()
+    parts = None if FLAGS.parts is None else [part for part in FLAGS.parts.split(",") if part]
+    choices = {"parts": parts, "revision": FLAGS.revision}
+    if stage is pipeline.PUSH:
+        choices |= {"private": FLAGS.private, "dry_run": FLAGS.dry_run}
+    else:
+        choices["overwrite"] = FLAGS.overwrite
+    with lock.hold(workdir, stage.name):
+        stage.load()(workdir, FLAGS.repo, **choices)
 
 
 def set_loudness() -> None:

@@ -144,7 +144,25 @@ EXPLORE = Stage(
     "bsjax.stages.explore",
     does="serves the report to a browser",
 )
-BY_NAME = {stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, POWER, STRESS, EXPLORE)}
+PUSH = Stage(
+    "push",
+    "sae/, comparisons/, models/, replications/, report/",
+    "a repository of the Hugging Face hub",
+    (),
+    "bsjax.stages.push",
+    does="sends results to the Hugging Face hub, with a model card",
+)
+PULL = Stage(
+    "pull",
+    "a repository of the Hugging Face hub",
+    "what `push` sent",
+    (),
+    "bsjax.stages.pull",
+    does="fetches pushed results into a workdir",
+)
+BY_NAME = {
+    stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, POWER, STRESS, EXPLORE, PUSH, PULL)
+}
 
 FLOW = " -> ".join(
     (

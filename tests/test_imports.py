@@ -2,6 +2,8 @@
 
 import ast
 import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -105,3 +107,15 @@ def test_only_stages_know_config_dicts_and_nothing_imports_torch():
         knows = name.startswith(("stages/", "experiment/", "cli/")) or name in KNOW_CONFIG_DICT
         if not knows:
             assert "ml_collections" not in modules, name
+
+
+def test_serving_a_report_needs_no_encoder_and_old_names_are_the_same_modules():
+    program = (
+        "import sys, bsjax.stages.explore\n"
+        "assert 'bsjax.encoders' not in sys.modules\n"
+        "import bsjax.stages.recipe as old, bsjax.experiment.recipe as new\n"
+        "from bsjax.stages import recipe\n"
+        "assert old is new is recipe and new.__spec__.name == new.__name__\n"
+        "import importlib; importlib.reload(new)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT.parent)

@@ -292,7 +292,8 @@ def test_help_of_a_stage_names_its_flags_and_no_others(name, capsys):
         assert printed.startswith(f"{name}: {pipeline.BY_NAME[name].does}\n")
         assert ("--port=" in printed) == (name == "explore")
         assert ("--topology=" in printed) == (name == "plan")
-        assert ("--config=" in printed) == (name not in ("explore", "power"))
+        assert ("--config=" in printed) == (name not in ("explore", "power", "push", "pull"))
+        assert ("--repo=" in printed) == (name in ("push", "pull"))
         assert ("--fold=" in printed) == (name == "power")
         assert ("[--config=" in printed) == (name in ("compare", "report"))
 

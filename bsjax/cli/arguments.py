@@ -38,7 +38,8 @@ def _all_but(*names: str) -> tuple[str, ...]:
 
 
 _string, _switch, _number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer
-WITHOUT_CONFIG = ("explore", "power")
+WITHOUT_CONFIG = ("explore", "power", "push", "pull")
+HUB = ("push", "pull")
 OF_IMAGES = ("run", "generate", "train_sae", "measure", "compare", "plan", "stress")
 TABLE = (
     Flag(
@@ -48,7 +49,11 @@ TABLE = (
     Flag("limit", _number, None, "only the first so many real images or captions", OF_IMAGES),
     Flag("control", _string, None, "real images changed, too: jpeg,crop,vae", ("run", "measure")),
     Flag(
-        "overwrite", _switch, False, "make anew what another config made", _all_but(*WITHOUT_CONFIG)
+        "overwrite",
+        _switch,
+        False,
+        "make anew what another config made",
+        _all_but("explore", "power", "push"),
     ),
     Flag("from_statistics", _switch, False, "by other rules, from statistics.npz", ("compare",)),
     Flag(
@@ -72,6 +77,11 @@ TABLE = (
     Flag("stage", _string, None, "what to plan: train_sae, generate or measure", ("plan",)),
     Flag("mesh.data", _number, None, "this mesh shape instead of all that fit", ("plan",)),
     Flag("mesh.model", _number, None, "this mesh shape instead of all that fit", ("plan",)),
+    Flag("repo", _string, None, "repository of the hub, owner/name", HUB),
+    Flag("parts", _string, None, "sae,statistics,report and others, with commas", HUB),
+    Flag("revision", _string, None, "branch; to pull also a tag or commit", HUB),
+    Flag("private", _switch, False, "make a private repository", ("push",)),
+    Flag("dry_run", _switch, False, "only tell what would be sent", ("push",)),
     Flag("host", _string, "127.0.0.1", "address to listen at", ("explore",)),
     Flag("port", _number, 0, "where to serve; 0: any free port", ("explore",)),
     Flag("quiet", _switch, False, "log warnings and errors alone", _all_but("explore")),
@@ -137,6 +147,7 @@ def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAG
     if stage == "plan" and not values.workdir:
         values.workdir = "."
     required = ("workdir",) if is_stored or stage in WITHOUT_CONFIG else ("config", "workdir")
+    required = ("repo", *required) if stage in HUB else required
     if stage == "power" and values.fold is None:
         raise UsageError("--fold is missing; set --fold=2, or another change to be called")
     if stage == "stress" and (values.finding is None) == (values.concept is None):
@@ -145,6 +156,7 @@ def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAG
         is_given = values[name].present if name == "config" else getattr(values, name)
         if not is_given:
             usage = USAGE_WITHOUT_CONFIG if stage in WITHOUT_CONFIG else USAGE
+            usage += " --repo=OWNER/NAME" if stage in HUB else ""
             raise UsageError(f"--{name} is missing; {usage.replace('STAGE', stage)}")
     if values["config"].present:
         mistakes.check_config(values.config, taken)

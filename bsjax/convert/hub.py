@@ -33,7 +33,7 @@ def download_snapshot(
 
     Args:
       repo: owner/name.
-      flag: what an error tells the user to set.
+      flag: what an error tells the user to set; "" where no local copy does as well.
       patterns: of file names.
       revision: branch, tag or commit; None: the main branch.
 
@@ -45,7 +45,7 @@ def download_snapshot(
             repo, allow_patterns=list(patterns), revision=revision
         )
     except Exception as error:  # The hub client raises many types; `_reason` tells them apart.
-        raise _refusal(error, repo, flag, revision) from error
+        raise refusal(error, repo, flag, revision) from error
     return pathlib.Path(folder)
 
 
@@ -71,7 +71,7 @@ def list_repository(repo: str, flag: str, revision: str | None = None) -> dict[s
     except Exception as error:  # as above
         if _is_unavailable(error) or _is_cached(repo, revision):
             return None
-        raise _refusal(error, repo, flag, revision) from error
+        raise refusal(error, repo, flag, revision) from error
 
 
 def _is_cached(repo: str, revision: str | None) -> bool:
@@ -114,39 +114,52 @@ def _is_unavailable(error: BaseException) -> bool:
     return _is(error, requests.ConnectionError, requests.Timeout, errors.OfflineModeIsEnabled)
 
 
-def _refusal(error: Exception, repo: str, flag: str, revision: str | None) -> UserError:
-    reason, way_out = _reason(error, repo, flag, revision)
-    local = f"set {flag} to a local copy"
-    return UserError(
-        f"{repo} could not be fetched from the Hugging Face hub: {reason}; {way_out}, or {local}"
-    )
+def refusal(
+    error: Exception, repo: str, flag: str, revision: str | None, writes: bool = False
+) -> UserError:
+    """One line for what the hub's client raised.
+
+    Args:
+      error: of the client or the network.
+      repo: owner/name.
+      flag: that takes a local copy instead; "" where none does.
+      revision: that was asked for.
+      writes: whether something was to be written there.
+    """
+    reason, way_out = _reason(error, repo, flag, revision, writes)
+    done = "written to" if writes else "fetched from"
+    local = f", or set {flag} to a local copy" if flag else ""
+    return UserError(f"{repo} could not be {done} the Hugging Face hub: {reason}; {way_out}{local}")
 
 
-def _reason(error: Exception, repo: str, flag: str, revision: str | None) -> tuple[str, str]:
+def _reason(
+    error: Exception, repo: str, flag: str, revision: str | None, writes: bool
+) -> tuple[str, str]:
     """What went wrong, and what to do about it."""
     hub, status = constants.ENDPOINT, _status(error)
     log_in = "log in with `hf auth login` or HF_TOKEN"
     if _is(error, errors.HFValidationError):
         return "this is no repository's name", "write it as owner/name"
     if _is(error, errors.OfflineModeIsEnabled):
-        return (
-            f"HF_HUB_OFFLINE is set, and the cache {constants.HF_HUB_CACHE} lacks it",
-            "unset HF_HUB_OFFLINE",
-        )
+        cached = "" if writes else f", and the cache {constants.HF_HUB_CACHE} lacks it"
+        return f"HF_HUB_OFFLINE is set{cached}", "unset HF_HUB_OFFLINE"
     if _is(error, errors.GatedRepoError):
         if huggingface_hub.get_token():
             return "it is gated, and your account has no access", f"ask for it at {hub}/{repo}"
         return "it is gated", f"accept its terms at {hub}/{repo} and {log_in}"
     if _is(error, errors.RevisionNotFoundError):
         section = flag.rpartition(".")[0] or "--config.generator"
+        name = f"{section}.revision" if flag else "--revision"
         return (
             f"it has no revision {revision or constants.DEFAULT_REVISION!r}",
-            f"set {section}.revision to a branch, tag or commit that it has",
+            f"set {name} to a branch, tag or commit that it has",
         )
     if _is(error, errors.DisabledRepoError):
         return "the hub has disabled access to it", "choose another repository"
     if status == 401 and huggingface_hub.get_token():
         return "the hub does not accept your token", "renew it with `hf auth login` or HF_TOKEN"
+    if writes and (status in (401, 403) or _is(error, errors.RepositoryNotFoundError)):
+        return f"you may not write there ({status})", f"{log_in} with a token that may write it"
     if status == 401 or _is(error, errors.RepositoryNotFoundError):
         return f"{hub} has no such repository, or it is private", f"correct the name, or {log_in}"
     if status == 403:
@@ -168,7 +181,8 @@ def _reason(error: Exception, repo: str, flag: str, revision: str | None) -> tup
     if _is(error, requests.exceptions.ChunkedEncodingError):
         return "the connection broke off", "run it again: it goes on from there"
     if _is(error, requests.ConnectionError):
-        return f"{hub} cannot be reached, and the cache lacks it", "see to the network"
+        cached = "" if writes else ", and the cache lacks it"
+        return f"{hub} cannot be reached{cached}", "see to the network"
     # What the client trips over where an answer has another form than the hub's.
     if isinstance(
         error, requests.exceptions.JSONDecodeError | TypeError | KeyError | AttributeError

@@ -64,7 +64,7 @@ def load_rasae(weights: str) -> LoadedSAE:
 
     Args:
       weights: `.pth` in the published form, folder of a `train_sae` stage (or the workdir it lies
-        in), `.safetensors` as `save_trained` or `save_overcomplete` writes, or hub id.
+        in), `.safetensors` as `save_trained` or `save_overcomplete` writes; hub id (pushed, too).
 
     Raises:
       UserError: no such file, damaged, of another form, with values that are not finite, or asking
@@ -130,7 +130,9 @@ def _locate(weights: str, flag: str) -> tuple[pathlib.Path, bool]:
         return path, False
     if path.suffix or path.is_absolute() or weights.count("/") != 1:
         raise UserError(f"{flag}={weights} does not exist; set it to a .pth, a folder or a hub id")
-    return _locate(str(download_snapshot(weights, flag, ("*.pth",)) / PUBLISHED), flag)
+    folder = download_snapshot(weights, flag, ("*.pth", f"sae/{TRAINED}"))
+    is_pushed = (folder / "sae").is_dir()  # by `bsjax push`
+    return _locate(str(folder if is_pushed else folder / PUBLISHED), flag)
 
 
 def cache_dir() -> pathlib.Path:
