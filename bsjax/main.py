@@ -59,6 +59,9 @@ def main(argv: list[str]) -> None:
     if stage in (pipeline.PUSH, pipeline.PULL):
         share(stage)
         return
+    if stage is pipeline.INGEST:
+        fetch_images(stage)
+        return
     from bsjax.core.logs import log_header, quiet_libraries, watch_silence
 
     quiet_libraries()  # sets what libraries read as they are imported
@@ -92,6 +95,18 @@ def main(argv: list[str]) -> None:
         raise GateFailed("; ".join(failed))
     # A host that is done first stays to hear what may still stop the others.
     distributed.wait_for_all("end")
+
+
+def fetch_images(stage: pipeline.Stage) -> None:
+    """ingest, which no config decides."""
+    from bsjax.core import ending, lock
+    from bsjax.stages.ingest import Settings
+
+    signal.signal(signal.SIGTERM, ending.on_sigterm)
+    workdir = epath.Path(FLAGS.workdir).expanduser()
+    settings = Settings(**{name: FLAGS[name].value for name in Settings._fields})
+    with lock.hold(workdir, stage.name):
+        stage.load()(workdir, settings, FLAGS.overwrite)
 
 
 def share(stage: pipeline.Stage) -> None:

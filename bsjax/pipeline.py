@@ -144,6 +144,14 @@ EXPLORE = Stage(
     "bsjax.stages.explore",
     does="serves the report to a browser",
 )
+INGEST = Stage(
+    "ingest",
+    "a table of addresses and captions",
+    "ingested/",
+    (),
+    "bsjax.stages.ingest",
+    does="fetches a random sample of captioned images that a table lists",
+)
 PUSH = Stage(
     "push",
     "sae/, comparisons/, models/, replications/, report/",
@@ -161,7 +169,8 @@ PULL = Stage(
     does="fetches pushed results into a workdir",
 )
 BY_NAME = {
-    stage.name: stage for stage in (*STAGES, RUN, PLAN, CONVERT, POWER, STRESS, EXPLORE, PUSH, PULL)
+    stage.name: stage
+    for stage in (*STAGES, RUN, PLAN, CONVERT, POWER, STRESS, EXPLORE, INGEST, PUSH, PULL)
 }
 
 FLOW = " -> ".join(

@@ -14,6 +14,7 @@ import pytest
 from absl import flags
 
 from bsjax import __version__, main, pipeline, presets
+from bsjax.cli import arguments as flags_of_stages
 from bsjax.core import ending, errors
 
 REPO = pathlib.Path(__file__).resolve().parents[1]
@@ -292,8 +293,9 @@ def test_help_of_a_stage_names_its_flags_and_no_others(name, capsys):
         assert printed.startswith(f"{name}: {pipeline.BY_NAME[name].does}\n")
         assert ("--port=" in printed) == (name == "explore")
         assert ("--topology=" in printed) == (name == "plan")
-        assert ("--config=" in printed) == (name not in ("explore", "power", "push", "pull"))
+        assert ("--config=" in printed) == (name not in flags_of_stages.WITHOUT_CONFIG)
         assert ("--repo=" in printed) == (name in ("push", "pull"))
+        assert ("--source=" in printed) == (name == "ingest")
         assert ("--fold=" in printed) == (name == "power")
         assert ("[--config=" in printed) == (name in ("compare", "report"))
 

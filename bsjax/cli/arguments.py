@@ -38,8 +38,10 @@ def _all_but(*names: str) -> tuple[str, ...]:
 
 
 _string, _switch, _number = flags.DEFINE_string, flags.DEFINE_bool, flags.DEFINE_integer
-WITHOUT_CONFIG = ("explore", "power", "push", "pull")
+_float = flags.DEFINE_float
 HUB = ("push", "pull")
+WITHOUT_CONFIG = ("explore", "power", "ingest", *HUB)
+INGEST = ("ingest",)
 OF_IMAGES = ("run", "generate", "train_sae", "measure", "compare", "plan", "stress")
 TABLE = (
     Flag(
@@ -64,8 +66,8 @@ TABLE = (
     Flag(
         "replicate", _string, None, "workdir of another SAE: do verdicts hold there?", ("compare",)
     ),
-    Flag("fold", flags.DEFINE_float, None, "change that shall be called, such as 2", ("power",)),
-    Flag("power", flags.DEFINE_float, 0.8, "share of such concepts to be called", ("power",)),
+    Flag("fold", _float, None, "change that shall be called, such as 2", ("power",)),
+    Flag("power", _float, 0.8, "share of such concepts to be called", ("power",)),
     Flag("concepts", _switch, False, "list every concept of the pilot, too", ("power",)),
     Flag("json", _switch, False, "print JSON instead of text", ("power",)),
     Flag("finding", _number, None, "number of the finding to ask for", ("stress",)),
@@ -77,6 +79,21 @@ TABLE = (
     Flag("stage", _string, None, "what to plan: train_sae, generate or measure", ("plan",)),
     Flag("mesh.data", _number, None, "this mesh shape instead of all that fit", ("plan",)),
     Flag("mesh.model", _number, None, "this mesh shape instead of all that fit", ("plan",)),
+    Flag("source", _string, None, "table of addresses: files, or a data set of the hub", INGEST),
+    Flag("images", _number, 10_000, "how many to keep", INGEST),
+    Flag("tries", _number, None, "rows asked for at most; 4 times the images if not set", INGEST),
+    Flag("seed", _number, 0, "of the sample", INGEST),
+    Flag("url_field", _string, "", "column of addresses, where it is not url", INGEST),
+    Flag("caption_field", _string, "", "column of captions, where it is not caption", INGEST),
+    Flag("min_side", _number, 64, "pixels of the short side at least", INGEST),
+    Flag("max_megabytes", _float, 20.0, "size of a file at most", INGEST),
+    Flag("duplicate_bits", _number, 4, "of 64 by which two hashes of one image differ", INGEST),
+    Flag("timeout", _float, 10.0, "seconds without a byte", INGEST),
+    Flag("retries", _number, 2, "more tries where a server is busy or silent", INGEST),
+    Flag("per_host", _number, 8, "connections to one server at most", INGEST),
+    Flag("connections", _number, 256, "connections at most", INGEST),
+    Flag("downloader", _string, "httpx", "httpx, or img2dataset", INGEST),
+    Flag("allow_private", _switch, False, "ask private networks, too", INGEST),
     Flag("repo", _string, None, "repository of the hub, owner/name", HUB),
     Flag("parts", _string, None, "sae,statistics,report and others, with commas", HUB),
     Flag("revision", _string, None, "branch; to pull also a tag or commit", HUB),
@@ -89,7 +106,14 @@ TABLE = (
     Flag("debug", _switch, False, "show the traceback of an error", _all_but()),
 )
 BY_NAME = {flag.name: flag for flag in TABLE}
-BOUNDS = {"port": (0, 65535)}
+# Flags without which a stage without config makes no sense, and how they are typed.
+NEEDED = {"push": ("repo",), "pull": ("repo",), "ingest": ("source",)}
+TYPED = {"repo": "--repo=OWNER/NAME", "source": "--source=TABLE"}
+BOUNDS = {
+    "port": (0, 65535), "images": (1,), "tries": (1,), "min_side": (1,), "duplicate_bits": (-1, 63),
+    "retries": (0,), "per_host": (1,), "connections": (1,), "timeout": (0.01,),
+    "max_megabytes": (0.001,),
+}  # fmt: skip
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -147,7 +171,7 @@ def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAG
     if stage == "plan" and not values.workdir:
         values.workdir = "."
     required = ("workdir",) if is_stored or stage in WITHOUT_CONFIG else ("config", "workdir")
-    required = ("repo", *required) if stage in HUB else required
+    required = (*NEEDED.get(stage, ()), *required)
     if stage == "power" and values.fold is None:
         raise UsageError("--fold is missing; set --fold=2, or another change to be called")
     if stage == "stress" and (values.finding is None) == (values.concept is None):
@@ -156,7 +180,7 @@ def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAG
         is_given = values[name].present if name == "config" else getattr(values, name)
         if not is_given:
             usage = USAGE_WITHOUT_CONFIG if stage in WITHOUT_CONFIG else USAGE
-            usage += " --repo=OWNER/NAME" if stage in HUB else ""
+            usage += "".join(f" {TYPED[each]}" for each in NEEDED.get(stage, ()))
             raise UsageError(f"--{name} is missing; {usage.replace('STAGE', stage)}")
     if values["config"].present:
         mistakes.check_config(values.config, taken)

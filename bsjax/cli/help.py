@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bsjax import pipeline
-from bsjax.cli.arguments import HUB, USAGE, Flag, of_stage
+from bsjax.cli.arguments import NEEDED, TYPED, USAGE, Flag, of_stage
 from bsjax.core import errors
 from bsjax.core.ranges import SECTIONS
 
@@ -59,7 +59,7 @@ def of(name: str) -> str:
     if stage.sections:
         given = "--config=NAME|FILE[:ARG]"
         usage += f" [{given}]" if stage.reads_stored else f" {given}"
-    usage += " --repo=OWNER/NAME" if name in HUB else ""
+    usage += "".join(f" {TYPED[flag]}" for flag in NEEDED.get(name, ()))
     usage += " [--workdir=DIR]" if name == "plan" else " --workdir=DIR"
     usage += " [--config.KEY=VALUE ...]" if stage.sections else " [flags]"
     lines = [f"{name}: {stage.does}", "", usage, "", f"reads   {stage.reads}"]

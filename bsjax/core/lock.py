@@ -29,8 +29,8 @@ HEARTBEAT_SECONDS = 20.0
 # Another machine's lock without a heartbeat for so long is stale.
 LIMIT_SECONDS = 300.0
 READ_ONLY = frozenset(("explore", "plan", "pipeline", "push"))
-ARTIFACTS = ("images", "measures", "comparisons", "models", "replications", "stress", "sae",
-             "report", "weights")  # fmt: skip
+ARTIFACTS = ("ingested", "images", "measures", "comparisons", "models", "replications", "stress",
+             "sae", "report", "weights")  # fmt: skip
 PARTIAL = ".partial"  # unfinished shards of a measured set
 
 

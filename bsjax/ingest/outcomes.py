@@ -1,0 +1,17 @@
+"""What becomes of a row that was drawn: kept, or lost for exactly one reason."""
+
+KEPT = "kept"
+# Reason -> what it means; in the order in which a row is looked at.
+REASONS = {
+    "malformed": "the row has no address that can be asked for",
+    "without_caption": "the row has no caption",
+    "refused_address": "the address leads to a private or reserved network",
+    "dead": "no answer, or one that says there is nothing",
+    "opted_out": "its server asks not to use it (X-Robots-Tag: noai, noimageai)",
+    "not_an_image": "the answer is of another type, such as a page",
+    "too_large": "more bytes than asked for at most",
+    "undecodable": "the bytes are no whole image of a known format",
+    "too_small": "the short side has fewer pixels than asked for at least",
+    "duplicate": "looks like an image kept before",
+}
+OUTCOMES = (KEPT, *REASONS)
