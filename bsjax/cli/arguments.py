@@ -92,7 +92,7 @@ TABLE = (
     Flag("retries", _number, 2, "more tries where a server is busy or silent", INGEST),
     Flag("per_host", _number, 8, "connections to one server at most", INGEST),
     Flag("connections", _number, 256, "connections at most", INGEST),
-    Flag("downloader", _string, "httpx", "httpx, or img2dataset", INGEST),
+    Flag("downloader", _string, "aiohttp", "aiohttp, or img2dataset", INGEST),
     Flag("allow_private", _switch, False, "ask private networks, too", INGEST),
     Flag("repo", _string, None, "repository of the hub, owner/name", HUB),
     Flag("parts", _string, None, "sae,statistics,report and others, with commas", HUB),

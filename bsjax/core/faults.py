@@ -44,8 +44,7 @@ EXTRAS = {
     "libtpu": "install bsjax[tpu], or bsjax[plan] to plan for TPUs elsewhere: pip install '.[tpu]'"
     " in the clone",
     "IPython": "pip install ipython",
-    "httpx": "install bsjax[ingest]: pip install '.[ingest]' in the clone",
-    "httpcore": "install bsjax[ingest]: pip install '.[ingest]' in the clone",
+    "aiohttp": "install bsjax[ingest]: pip install '.[ingest]' in the clone",
     "imagehash": "install bsjax[ingest]: pip install '.[ingest]' in the clone",
 }
 LONGEST = 300  # characters of what a library says

@@ -10,7 +10,7 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -201,7 +201,8 @@ class _Lines:
 
     def read(self, rows: np.ndarray, fields: Fields) -> Iterator[tuple[int, Any, Any]]:
         """Row, address and caption of each of the rows; a line that is no object has neither."""
-        wanted, names = set(rows.tolist()), None
+        wanted = set(rows.tolist())
+        seen: dict[str, None] = {}
         for row, line in enumerate(self._lines()):
             if row not in wanted:
                 continue
@@ -212,18 +213,31 @@ class _Lines:
             if not isinstance(found, dict):
                 yield row, None, None
                 continue
-            if names is None:
-                names = _columns(list(found), fields, f"{self.path}, line {row + 1}")
-            yield row, found.get(names[0]), found.get(names[1])
+            seen |= dict.fromkeys(found)
+            url, caption = (_find(found, *each[1:]) for each in _wanted(fields))
+            yield row, found.get(url), found.get(caption)
+        if seen:
+            _columns(list(seen), fields, self.path)  # raises where none of the rows has them
+
+
+def _wanted(fields: Fields) -> tuple[tuple[str, str, tuple[str, ...]], ...]:
+    """What is looked for, the column named for it, and the usual names of that."""
+    return ("url", fields.url, URL_FIELDS), ("caption", fields.caption, CAPTION_FIELDS)
+
+
+def _find(names: Collection[str], given: str, usual: Sequence[str]) -> str | None:
+    return next((name for name in ([given] if given else usual) if name in names), None)
 
 
 def _columns(names: Sequence[str], fields: Fields, where: str) -> tuple[str, str]:
+    """Columns of address and caption.
+
+    Raises:
+      UserError: one of them is not there.
+    """
     found = []
-    for what, given, usual in (
-        ("url", fields.url, URL_FIELDS),
-        ("caption", fields.caption, CAPTION_FIELDS),
-    ):
-        name = next((n for n in ([given] if given else usual) if n in names), None)
+    for what, given, usual in _wanted(fields):
+        name = _find(names, given, usual)
         if name is None:
             expected = given or " or ".join(usual)
             raise UserError(

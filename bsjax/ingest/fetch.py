@@ -1,7 +1,7 @@
 """A careful client: bounded in time, bytes, redirects and connections, on public networks alone.
 
 Every connection, those of redirects too, goes to an address that was looked at: the name is
-resolved here, each address it has must be public, and the connection is made to that address, not
+resolved here, each address it has must be public, and the connection is made to one of these, not
 to the name once more.
 """
 
@@ -13,17 +13,19 @@ import random
 import socket
 import time
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import httpcore
-import httpx
+import aiohttp
+import yarl
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from bsjax import __version__
 from bsjax.core.foreign import printable
 
 AGENT = "bsjax"
 NO_AI = frozenset(("noai", "noimageai"))
+REDIRECTS = (301, 302, 303, 307, 308)
 RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 LONGEST_WAIT = 30.0  # seconds that a Retry-After may ask for
 # What servers say of an image whose type they do not know.
@@ -31,7 +33,7 @@ UNTOLD_TYPES = ("", "application/octet-stream", "binary/octet-stream")
 SCHEMES = ("http", "https")
 LONGEST = 200  # characters of what a server or the network says
 
-Resolve = Callable[[str, int], Any]
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 
 class Limits(NamedTuple):
@@ -73,26 +75,17 @@ class Fetcher:
     """
 
     def __init__(self, limits: Limits, allow_private: bool = False, resolve: Resolve | None = None):
-        self._limits = limits
-        pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(),
-            max_connections=limits.connections,
-            max_keepalive_connections=limits.connections // 4,
-            keepalive_expiry=5.0,
-            network_backend=_PublicNetworks(allow_private, resolve or resolve_name),
-        )
-        transport = httpx.AsyncHTTPTransport()
-        transport._pool = pool  # httpx has no public way to name the network's backend
-        self._client = httpx.AsyncClient(
-            transport=transport,
-            timeout=httpx.Timeout(limits.timeout, pool=None),
-            headers={
-                "User-Agent": f"{AGENT}/{__version__}",
-                "Accept": "image/*",
-                "Accept-Encoding": "identity",
-            },
-            follow_redirects=False,
-            trust_env=False,
+        self._limits, self._allow_private = limits, allow_private
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=limits.connections,
+                resolver=_PublicNames(allow_private, resolve or resolve_name),
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"{AGENT}/{__version__}", "Accept": "image/*"},
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=limits.timeout, sock_read=limits.timeout
+            ),
         )
         self._hosts: dict[str, asyncio.Semaphore] = collections.defaultdict(
             lambda: asyncio.Semaphore(limits.per_host)
@@ -102,7 +95,7 @@ class Fetcher:
         return self
 
     async def __aexit__(self, *_: Any) -> None:
-        await self._client.aclose()
+        await self._session.close()
 
     async def fetch(self, url: str) -> Fetched:
         """The image's bytes, or why there are none; never raises what the network brings about."""
@@ -118,13 +111,15 @@ class Fetcher:
             except _Again as error:
                 reason = Fetched(None, "dead", error.args[0])
                 wait = max(wait, error.args[1])
-            except TimeoutError:
-                reason = Fetched(None, "dead", f"not done within {limits.total:g} s")
-            except (httpx.HTTPError, httpcore.NetworkError, OSError) as error:
+            except aiohttp.ServerTimeoutError:
+                reason = Fetched(None, "dead", f"silent for {limits.timeout:g} s")
+            except TimeoutError:  # of the whole try, which another would take as well
+                return Fetched(None, "dead", f"not done within {limits.total:g} s")
+            except (aiohttp.ClientError, OSError) as error:
                 name = type(error).__name__
                 text = printable(" ".join(str(error).split()))[:LONGEST]
                 reason = Fetched(None, "dead", f"{name}: {text}" if text else name)
-                if isinstance(error, socket.gaierror):
+                if isinstance(error, aiohttp.ClientConnectorDNSError):
                     return reason  # a name that is none is none a second later, too
             if tried < limits.retries:
                 await asyncio.sleep(wait or limits.backoff)
@@ -133,37 +128,39 @@ class Fetcher:
     async def _try(self, url: str) -> Fetched:
         for hop in range(self._limits.redirects + 1):
             try:
-                host = _host_of(url)
+                place = _parse(url)
             except Lost as lost:
                 raise (Lost("dead", f"redirect: {lost.args[1]}") if hop else lost) from lost
+            host = place.host or ""
+            if not self._allow_private and _is_literal(host):
+                _refuse_private(host, [host])  # which no resolver is asked for
             async with (
                 self._hosts[host],  # whose turn may take long, which is not the server's fault
                 asyncio.timeout(self._limits.total),
-                self._client.stream("GET", url) as response,
+                self._session.get(place, allow_redirects=False) as response,
             ):
-                place = response.headers.get("location")
-                if response.is_redirect and place is not None:
-                    _refuse_opted_out(response.headers.get_list("x-robots-tag"))
-                    url = urllib.parse.urljoin(url, place)
+                _refuse_opted_out(response.headers.getall("X-Robots-Tag", []))
+                leads_to = response.headers.get("Location")
+                if response.status in REDIRECTS and leads_to is not None:
+                    url = urllib.parse.urljoin(url, leads_to)
                     continue
                 return Fetched(await self._read(response))
         raise Lost("dead", f"more than {self._limits.redirects} redirects")
 
-    async def _read(self, response: httpx.Response) -> bytes:
-        status = response.status_code
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        status, headers = response.status, response.headers
         if status in RETRIED:
-            raise _Again(f"status {status}", _retry_after(response.headers.get("retry-after", "")))
+            raise _Again(f"status {status}", _retry_after(headers.get("Retry-After", "")))
         if status != 200:
             raise Lost("dead", f"status {status}")
-        _refuse_opted_out(response.headers.get_list("x-robots-tag"))
-        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
         if not kind.startswith("image/") and kind not in UNTOLD_TYPES:
             raise Lost("not_an_image", printable(kind)[:LONGEST])
-        most, length = self._limits.most_bytes, response.headers.get("content-length", "")
+        most, length = self._limits.most_bytes, headers.get("Content-Length", "")
         if length.isdecimal() and int(length) > most:
             raise Lost("too_large", f"{length} bytes")
         parts, n = [], 0
-        async for part in response.aiter_bytes(1 << 16):
+        async for part in response.content.iter_chunked(1 << 16):
             n += len(part)
             if n > most:
                 raise Lost("too_large", f"more than {most} bytes")
@@ -175,16 +172,35 @@ class _Again(Exception):
     """An answer that another try may make better: what it was, and seconds to wait at least."""
 
 
-def _host_of(url: str) -> str:
+def _parse(url: str) -> yarl.URL:
+    """An address.
+
+    Raises:
+      Lost: it is none of the web.
+    """
     try:
-        parts = urllib.parse.urlsplit(url)
-        host, _ = parts.hostname, parts.port
-        httpx.URL(url)
-    except (ValueError, httpx.InvalidURL) as error:
+        found = yarl.URL(url)
+        is_web = found.scheme in SCHEMES and found.host and found.port
+    except ValueError as error:
         raise Lost("malformed", printable(str(error))[:LONGEST]) from error
-    if parts.scheme.lower() not in SCHEMES or not host:
-        raise Lost("malformed", f"expected http:// or https://, got {printable(url)[:LONGEST]}")
-    return host.lower()
+    if not is_web:
+        raise Lost("malformed", f"expected http:// or https://, got {printable(url)[:LONGEST]!r}")
+    return found
+
+
+def _is_literal(host: str) -> bool:
+    """Whether a host is an address and no name."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_private(host: str, addresses: Iterable[str]) -> None:
+    private = [each for each in addresses if not is_public(each)]
+    if private:
+        raise RefusedAddress(f"{host} is {private[0]}")
 
 
 def _refuse_opted_out(tags: Iterable[str]) -> None:
@@ -228,42 +244,29 @@ def is_public(address: str) -> bool:
     return found.is_global and not found.is_multicast
 
 
-class _PublicNetworks(httpcore.AsyncNetworkBackend):
-    """Connects to public addresses alone."""
+class _PublicNames(AbstractResolver):
+    """Resolves names, and refuses those that have an address which is not public."""
 
     def __init__(self, allow_private: bool, resolve: Resolve):
-        self._backend = httpcore.AnyIOBackend()
         self._allow_private, self._resolve = allow_private, resolve
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
         try:
-            async with asyncio.timeout(timeout):
-                addresses = await self._resolve(host, port)
+            addresses = await self._resolve(host, port)
         except UnicodeError as error:  # a name that IDNA cannot write
-            raise socket.gaierror(f"{host!r} is no name") from error
+            raise OSError(f"{host!r} is no name") from error
         if not self._allow_private:
-            private = [each for each in addresses if not is_public(each)]
-            if private:
-                raise RefusedAddress(f"{host} is {private[0]}")
-        error: Exception = OSError(f"{host} has no address")
-        for address in addresses:
-            try:
-                return await self._backend.connect_tcp(
-                    address, port, timeout, local_address, socket_options
-                )
-            except httpcore.NetworkError as refused:
-                error = refused
-        raise error
+            _refuse_private(host, addresses)
+        return [
+            ResolveResult(
+                hostname=host, host=each, port=port, proto=0,
+                family=socket.AF_INET6 if ":" in each else socket.AF_INET,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for each in addresses
+        ]  # fmt: skip
 
-    async def connect_unix_socket(self, *_: Any, **__: Any) -> httpcore.AsyncNetworkStream:
-        raise RefusedAddress("a socket of this machine")
-
-    async def sleep(self, seconds: float) -> None:
-        await self._backend.sleep(seconds)
+    async def close(self) -> None:
+        """Holds nothing."""

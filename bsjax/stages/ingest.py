@@ -25,7 +25,7 @@ from bsjax.ingest.outcomes import KEPT, REASONS
 
 FOLDER = "ingested"
 PER_SHARD = 1000  # images
-DOWNLOADERS = ("httpx", "img2dataset")
+DOWNLOADERS = ("aiohttp", "img2dataset")
 TRIES = 4  # times as many rows as images, where nothing else is said
 # Settings that decide which images are kept.
 DECIDE = (
@@ -50,7 +50,7 @@ class Settings(NamedTuple):
     retries: int = 2
     per_host: int = 8
     connections: int = 256
-    downloader: str = "httpx"
+    downloader: str = "aiohttp"
     allow_private: bool = False
 
 
@@ -117,7 +117,7 @@ def _fill(
                 lost = len(book.outcomes) - book.n_kept
                 bar.set_postfix({"lost": lost})
 
-            if settings.downloader == "httpx":
+            if settings.downloader == "aiohttp":
                 asyncio.run(_collect(book, limits, settings, tell))
             else:
                 by_img2dataset.collect(book, limits, settings.min_side, tell)
@@ -169,6 +169,6 @@ def _notes(settings: Settings, book: Book, counts: dict[str, int], drawn: Drawn)
         )
     if drawn.n_malformed:
         notes.append(f"{drawn.n_malformed} lines of the table have another number of cells")
-    if settings.downloader != "httpx" and not settings.allow_private:
+    if settings.downloader != "aiohttp" and not settings.allow_private:
         notes.append("img2dataset does not look whether an address leads to a private network")
     return notes

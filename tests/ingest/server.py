@@ -156,7 +156,8 @@ async def _answer(
         "good": lambda: send(body=image),
         "untold": lambda: send(body=image, kind=""),
         "redirect": lambda: send("302 Found", Location=f"/good/{n}"),
-        "closing": lambda: send("302 Found", Location=f"/good/{n}", Connection="close"),
+        "inward": lambda: send("302 Found", Location=web.url("good", n).replace(".0.1:", ".0.2:")),
+        "byname": lambda: send("302 Found", Location=f"http://inside.test/{n}"),
         "notforyou": lambda: send(body=image, X_Robots_Tag="otherbot: noai, noimageai"),
         "missing": lambda: send("404 Not Found"),
         "forbidden": lambda: send("403 Forbidden"),
@@ -173,7 +174,7 @@ async def _answer(
         "noimageai": lambda: send(body=image, X_Robots_Tag="bsjax: noimageai"),
     }
     if kind in simple:
-        return await simple[kind]() and kind not in ("huge", "closing")
+        return await simple[kind]() and kind != "huge"
     if kind in ("busy", "later"):
         if web.asked[path] == 1:
             status = "503 Busy" if kind == "busy" else "429 Too Many Requests"

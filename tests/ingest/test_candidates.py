@@ -89,6 +89,10 @@ def test_columns_may_be_named(tmp_path):
         draw(str(path), 3, 0)
     with pytest.raises(UserError, match="expected a column nom, got.*--caption_field"):
         draw(str(path), 3, 0, Fields("adresse", "nom"))
+    lines = tmp_path / "t.jsonl"
+    lines.write_text('{"adresse": "http://a/1", "titre": "one"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match="got 'adresse', 'titre'; set --url_field"):
+        draw(str(lines), 3, 0)
 
 
 def test_rows_without_address_or_caption_are_told(tmp_path):
@@ -100,6 +104,7 @@ def test_rows_without_address_or_caption_are_told(tmp_path):
     ]  # fmt: skip
     path.write_text("\n".join(lines), encoding="utf-8")
     found = sorted(draw(str(path), 10, 0).candidates)
+    assert found == sorted(draw(str(path), 10, 1).candidates)  # whichever comes first
     assert [each.fault for each in found] == [
         "", "malformed", "without_caption", "malformed", "malformed", "malformed",
         "without_caption", "",
