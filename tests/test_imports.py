@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "stats": {"core"},
     "sae": {"core"},
     "convert": {"models", "sae", "core"},  # it makes parameters of both
-    "ingest": {"data", "convert", "core"},  # its tables may lie on the hub
+    "ingest": {"results", "data", "convert", "core"},  # its tables may lie on the hub
     "results": {"data", "stats", "core"},
     "report": {"results", "stats", "core"},
     "generators": {"convert", "models", "core"},

@@ -25,7 +25,7 @@ from array_record.python import array_record_module
 from bsjax.core.artifacts import atomic_path, explain_full_disk
 from bsjax.ingest.candidates import Candidate
 from bsjax.ingest.judge import Judged, Seen
-from bsjax.ingest.outcomes import KEPT, OUTCOMES
+from bsjax.results.ingested import KEPT, OUTCOMES
 
 PARTIAL, JOURNAL = ".partial", "journal.jsonl"
 SHARD, SHARDS = "shard-{:05d}.arrayrecord", "shard-*.arrayrecord"

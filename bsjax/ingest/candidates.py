@@ -7,11 +7,12 @@ a row only its address and its caption are read, and only of rows that are drawn
 import contextlib
 import glob
 import gzip
+import io
 import json
 import os
 import zlib
 from collections.abc import Collection, Iterator, Sequence
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -110,7 +111,7 @@ class _Parquet:
 
     n_malformed = 0
 
-    def __init__(self, path: str, file: IO[bytes]):
+    def __init__(self, path: str, file: io.IOBase):
         self.path = path
         try:
             self._table = pq.ParquetFile(file)

@@ -50,7 +50,7 @@ class Limits(NamedTuple):
 
 
 class Fetched(NamedTuple):
-    """The answer's body, or the reason (`outcomes.REASONS`) why there is none."""
+    """The answer's body, or the reason (`results.ingested.REASONS`) why there is none."""
 
     body: bytes | None
     reason: str = ""

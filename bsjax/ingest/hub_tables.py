@@ -1,7 +1,7 @@
 """Parquet files of a data set on the Hugging Face hub, read in part without fetching them whole."""
 
+import io
 from collections.abc import Iterator
-from typing import IO
 
 import huggingface_hub
 
@@ -12,7 +12,7 @@ DATASETS = "hf://datasets/"
 CONVERTED = "refs%2Fconvert%2Fparquet"  # where the hub keeps other formats as parquet
 
 
-def open_hub(source: str) -> Iterator[tuple[str, IO[bytes]]]:
+def open_hub(source: str) -> Iterator[tuple[str, io.IOBase]]:
     """Name and open file of each parquet file.
 
     Args:
@@ -26,7 +26,7 @@ def open_hub(source: str) -> Iterator[tuple[str, IO[bytes]]]:
     patterns = (
         [f"datasets/{place}"]
         if source.startswith(DATASETS)
-        else [f"datasets/{repo}/**.parquet", f"datasets/{repo}@{CONVERTED}/**.parquet"]
+        else [f"datasets/{repo}/**/*.parquet", f"datasets/{repo}@{CONVERTED}/**/*.parquet"]
     )
     files = huggingface_hub.HfFileSystem()
     try:

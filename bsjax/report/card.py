@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from bsjax.core.artifacts import hash_json, read_manifest
 from bsjax.report.said import LARGEST_FOLD
 from bsjax.report.tables import Comparison
+from bsjax.results.ingested import REASONS, read_ingested
 
 # Heading of the card -> key of the generate stage's config.
 GENERATOR = {
@@ -44,8 +45,8 @@ GROUPS = {
     "Verdicts": ("divergence", SMALLEST, "global shift", "closeness of pairs", "rarity"),
     "Controls": (CONTROL, CHANGED),
     "Attrition": (
-        "generator's attrition", "measured, real", "measured, generated", "without partner",
-        "pictures",
+        "images fetched", "generator's attrition", "measured, real", "measured, generated",
+        "without partner", "pictures",
     ),
     "Versions and time": ("versions", "written"),
 }  # fmt: skip
@@ -102,6 +103,13 @@ def run_card(
     }
     drawn = read_manifest(workdir / "images" / comparison.name, "generate")
     attrition = {}
+    fetched = read_ingested(str(real.get("experiment", {}).get("real.path", "")))
+    if fetched is not None:
+        lost = [f"{fetched[name]} {name.replace('_', ' ')}" for name in REASONS if fetched[name]]
+        attrition["images fetched"] = (
+            f"{fetched['kept']} of {fetched['asked']} rows asked for, drawn from {fetched['rows']};"
+            f" {', '.join(lost) or 'none lost'}"
+        )
     if drawn is not None:
         card["generator"] = _settings(drawn["config"], GENERATOR, workdir)
         names = ("images", "failed", "without_caption", "truncated")

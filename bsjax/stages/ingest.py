@@ -21,7 +21,7 @@ from bsjax.ingest.book import Book
 from bsjax.ingest.candidates import Drawn, Fields, draw
 from bsjax.ingest.collect import collect
 from bsjax.ingest.fetch import Fetcher, Limits
-from bsjax.ingest.outcomes import KEPT, REASONS
+from bsjax.results.ingested import KEPT, REASONS
 
 FOLDER = "ingested"
 PER_SHARD = 1000  # images

@@ -1,5 +1,6 @@
 """The run card: what decides the numbers, under heads, without paths of a machine."""
 
+import dataclasses
 import json
 import re
 
@@ -8,6 +9,7 @@ import pytest
 from bsjax.core.artifacts import write_manifest
 from bsjax.report.card import FAILED, GROUPS, PASSED, grouped, reliability, run_card, value_text
 from bsjax.report.tables import read_comparisons
+from bsjax.results import ingested
 from bsjax.stats import verdicts
 from tests.report.artifacts import COUNTS, RELIABILITY, finish, write_arm, write_comparison
 
@@ -49,6 +51,25 @@ def comparison(tmp_path):
     counts = {"images": 4, "failed": 2, "without_caption": 0, "truncated": 1}
     write_manifest(folder, stage="generate", config=drawn, parents={}, counts=counts)
     return read_comparisons(tmp_path, ["one"])[0]
+
+
+def test_the_card_tells_what_became_of_rows_that_were_fetched(comparison, tmp_path):
+    folder = tmp_path / "ingested"
+    counts = dict.fromkeys(ingested.OUTCOMES, 0) | {"kept": 60, "dead": 30, "opted_out": 10}
+    write_manifest(
+        folder, stage="ingest", config={}, parents={}, counts={"rows": 5000, "asked": 100, **counts}
+    )
+    real = comparison.real
+    manifest = real.manifest | {"experiment": {"real.path": str(folder)}}
+    fetched = comparison._replace(real=dataclasses.replace(real, manifest=manifest))
+    card = run_card(tmp_path, fetched)
+    assert card["images fetched"] == (
+        "60 of 100 rows asked for, drawn from 5000; 30 dead, 10 opted out"
+    )
+    # A manifest of somebody else's, or a damaged one, is none.
+    for text in ('{"stage": "ingest", "counts": {}}', '{"version": 3}', "[]", "no json"):
+        (folder / "manifest.json").write_text(text, encoding="utf-8")
+        assert "images fetched" not in run_card(tmp_path, fetched)
 
 
 def test_the_card_tells_what_matters_and_no_path(comparison, tmp_path):
