@@ -3,7 +3,6 @@
 All statistics of a comparison are called here, whoever asks for one.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -12,80 +11,25 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
+from bsjax.analysis import attrition, copies, pairs
 from bsjax.analysis import controls as beside
-from bsjax.analysis import copies, pairs
 from bsjax.analysis.findings import look_further
+from bsjax.analysis.method import Method
 from bsjax.analysis.units import find_units
 from bsjax.core.artifacts import REAL, as_json, or_none
 from bsjax.core.errors import UserError
-from bsjax.core.ranges import CLUSTERS, RANGES, told_gone
 from bsjax.data.captions import Pairing, pair_keys
 from bsjax.results.columns import COMPARED_CONCEPTS, CONTROLLED
 from bsjax.results.comparisons import Compared
+from bsjax.results.ingested import Lost
 from bsjax.results.measures import Measured
 from bsjax.results.statistics import Statistics
-from bsjax.stats import clusters, comparison, divergences, streaming, verdicts, words
+from bsjax.stats import clusters, comparison, streaming, verdicts, words
 from bsjax.stats.control_shifts import Changed
 
 TOP_IMAGES = 12  # whose captions tell a concept's words, where only image codes are known
 MOST_UNPAIRED = 1000  # keys that a manifest lists
 CONTROL_FAILS = "the control fails"
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """How a comparison is made.
-
-    Attributes:
-      rules: of the verdicts.
-      clusters: what makes pairs repetitions of one another: the same "caption", the same real
-        "image", "auto" (either) or "none".
-      seed: of the pair drawn from each cluster, of what is held back and of the control.
-    """
-
-    rules: comparison.Rules = comparison.Rules()
-    clusters: str = "auto"
-    seed: int = 0
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """As a manifest has them."""
-        chosen = {f"compare.{name}": value for name, value in self.rules._asdict().items()}
-        chosen["compare.clusters"] = self.clusters
-        return dict(sorted(chosen.items())) | {"seed": self.seed}
-
-
-def make_method(rules: Mapping[str, Any]) -> Method:
-    """A method from named values, as users give them.
-
-    Args:
-      rules: form ("relative" or "difference"), temperature (of delta; by default that of the
-        reference: 0.4 or 0.8), margin, aligned, fdr, confirm, clusters, seed.
-
-    Raises:
-      UserError: no such rule, or a value that cannot be.
-    """
-    names = (*comparison.Rules._fields, "clusters", "seed")
-    for name, value in rules.items():
-        if name not in names:
-            gone = told_gone(f"compare.{name}").replace("compare.", "")
-            expected = gone or f"no such rule; expected one of {', '.join(names)}"
-            raise UserError(f"{name}={value!r}: {expected}")
-        bounds = RANGES.get(f"compare.{name}") or RANGES.get(name)
-        if bounds is not None and not bounds.holds(value):
-            raise UserError(f"{{{name}}}={value!r}: expected {bounds}", name)
-    chosen = dict(rules)
-    form = chosen.get("form", comparison.Rules().form)
-    mode = chosen.pop("clusters", Method.clusters)
-    for name, value, known in (("form", form, divergences.FORMS), ("clusters", mode, CLUSTERS)):
-        if value not in known:
-            raise UserError(
-                f"{{{name}}}={value!r}: expected one of {', '.join(known)}; set it to one", name
-            )
-    chosen.setdefault("temperature", divergences.REFERENCE_TEMPERATURE[form])
-    seed = chosen.pop("seed", 0)
-    numbers = {name: float(value) for name, value in chosen.items() if name != "form"}
-    return Method(comparison.Rules(form=form, **numbers), mode, seed)
 
 
 def compare_sets(
@@ -95,6 +39,8 @@ def compare_sets(
     name: str = "generated",
     pairing: Pairing | None = None,
     controls: Mapping[str, Measured] = MappingProxyType({}),
+    reasons: Mapping[str, str] = MappingProxyType({}),
+    before: Sequence[Lost] = (),
 ) -> Compared:
     """Compares a generated set with the real one over the captions that both have.
 
@@ -105,6 +51,8 @@ def compare_sets(
       name: of the generated set.
       pairing: rows that belong together; by key where it is not given.
       controls: the real images, changed, by kind; what these alone do is no verdict.
+      reasons: key -> why an image is missing, in either arm, where it is known.
+      before: captioned images that were lost before any was measured.
 
     Raises:
       UserError: fewer than two pairs, or a control that lacks many of them.
@@ -145,9 +93,13 @@ def compare_sets(
     sets = {REAL: real, name: generated, **{each.name: each for each in controls.values()}}
     parents = {f"measures/{arm}": each.manifest["config_hash"] for arm, each in sets.items()}
     told = [*real.notes, *generated.notes, *lacking, *_warnings(outcome)]
+    tables = _tables(outcome, statistics, method)
+    lost, audited = attrition.audit(
+        real, generated, pairing, tables["findings"], method.rules.margin, reasons, before
+    )
     return Compared(
         name=name,
-        **_tables(outcome, statistics, method),
+        **tables,
         pairs=pairs.pair_table(
             codes,
             pairing.rows_real,
@@ -158,7 +110,8 @@ def compare_sets(
             judged,
         ),
         manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
-        | {"notes": list(dict.fromkeys(told))},
+        | {"attrition": audited, "notes": list(dict.fromkeys(told))},
+        attrition=lost,
         real=real,
         generated=generated,
         statistics=statistics,
@@ -357,7 +310,7 @@ def _tables(
     statistics: Statistics,
     method: Method,
     rows: np.ndarray | None = None,
-) -> dict[str, pa.Table | None]:
+) -> dict[str, Any]:
     """Tables of concepts, findings, substitutions and controls, of all pairs or of some rows."""
     rows = np.arange(len(statistics.keys)) if rows is None else rows
     captions = statistics.captions

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from bsjax.analysis.comparison import Method, tell_control
+from bsjax.analysis.comparison import tell_control
+from bsjax.analysis.method import Method
 from bsjax.analysis.units import Units, find_units
 from bsjax.core.artifacts import as_json, or_none
 from bsjax.core.errors import UserError

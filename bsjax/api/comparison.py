@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 
 from bsjax import presets
 from bsjax.analysis import comparison as analysis
+from bsjax.analysis.method import make_method
 from bsjax.analysis.models import Moved, compare_models
 from bsjax.api.arguments import naming_arguments
 from bsjax.api.codes import as_codes, as_labels
@@ -137,7 +138,7 @@ class Comparison(Compared):
                 "a comparison that was read from a folder keeps no statistics; compare again, or"
                 " run `bsjax compare --against`"
             )
-        method = analysis.make_method(rules)
+        method = make_method(rules)
         names = (other.name, self.name)
         return compare_models(other.statistics, self.statistics, names, method)
 
@@ -224,7 +225,7 @@ def compare(
       UserError: no key in common, too many without a partner, sets of different encoders or SAEs,
         no such rule or control.
     """
-    method = analysis.make_method(rules)
+    method = make_method(rules)
     controls = _known(controls or {})
     beside = [("controls", each) for each in controls.values()]
     for what, value in (("real", real), ("generated", generated), *beside):
@@ -301,7 +302,7 @@ def compare_codes(
     """
     if clusters is None or isinstance(clusters, str):
         rules, clusters = {"clusters": clusters or "auto", **rules}, None
-    method = analysis.make_method(rules)
+    method = make_method(rules)
     given = {"real": real, "generated": generated}
     matrices = [as_codes(codes, name) for name, codes in given.items()]
     shapes = [matrix.shape for matrix in matrices]

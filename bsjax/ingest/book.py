@@ -25,11 +25,10 @@ from array_record.python import array_record_module
 from bsjax.core.artifacts import atomic_path, explain_full_disk
 from bsjax.ingest.candidates import Candidate
 from bsjax.ingest.judge import Judged, Seen
-from bsjax.results.ingested import KEPT, OUTCOMES
+from bsjax.results.ingested import KEPT, OUTCOMES, TABLE
 
 PARTIAL, JOURNAL = ".partial", "journal.jsonl"
 SHARD, SHARDS = "shard-{:05d}.arrayrecord", "shard-*.arrayrecord"
-TABLE = "attrition.parquet"
 
 
 class Known(NamedTuple):

@@ -46,7 +46,7 @@ GROUPS = {
     "Controls": (CONTROL, CHANGED),
     "Attrition": (
         "images fetched", "generator's attrition", "measured, real", "measured, generated",
-        "without partner", "pictures",
+        "without partner", "missing images", "their captions", "pictures",
     ),
     "Versions and time": ("versions", "written"),
 }  # fmt: skip
@@ -133,6 +133,7 @@ def run_card(
     attrition["without partner"] = (
         f"{counts['unpaired_real']} real, {counts['unpaired_generated']} generated images"
     )
+    attrition |= missing_images(comparison.manifest.get("attrition"))
     if unreadable is not None:
         attrition["pictures"] = (
             f"{unreadable[0]} real, {unreadable[1]} generated that this report could not read"
@@ -141,6 +142,25 @@ def run_card(
     card["versions"] = ", ".join(f"{k} {v}" for k, v in comparison.manifest["versions"].items())
     written = _written(workdir, comparison.name)
     return card | ({"written": written} if written else {})
+
+
+def missing_images(told: Mapping[str, Any] | None) -> dict[str, str]:
+    """Captions of which an image is missing, why, and which words they have more often."""
+    if not told or not told["real"] + told["generated"] + told["both"]:
+        return {}
+    why = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in told["reasons"].items())
+    arms = {"real": "real", "generated": "generated", "both": "both images"}
+    which = ", ".join(f"{told[arm]} {name}" for arm, name in arms.items() if told[arm])
+    found = {"missing images": f"{which} ({why})"}
+    words = []
+    for each in told["words"]:
+        shares = (f"{100 * each[name]:.2g} %" for name in ("share_missing", "share_kept"))
+        words.append(f"{each['word']} ({next(shares)} of them, {next(shares)} of the others)")
+    found["their captions"] = (
+        f"have more often: {', '.join(words)}" if words
+        else "no word stands out against those of the others"
+    )  # fmt: skip
+    return found
 
 
 def value_text(value: Any, workdir: str | os.PathLike = "") -> str:

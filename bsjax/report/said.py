@@ -48,6 +48,7 @@ class Told(NamedTuple):
     shown: str
     asked: str
     instead: list[Instead]
+    missing: str = ""  # what images that are not there could do to it; empty where none is missing
 
 
 def tell(
@@ -55,6 +56,7 @@ def tell(
     replaced: Sequence[Mapping[str, Any]],
     columns: Mapping[str, Any],
     settings: Mapping[str, Any],
+    attrition: Mapping[str, Any] | None = None,
 ) -> list[Told]:
     """Findings in words, those first whose change is the largest beyond doubt.
 
@@ -63,7 +65,9 @@ def tell(
       replaced: rows of substitutions.parquet.
       columns: of concepts.parquet: name -> values, an array or a list.
       settings: the config in the comparison's manifest.
+      attrition: what that manifest tells of missing images.
     """
+    bounds = {each["finding"]: each for each in (attrition or {}).get("findings", ())}
     finding_of = {k: row["finding"] for row in found for k in row["concepts"]}
     told = []
     for row in found:
@@ -86,6 +90,7 @@ def tell(
                     Instead(s["instead"], finding_of.get(s["instead"], 0), s["n"], s["lift"])
                     for s in instead
                 ],
+                missing(row["verdict"], bounds.get(row["finding"]), attrition or {}),
             )
         )
     return sorted(told, key=lambda each: (-each.at_least, each.finding))
@@ -145,6 +150,22 @@ def asked(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         return f"{told}: within {aligned:g}-fold of the real images {where}."
     point, *ends = (fold_text(math.exp(row[f"asked_{e}"])) for e in ("log_ratio", "low", "high"))
     return f"Open: {point} the real amount, 95 % interval {' to '.join(ends)}, {where}."
+
+
+def missing(verdict: str, found: Mapping[str, Any] | None, attrition: Mapping[str, Any]) -> str:
+    """What missing images could do to a finding."""
+    if not found or found["share"] is None:
+        return ""
+    arm = "generated" if verdict == verdicts.SUPPRESSED else "real"
+    n = attrition[arm] + attrition["both"]
+    if found["share"] == "none":
+        if not n:
+            return f"No {arm} image is missing that could change it."
+        return f"It holds whatever the {n} missing {arm} images show."
+    if found["share"] == 0:
+        return "By the number of images that show it alone, it is within the margin."
+    share = percent(found["share"])
+    return f"It would be within the margin if {share} of the {n} missing {arm} images showed it."
 
 
 def headline(counts: Mapping[str, int], n_found: int) -> str:

@@ -33,8 +33,8 @@ class Comparison(NamedTuple):
     @property
     def told(self) -> list[Told]:
         """The findings in words, those first whose change is the largest beyond doubt."""
-        settings = self.manifest["config"]
-        return tell(self.findings, self.substitutions, self.columns, settings)
+        settings, lost = self.manifest["config"], self.manifest.get("attrition")
+        return tell(self.findings, self.substitutions, self.columns, settings, lost)
 
     @property
     def form(self) -> str:

@@ -126,6 +126,12 @@ SUBSTITUTIONS = (
     Column("z", "double", "standard errors", "lift over its standard error"),
     Column("q", "double", SHARE, "adjusted p over all concepts"),
 )
+ATTRITION = (
+    Column("key", "string", "", "of the caption; its row in the table, where it was ingested"),
+    Column("caption", "string", "", "empty where it is not known"),
+    Column("missing", "string", "", "real, generated, or both images"),
+    Column("reason", "string", "", "why; empty where nobody says"),
+)
 DATAPOINTS = (
     Column("rank", "int32", "", "1: the pair most unusually alike; by z, else by cosine"),
     Column("key", "string", "", "of the pair"),
@@ -233,6 +239,7 @@ TABLES = {
     "comparisons/<set>/substitutions.parquet": SUBSTITUTIONS,
     "comparisons/<set>/datapoints.parquet": DATAPOINTS,
     "comparisons/<set>/duplicates.parquet": DUPLICATES,
+    "comparisons/<set>/attrition.parquet": ATTRITION,
     "models/<A>/<B>/concepts.parquet": MOVED_CONCEPTS,
     "report/models.csv": CORRELATIONS,
     "replications/<set>/<other>/concepts.parquet": REPLICATED,

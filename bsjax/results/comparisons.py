@@ -6,6 +6,7 @@ substitutions.parquet             what was drawn instead }
 datapoints.parquet                one row per pair     }
 statistics.npz                    what it can be made from again, `bsjax.results.statistics`
 controls.parquet                  what each control alone moves; where controls were measured
+attrition.parquet                 captions of which an image is missing; where any is
 duplicates.parquet                near duplicates among the real images, most alike first; not where
                                   patch tokens were not kept
 """
@@ -41,7 +42,7 @@ FINDINGS, REPLACED, STATISTICS = "findings.parquet", "substitutions.parquet", "s
 MORE = (FINDINGS, REPLACED, PAIRS)
 SHOWN_COLUMNS = 3  # that a message names
 KEPT = f".{PAIRS}"
-TWINS, CONTROLS = "duplicates.parquet", "controls.parquet"
+TWINS, CONTROLS, LOST = "duplicates.parquet", "controls.parquet", "attrition.parquet"
 # What is shown of a set; all are held to their manifest before any is.
 SHOWN = (IMAGE_TABLE, TOP_IMAGES, IMAGE_CODES, COOCCURRENCE)
 
@@ -65,6 +66,8 @@ class Compared:
         `bsjax.results.columns.DUPLICATES`; None where patch tokens were not kept.
       controls: what each control alone moves, columns `bsjax.results.columns.CONTROL_SHIFTS`; None
         where none was measured.
+      attrition: captions of which an image is missing, columns `bsjax.results.columns.ATTRITION`;
+        None where none is, or that is not known.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Compared:
     statistics: Statistics | None = None
     duplicates: pa.Table | None = None
     controls: pa.Table | None = None
+    attrition: pa.Table | None = None
 
 
 def read_compared(workdir: AnyPath, name: str, real: Measured | None = None) -> Compared:
@@ -97,7 +101,9 @@ def read_compared(workdir: AnyPath, name: str, real: Measured | None = None) -> 
     concepts = _read_concepts(folder)
     check_files(folder, manifest, MORE)
     *more, pairs = (pq.read_table(folder / name) for name in MORE)
-    twins, controls = (_read_optional(folder, manifest, optional) for optional in (TWINS, CONTROLS))
+    twins, controls, lost = (
+        _read_optional(folder, manifest, optional) for optional in (TWINS, CONTROLS, LOST)
+    )
     real = real or read_measured(workdir / "measures" / REAL, names=SHOWN)
     generated = read_measured(workdir / "measures" / name, names=SHOWN)
     for arm, measured in ((REAL, real), (name, generated)):
@@ -108,8 +114,9 @@ def read_compared(workdir: AnyPath, name: str, real: Measured | None = None) -> 
                 " `bsjax compare --overwrite`"
             )
     return Compared(
-        name, concepts, *more, pairs, manifest, real, generated, duplicates=twins, controls=controls
-    )
+        name, concepts, *more, pairs, manifest, real, generated,
+        duplicates=twins, controls=controls, attrition=lost,
+    )  # fmt: skip
 
 
 def _read_optional(folder: AnyPath, manifest: Mapping[str, Any], name: str) -> pa.Table | None:
@@ -213,4 +220,6 @@ def write_compared(folder: AnyPath, compared: Compared) -> None:
         write_table(folder / TWINS, require_columns(compared.duplicates, DUPLICATES))
     if compared.controls is not None:
         write_table(folder / CONTROLS, require_columns(compared.controls, columns.CONTROL_SHIFTS))
+    if compared.attrition is not None:
+        write_table(folder / LOST, require_columns(compared.attrition, columns.ATTRITION))
     write_manifest(folder, stage="compare", **compared.manifest)

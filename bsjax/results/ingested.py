@@ -5,7 +5,9 @@ The counts stand in the manifest beside the images.
 
 import json
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
 
 from bsjax.core import checksums
 from bsjax.core.artifacts import MANIFEST
@@ -25,6 +27,17 @@ REASONS = {
     "duplicate": "looks like an image kept before",
 }
 OUTCOMES = (KEPT, *REASONS)
+# Of these nothing is missing: there was no captioned image, or it is there already.
+NOT_MISSED = ("malformed", "without_caption", "duplicate")
+TABLE = "attrition.parquet"
+
+
+class Lost(NamedTuple):
+    """A captioned image that could not be had."""
+
+    key: str
+    caption: str
+    reason: str
 
 
 def read_ingested(path: str) -> dict[str, Any] | None:
@@ -41,3 +54,24 @@ def read_ingested(path: str) -> dict[str, Any] | None:
     if not isinstance(found, dict) or found.get("stage") != "ingest":
         return None
     return found["counts"] if checksums.is_sealed(found) else None
+
+
+def read_lost(path: str, n_listed: int) -> list[Lost]:
+    """Images that an ingest could not have, of those drawn before the last image that a run reads.
+
+    Args:
+      path: of the images; those of no ingest have lost none.
+      n_listed: images that the run reads, the first of the shards.
+    """
+    if read_ingested(path) is None:
+        return []
+    names = ["row", "caption", "outcome"]
+    table = pq.read_table(pathlib.Path(path).expanduser() / TABLE, columns=names)
+    lost, n_kept = [], 0
+    for row, caption, outcome in zip(*(table[name].to_pylist() for name in names), strict=True):
+        n_kept += outcome == KEPT
+        if n_kept > n_listed:
+            break
+        if outcome != KEPT and outcome not in NOT_MISSED:
+            lost.append(Lost(f"{row:09d}", caption, outcome))
+    return lost

@@ -8,14 +8,17 @@ captions for which both arms have a usable image.
 
 import dataclasses
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import ml_collections
 from absl import logging
 
 from bsjax import pipeline
-from bsjax.analysis.comparison import Method, compare_again, compare_sets
+from bsjax.analysis.comparison import compare_again, compare_sets
+from bsjax.analysis.method import Method
 from bsjax.analysis.models import correlate_all
-from bsjax.core.artifacts import REAL, begin_stage, require_manifest
+from bsjax.core.artifacts import REAL, begin_stage, read_manifest, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
 from bsjax.core.paths import AnyPath
@@ -23,12 +26,14 @@ from bsjax.core.text import read_text
 from bsjax.data.captions import pair_keys
 from bsjax.experiment import controls, preflight
 from bsjax.experiment.inputs import generated_name
+from bsjax.experiment.stored import EXPERIMENT
 from bsjax.results.comparisons import (
     keeping_pairs,
     read_stored,
     restore_pairs,
     write_compared,
 )
+from bsjax.results.ingested import Lost, read_lost
 from bsjax.results.measures import (
     CONCEPTS,
     IMAGE_CODES,
@@ -121,13 +126,30 @@ def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> 
             kind: _read(workdir / "measures" / names[kind], manifest)
             for kind, manifest in held_to.items()
         }
-        compared = compare_sets(real, generated, _method(config), name, pairing, beside)
+        compared = compare_sets(
+            real, generated, _method(config), name, pairing, beside,
+            *_lost(workdir, name, *manifests.values()),
+        )  # fmt: skip
     # A config says of each setting what it is, also of those that this version does not use.
     manifest = {**compared.manifest, "config": settings}
     write_compared(folder, dataclasses.replace(compared, manifest=manifest))
     for arm, keys in ((REAL, pairing.unpaired_real), (name, pairing.unpaired_generated)):
         if keys:
             logging.warning("%d images of %s have no partner: %s", len(keys), arm, keys[:5])
+
+
+def _lost(
+    workdir: AnyPath, name: str, real: Mapping[str, Any], generated: Mapping[str, Any]
+) -> tuple[dict[str, str], list[Lost]]:
+    """Why images are missing, by key, and those lost before any was measured."""
+    drawn = read_manifest(workdir / "images" / name, "generate") or {}
+    reasons = {
+        image["key"]: image["reason"]
+        for manifest in (real, generated, drawn)
+        for image in manifest.get("bad_images", ())
+    }
+    path = str(real.get(EXPERIMENT, {}).get("real.path", ""))
+    return reasons, read_lost(path, int(real["counts"].get("listed", 0)))
 
 
 def _compare_again(

@@ -94,6 +94,7 @@ function card(finding, i) {
       el("dl", { className: "answers" },
         answer(isMissing ? "Drawn instead" : "In place of", insteadOf(finding.instead, isMissing)),
         answer("Asked for?", finding.asked),
+        ...(finding.missing ? [answer("Missing images?", finding.missing)] : []),
         answer(finding.concepts.length > 1 ? `${finding.concepts.length} concepts` : "Concept", concepts(finding.concepts))),
       ...stressTests(finding.stress)));
   return { node, strip, fill: () => fill(strip, finding, i, isMissing ? 0 : i + 1) };

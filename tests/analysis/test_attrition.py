@@ -1,0 +1,111 @@
+"""Who is missing from a comparison: by arm and reason, with captions, told on card and findings."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import scipy.sparse as sp
+
+from bsjax.analysis.attrition import audit
+from bsjax.analysis.comparison import compare_sets
+from bsjax.analysis.method import Method
+from bsjax.data.captions import pair_keys
+from bsjax.report import said
+from bsjax.report.card import missing_images
+from bsjax.results.columns import FINDINGS, make_table
+from bsjax.results.ingested import Lost
+from bsjax.results.measures import Measured
+from bsjax.stats import verdicts
+
+K = 3
+
+
+def measured(keys, codes, caption="a cat {}"):
+    table = {
+        "row": np.arange(len(keys), dtype=np.int32), "key": list(keys),
+        "caption": [caption.format(key) for key in keys], "path": [""] * len(keys),
+    }  # fmt: skip
+    concepts = pa.table({"fires": np.zeros(K, np.int64)})
+    manifest = {"config_hash": "h", "notes": [], "config": {}}
+    return Measured(
+        manifest, pa.table(table), sp.csr_array(np.asarray(codes, float)), np.zeros((K, 1), int),
+        parts={"concepts.parquet": concepts},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def arms():
+    """Six captions; of 4 the generated image is missing, of 5 the real one."""
+    rng = np.random.default_rng(0)
+    real = rng.random((5, K)) + 0.1  # all show all
+    generated = rng.random((5, K)) + 0.1
+    generated[:, 1] = 0
+    return (
+        measured([f"{i}" for i in range(5)], real),
+        measured([*"0123", "5"], generated, "a dog {}"),
+    )
+
+
+def findings(*rows):
+    empty = {c.name: [None] * len(rows) for c in FINDINGS}
+    told = {name: [row[i] for row in rows] for i, name in enumerate(("concepts", "verdict"))}
+    return make_table(FINDINGS, empty | {"finding": range(1, len(rows) + 1)} | told)
+
+
+def test_each_missing_image_is_a_row_with_its_arm_caption_and_reason(arms):
+    pairing = pair_keys(arms[0].keys, arms[1].keys)
+    reasons = {"4": "blacked out", "9": "truncated", "0": "of another set"}
+    table, told = audit(
+        *arms, pairing, findings(([1, 2], verdicts.SUPPRESSED)), 1.5, reasons,
+        [Lost("000000007", "a nude", "opted_out")],
+    )  # fmt: skip
+    assert table.to_pylist() == [
+        {"key": "4", "caption": "a cat 4", "missing": "generated", "reason": "blacked out"},
+        {"key": "5", "caption": "a dog 5", "missing": "real", "reason": ""},
+        {"key": "9", "caption": "", "missing": "both", "reason": "truncated"},
+        {"key": "000000007", "caption": "a nude", "missing": "both", "reason": "opted_out"},
+    ]
+    assert [told[arm] for arm in ("real", "generated", "both")] == [1, 1, 2]
+    assert told["reasons"] == {"blacked out": 1, "not known": 1, "truncated": 1, "opted_out": 1}
+    # Concept 1: in all 5 real and in no generated image; 3 generated ones are not known.
+    (bound,) = told["findings"]
+    assert bound["finding"] == 1 and bound["low"] is None  # no image shows it: -inf
+    assert bound["high"] == pytest.approx(np.log(3 / 5)) and bound["share"] == "none"
+
+
+def test_shares_are_of_the_arm_that_could_change_the_finding(arms):
+    pairing = pair_keys(arms[0].keys, arms[1].keys)
+    before = [Lost(f"{i}", "x", "dead") for i in range(20)]
+    found = findings(([1], verdicts.SUPPRESSED), ([0], verdicts.EXAGGERATED))
+    _, told = audit(*arms, pairing, found, 1.5, {}, before)
+    suppressed, exaggerated = told["findings"]
+    assert suppressed["share"] == pytest.approx(5 / 1.5 / 21) and exaggerated["share"] == 0
+    text = said.missing(verdicts.SUPPRESSED, suppressed, told)
+    assert "within the margin if 15.9" in text and "of the 21 missing generated images" in text
+    assert said.missing(verdicts.EXAGGERATED, exaggerated, told).startswith("By the number of")
+    assert said.missing(verdicts.SUPPRESSED, None, told) == ""
+    holds = suppressed | {"share": "none"}
+    assert "holds whatever the 21 missing generated" in said.missing(
+        verdicts.SUPPRESSED, holds, told
+    )
+    assert said.missing(verdicts.SUPPRESSED, suppressed | {"share": None}, told) == ""
+
+
+def test_a_comparison_carries_it_and_the_card_tells_it(arms):
+    real, generated = arms
+    compared = compare_sets(real, generated, Method(), reasons={"4": "blacked out"})
+    told = compared.manifest["attrition"]
+    assert compared.attrition.num_rows == 2 and told["both"] == 0
+    card = missing_images(told)
+    assert card["missing images"] == "1 real, 1 generated (1 blacked out, 1 not known)"
+    assert card["their captions"].startswith("no word stands out")
+    words = [{"word": "nude", "share_missing": 0.5, "share_kept": 0.012, "q": 0.01}]
+    assert missing_images(told | {"words": words})["their captions"] == (
+        "have more often: nude (50 % of them, 1.2 % of the others)"
+    )
+
+
+def test_nothing_missing_is_nothing_told(arms):
+    real, _ = arms
+    compared = compare_sets(real, real, Method())
+    assert compared.attrition is None and missing_images(compared.manifest["attrition"]) == {}
+    assert missing_images(None) == {}
