@@ -26,8 +26,13 @@ export function setNumber(name) {
 export async function loadColumns(i) {
   if (!columns.has(i)) {
     const packed = await load(`columns/${i}`);
-    columns.set(i, Object.fromEntries(
-      Object.entries(packed).map(([name, array]) => [name, unpack(array)])));
+    const found = {};
+    for (const [name, array] of Object.entries(packed)) {
+      // A twin stands where it was told first.
+      const twin = array.column && (array.set === i ? packed : await load(`columns/${array.set}`))[array.column];
+      found[name] = unpack(twin ?? array);
+    }
+    columns.set(i, found);
   }
   return columns.get(i);
 }

@@ -1,7 +1,7 @@
 // Which pairs of images are listed, and in which order.
 
 import { site } from "./concepts.js";
-import { inflate, load, unpack } from "./data.js";
+import { load, unpack } from "./data.js";
 import { loadPairs } from "./pictures.js";
 import { state } from "./state.js";
 
@@ -68,7 +68,7 @@ async function loadShowing(arm, k) {
   const size = site.chunk.concepts;
   const chunk = await load(`showing/${arm}/${Math.floor(k / size)}`);
   const ends = unpack(chunk.ends);
-  const steps = (await inflate(chunk.rows)).subarray((k % size ? ends[k % size - 1] : 0), ends[k % size]);
+  const steps = unpack(chunk.rows).subarray((k % size ? ends[k % size - 1] : 0), ends[k % size]);
   const rows = new Set();
   let row = -1;
   for (const step of steps) rows.add(row += step);
