@@ -216,8 +216,9 @@ def test_the_pages_policy_allows_all_that_it_does(open_page):
     page = open_page("#view=findings", bypass_csp=False)  # a breach is an error of the console
     policy = page.get_attribute("meta[http-equiv]", "content")
     assert "script-src 'self';" in policy and "unsafe" not in policy
-    for view, shown in (("map", ".plane canvas"), ("models", ".square canvas"), ("table", "#rows"),
-                        ("images", ".pairs"), ("figures", "#view > *"), ("card", ".lines")):  # fmt: skip
+    parts = {"map": ".plane canvas", "models": ".square canvas", "table": "#rows",
+             "images": ".pairs", "figures": "#view > *", "card": ".lines"}  # fmt: skip
+    for view, shown in parts.items():
         page.click(f"#tab-{view}")
         page.wait_for_selector(shown, state="attached")
     page.click("#tab-map")

@@ -34,3 +34,4 @@ def write_static(folder: pathlib.Path) -> None:
     for name, text in (texts | {"explorer.js": bundle()}).items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    (folder / "plotly.min.js").unlink(missing_ok=True)  # of a report of an earlier version

@@ -129,7 +129,7 @@ def write_site(
     for i, whole in enumerate(arms):
         arm = kept(whole, i, comparisons)
         for kind, payloads in (
-            ("concepts", concept_payloads(arm, CONCEPTS_PER_CHUNK, has_together=i == 0)),
+            ("concepts", concept_payloads(arm, CONCEPTS_PER_CHUNK, None if i else whole.together)),
             ("maps", map_payloads(arm, CONCEPTS_PER_CHUNK)),
             ("showing", showing_payloads(arm, CONCEPTS_PER_CHUNK)),
             ("strongest", strongest_payloads(arm, IMAGES_PER_CHUNK)),

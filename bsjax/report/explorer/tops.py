@@ -10,6 +10,7 @@ import numpy as np
 from bsjax.core.dims import Grid
 from bsjax.report.explorer.encode import pack, pack_sparse
 from bsjax.report.tables import Comparison, Measured
+from bsjax.results.measures import TOP_IMAGES
 
 LEVELS = 31  # of a map, of its image's strongest code; a code is told to within 1/62 of that
 SPECIAL_LEVELS = 255  # of class tokens and registers
@@ -37,26 +38,27 @@ def kept(arm: Measured, number: int, comparisons: Sequence[Comparison]) -> Measu
     rows = np.array(arm.top_rows)
     others = np.setdiff1d(np.arange(n_concepts), sorted(shown))
     rows[others, N_SHOWN:] = -1
-    return dataclasses.replace(arm, top_rows=rows)
+    known = {TOP_IMAGES: {"maps": arm.maps, "special": arm.special}}  # not read once more
+    return dataclasses.replace(arm, top_rows=rows, parts={**arm.parts, **known})
 
 
 def concept_payloads(
-    arm: Measured, size: int, has_together: bool = True
+    arm: Measured, size: int, together: tuple[np.ndarray, np.ndarray] | None = None
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """Top images of each concept, and which others fire with it, by chunks of `size` concepts.
 
     Args:
       arm: of the report.
       size: concepts in a chunk.
-      has_together: tells which others fire on the same tokens.
+      together: which others fire on the same tokens, and how strongly, [K, n] each.
     """
     for chunk, start in enumerate(range(0, len(arm.top_rows), size)):
         part = slice(start, start + size)
         payload = {"rows": pack(arm.top_rows[part], "int32")}
-        if has_together:
-            together, strength = (values[part, :N_TOGETHER] for values in arm.together)
+        if together is not None:
+            concepts, strength = (values[part, :N_TOGETHER] for values in together)
             payload |= {
-                "together": pack(together, "int32"),
+                "together": pack(concepts, "int32"),
                 "strength": pack(strength, "float32"),
             }
         yield chunk, payload

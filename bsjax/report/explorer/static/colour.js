@@ -13,12 +13,12 @@ export function rgbOf(colour) {
   return parsed.get(colour);
 }
 
-/** The colour at a place from 0 to 1 of a ramp of colours. */
-export function between(colours, share) {
-  const at = Math.max(0, Math.min(1, share)) * (colours.length - 1);
-  const step = Math.min(colours.length - 2, Math.floor(at));
-  const [from, to] = [rgbOf(colours[step]), rgbOf(colours[step + 1])];
-  return from.map((part, c) => Math.round(part + (at - step) * (to[c] - part)));
+/** The colour at a place from 0 to 1 of a ramp of colours [red, green, blue]. */
+export function between(ramp, share) {
+  const at = Math.max(0, Math.min(1, share)) * (ramp.length - 1);
+  const step = Math.min(ramp.length - 2, Math.floor(at));
+  const [from, to, part] = [ramp[step], ramp[step + 1], at - step];
+  return [from[0] + part * (to[0] - from[0]) + 0.5 | 0, from[1] + part * (to[1] - from[1]) + 0.5 | 0, from[2] + part * (to[2] - from[2]) + 0.5 | 0];
 }
 
 /** A verdict in its colour, light or dark. */

@@ -18,7 +18,7 @@ export const ARMS = [["both", "both images"], ["real", "the real image"], ["gene
   ["missed", "the real image alone"], ["added", "the generated image alone"]];
 /** Keys whose change lists other pairs, or in another order. */
 export const LIST_KEYS = ["score", "caption", "shows", "arm"];
-const orders = new Map(); // "set score" -> pairs in order
+const pairOrders = new Map(); // "set score" -> pairs in order
 
 /** Scores that the pairs have. */
 export const knownScores = (pairs) => Object.keys(SCORES).filter((score) => Object.hasOwn(pairs.scores, score));
@@ -45,13 +45,13 @@ export async function listPairs(i) {
 function ordered(pairs, i) {
   const score = scoreOf(pairs);
   const name = `${i} ${score}`;
-  if (!orders.has(name)) {
+  if (!pairOrders.has(name)) {
     const [values, key] = [pairs.scores[score], SCORES[score][1]];
     const order = [...values.keys()];
     if (key) order.sort((a, b) => key(values[a]) - key(values[b]) || a - b);
-    orders.set(name, order);
+    pairOrders.set(name, order);
   }
-  return orders.get(name);
+  return pairOrders.get(name);
 }
 
 async function concerned(pairs, i, k, arm) {

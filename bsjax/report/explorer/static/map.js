@@ -3,11 +3,11 @@
 import { themed } from "./colour.js";
 import { columnsOf, fixed, formOf, isCalled, isUnfiltered, loadColumns, passing, ratioText, setNumber, site, strength, verdictOf, whole } from "./concepts.js";
 import { load, unpack } from "./data.js";
-import { choice, el } from "./elements.js";
+import { breathe, choice, el } from "./elements.js";
 import { chips, FILTER_KEYS } from "./filter.js";
 import { LAYERS, SYMBOLS } from "./glpoints.js";
 import { drawLabels } from "./labels.js";
-import { colourings, crowding, legend, opacityOf, paint, sizesOf, symbolOf } from "./marks.js";
+import { colourings, crowding, legend, opacityOf, paint, sizesOf, symbolsOf } from "./marks.js";
 import { emptyPoints, scatter, setPoint } from "./scatter.js";
 import { lasso, set, state, tell } from "./state.js";
 
@@ -20,15 +20,20 @@ let rings = { k: -1, near: [], ids: [] }; // the selected concept, its neighbour
 export async function showMap(root) {
   const shown = [setNumber(state.model)];
   if (state.second) shown.push(setNumber(state.second));
-  await Promise.all(shown.map(loadColumns));
+  for (const i of shown) await loadColumns(i);
+  await breathe();
   ends = endsOf(site.places);
   rings = { k: -1, near: [], ids: [] };
   maps = shown.map((i) => ({ i, box: el("div", { className: "plot" }), key: el("div"), keep: null, told: [], n: [0, 0, 0], areas: [0, 0] }));
   root.replaceChildren(toolbar(), el("div", { id: "map-chips" }), el("div", { className: shown.length > 1 ? "maps two" : "maps" },
     ...maps.map(({ box, key, i }) => el("figure", { className: "map" }, el("figcaption", { textContent: site.sets[i].name }), key, box))));
   tellFilter();
-  for (const map of maps) map.plot = plotOf(map);
-  for (const map of maps) drawPoints(map);
+  for (const map of maps) {
+    await breathe();
+    map.plot = plotOf(map);
+    await breathe();
+    drawPoints(map);
+  }
   await markSelected();
 }
 
@@ -104,7 +109,8 @@ function weigh({ n: [faded, below, above], areas }, view, plot) {
 /** All points in the order in which they lie on one another: what is filtered out, not judged, judged, and what changed. */
 function drawPoints(map) {
   const { i, keep, plot } = map;
-  const { verdict, ...c } = columnsOf(i);
+  const { verdict } = columnsOf(i);
+  const isCall = site.verdicts.map((each) => site.called.includes(each.name));
   const signs = site.verdicts.map((each) => each.sign);
   const isJudged = site.verdicts.map((each) => each.is_judged);
   const lists = [[], [], [], []];
@@ -112,11 +118,11 @@ function drawPoints(map) {
     if (!Number.isFinite(site.places[2 * k]) || !Number.isFinite(site.places[2 * k + 1])) continue;
     lists[!keep[k] ? 0 : signs[verdict[k]] ? 3 : isJudged[verdict[k]] ? 2 : 1].push(k);
   }
-  const weak = strength({ verdict, ...c });
-  map.told = lists[3].sort((a, b) => isCalled(i, a) - isCalled(i, b) || weak(b) - weak(a));
+  const weak = strength(columnsOf(i));
+  map.told = lists[3].sort((a, b) => isCall[verdict[a]] - isCall[verdict[b]] || weak(b) - weak(a));
   map.n = [lists[0].length, lists[1].length + lists[2].length, lists[3].length];
   const points = emptyPoints(map.n[0] + map.n[1] + map.n[2]);
-  const [size, opacity, { rgb }] = [sizesOf(i), opacityOf(i, keep), paint(i)];
+  const [size, opacity, symbols, { rgb }] = [sizesOf(i), opacityOf(i, keep), symbolsOf(), paint(i)];
   let p = 0;
   const areas = [0, 0];
   for (const [place, ids] of lists.entries()) {
@@ -127,7 +133,7 @@ function drawPoints(map) {
       areas[Number(isOnTop)] += 0.785 * pixels * pixels;
       setPoint(points, p, {
         id: k, x: site.places[2 * k], y: site.places[2 * k + 1], size: pixels, rgb: rgb(k), layer,
-        opacity: isOnTop ? (isCalled(i, k) ? 1 : 0.8) : opacity(k), symbol: isOnTop ? symbolOf(i, k) : SYMBOLS.disc,
+        opacity: isOnTop ? (isCall[verdict[k]] ? 1 : 0.8) : opacity(k), symbol: isOnTop ? symbols[verdict[k]] : SYMBOLS.disc,
       });
       p += 1;
     }
@@ -162,7 +168,7 @@ async function markSelected() {
     if (state.concept !== k) return;
     rings = { k, near, ids };
   }
-  for (const { plot } of maps) plot.draw();
+  for (const { plot } of maps) plot.ask();
 }
 
 function drawRings(context, plot) {

@@ -1,7 +1,7 @@
 // How the map shows concepts: in which colour, how large, and how much of what lies below shines through.
 
 import { between, isDark, rgbOf } from "./colour.js";
-import { columnsOf, formOf, isCalled, short, site } from "./concepts.js";
+import { columnsOf, formOf, short, site } from "./concepts.js";
 import { el } from "./elements.js";
 import { countVerdicts } from "./filter.js";
 import { SYMBOLS } from "./glpoints.js";
@@ -27,13 +27,15 @@ export function paint(i) {
   const isJudged = site.verdicts.map((each) => each.is_judged);
   if (Object.hasOwn(site.palettes, state.colour)) {
     const ramp = site.palettes[state.colour];
-    return { rgb: (k) => between(ramp, c.delta[k]), ramp, ends: ["0", `delta (${formOf(i)})`, "1"] };
+    const parts = ramp.map(rgbOf);
+    return { rgb: (k) => between(parts, c.delta[k]), ramp, ends: ["0", `delta (${formOf(i)})`, "1"] };
   }
   if (state.colour === "ratio") {
     const ramp = site.ratio[scheme];
+    const parts = ramp.map(rgbOf);
     const grey = colours[isJudged.indexOf(false)];
     return {
-      rgb: (k) => (isJudged[c.verdict[k]] && !Number.isNaN(c.log_ratio[k]) ? between(ramp, 0.5 + c.log_ratio[k] / RATIO_END / 2) : grey),
+      rgb: (k) => (isJudged[c.verdict[k]] && !Number.isNaN(c.log_ratio[k]) ? between(parts, 0.5 + c.log_ratio[k] / RATIO_END / 2) : grey),
       ramp, ends: [`1/${short(Math.exp(RATIO_END))}×`, "as real", `${short(Math.exp(RATIO_END))}×`],
     };
   }
@@ -50,19 +52,18 @@ export function sizesOf(i) {
   const own = (k) => (state.size === "equal" ? 6 : state.size === "contrast"
     ? 3 + 10 * Math.abs(contrast[k]) / most
     : 3 + 1.8 * Math.log10(1 + c.fires_real[k] + c.fires_generated[k]));
+  const isLeft = site.verdicts.map((each) => !each.is_judged && !isDelta);
+  const least = site.verdicts.map((each) => (!each.sign ? 0 : site.called.includes(each.name) ? CALLED_SIZE : CHANGED_SIZE));
   return (k) => {
-    const verdict = site.verdicts[c.verdict[k]];
-    if (!verdict.is_judged && !isDelta) return SMALL;
-    const size = own(k);
-    return Number.isNaN(size) ? SMALL : verdict.sign ? Math.max(isCalled(i, k) ? CALLED_SIZE : CHANGED_SIZE, size) : size;
+    const verdict = c.verdict[k];
+    const size = isLeft[verdict] ? SMALL : own(k);
+    return Number.isNaN(size) ? SMALL : Math.max(least[verdict], size);
   };
 }
 
-/** Symbol of a concept that changed: filled where it was called. */
-export function symbolOf(i, k) {
-  const verdict = site.verdicts[columnsOf(i).verdict[k]];
-  return SYMBOLS[`${isCalled(i, k) ? "" : "open "}${verdict.sign < 0 ? "down" : "up"}`];
-}
+/** Symbols of concepts that changed, by verdict: filled where it was called. */
+export const symbolsOf = () => site.verdicts.map(({ name, sign }) =>
+  SYMBOLS[`${site.called.includes(name) ? "" : "open "}${sign < 0 ? "down" : "up"}`]);
 
 /**
  * How much points are shrunk and how opaque they are, so that many do not become one mass.

@@ -3,7 +3,7 @@
 import { axesOf } from "./axes.js";
 import { rgbOf, themed } from "./colour.js";
 import { loadColumns, setNumber, site } from "./concepts.js";
-import { choice, el } from "./elements.js";
+import { breathe, choice, el } from "./elements.js";
 import { LAYERS, SYMBOLS } from "./glpoints.js";
 import { crowding } from "./marks.js";
 import { disagreements, foldWords, loadMoves, movesPart } from "./moves.js";
@@ -27,7 +27,8 @@ export async function showModels(root) {
   }
   const i = setNumber(state.model);
   const j = state.second && setNumber(state.second) !== i ? setNumber(state.second) : Number(i === 0);
-  const [a, b, found] = await Promise.all([loadColumns(i), loadColumns(j), loadMoves(i, j)]);
+  const [a, b, found] = [await loadColumns(i), await loadColumns(j), await loadMoves(i, j)];
+  await breathe();
   const form = Object.hasOwn(FORMS, state.x) ? state.x : "ratio";
   const box = el("div", { className: "plot square" });
   const head = el("h2", {}, el("bdi", { textContent: site.sets[i].name }), " and ", el("bdi", { textContent: site.sets[j].name }),
@@ -44,6 +45,7 @@ export async function showModels(root) {
       disagreements(found, i, j, a, b)),
     el("h2", { textContent: "Do two models change the same concepts?" }),
     el("p", { className: "hint", textContent: "Correlation of log ratios with its 95 % interval; on the diagonal how reliable each model's own ratios are, from one half of the captions to the other. A cell opens its two models." }), matrix());
+  await breathe();
   drawDots(box, i, j, a, b, form);
 }
 

@@ -1,8 +1,8 @@
-// The same points without WebGL: what lies below is blended into pixels by hand, as density; what lies on top is drawn.
+// The same points without WebGL, blended into pixels by hand: thousands become density, and none is left out.
 
 import { LARGER, LAYERS, PER_LAYER, STROKE } from "./glpoints.js";
 
-const PARTS = 4; // steps of a disc's radius in a pixel
+const PARTS = 4; // steps of a radius in a pixel
 
 /** What draws points on a canvas: {setPoints, draw, dispose}. */
 export function pixelPainter(canvas) {
@@ -16,92 +16,72 @@ export function pixelPainter(canvas) {
       if (!width || !height) return;
       if (image?.width !== width || image.height !== height) image = context.createImageData(width, height);
       const pixels = new Uint32Array(image.data.buffer);
-      pixels.fill(packed(paper, 0));
-      const end = drawBelow(pixels, width, height, view, points, weights, ratio);
+      pixels.fill(packedColour(paper, 0));
+      blendPoints({ pixels, width, height }, view, points, weights, paper, ratio);
       context.putImageData(image, 0, 0);
-      context.lineJoin = "round";
-      for (let p = end; p < points.ids.length; p += 1) drawAbove(context, view, points, p, weights, paper, ratio);
-      context.globalAlpha = 1;
     },
     dispose() { image = null; },
   };
 }
 
 /** A colour from place c of a list as one number, opaque: red in the lowest byte. */
-const packed = (colour, c) => (0xff000000 | (colour[c + 2] << 16) | (colour[c + 1] << 8) | colour[c]) >>> 0;
+const packedColour = (colour, c) => (0xff000000 | (colour[c + 2] << 16) | (colour[c + 1] << 8) | colour[c]) >>> 0;
 
-/** Blends all points that are not on top into pixels; the number of the first that is. */
-function drawBelow(pixels, width, height, view, points, { shrink, fade }, ratio) {
-  const { place, size, colour, kind } = points;
+function blendPoints({ pixels, width, height }, view, { ids, place, size, colour, kind }, { shrink, fade }, paper, ratio) {
   const [unitX, unitY] = [width / (view.right - view.left), height / (view.high - view.low)];
-  const first = PER_LAYER * LAYERS.above;
-  let p = 0;
-  for (; p < points.ids.length && kind[p] < first; p += 1) {
-    const layer = kind[p] >= PER_LAYER ? 1 : 0;
-    const { side, reach, shares } = discOf(size[p] * shrink[layer] * ratio / 2);
+  const ground = packedColour(paper, 0);
+  for (let p = 0; p < ids.length; p += 1) {
+    const layer = Math.floor(kind[p] / PER_LAYER);
+    const { side, reach, whole, ink } = maskOf(kind[p] % PER_LAYER, size[p] * shrink[layer] * ratio / 2, layer === LAYERS.above ? ratio : 0, ratio);
     const left = Math.floor((place[2 * p] - view.left) * unitX) - reach;
     const top = Math.floor((view.high - place[2 * p + 1]) * unitY) - reach;
-    if (left + side <= 0 || top + side <= 0 || left >= width || top >= height) continue;
+    if (!(left + side > 0 && top + side > 0 && left < width && top < height)) continue;
     const opacity = colour[4 * p + 3] * fade[layer] / 255;
-    const ink = packed(colour, 4 * p);
-    const [red, green] = [ink & 0xff00ff, ink & 0xff00];
+    const own = packedColour(colour, 4 * p);
+    const [firstColumn, endColumn] = [Math.max(0, -left), Math.min(side, width - left)];
     for (let row = Math.max(0, -top); row < side && top + row < height; row += 1) {
-      for (let column = Math.max(0, -left); column < side && left + column < width; column += 1) {
-        const alpha = (shares[row * side + column] * opacity + 0.5) | 0; // of 256
-        if (!alpha) continue;
-        const to = (top + row) * width + left + column;
-        const below = pixels[to];
-        // Red and blue at once, each in 16 bits of its own; then green.
-        pixels[to] = 0xff000000
-          | (((below & 0xff00ff) * (256 - alpha) + red * alpha + 0x800080) >>> 8 & 0xff00ff)
-          | (((below & 0xff00) * (256 - alpha) + green * alpha + 0x8000) >>> 8 & 0xff00);
+      let to = (top + row) * width + left + firstColumn;
+      for (let at = row * side + firstColumn; at < row * side + endColumn; at += 1, to += 1) {
+        const alpha = (whole[at] * opacity + 0.5) | 0; // of 256
+        if (alpha) pixels[to] = mixed(pixels[to], ink ? mixed(ground, own, ink[at]) : own, alpha);
       }
     }
   }
-  return p;
 }
 
-const discs = []; // by radius in parts of a pixel: {side, reach, shares}
+/** One opaque colour on another, `alpha` of 256: red and blue at once, each in 16 bits of its own; then green. */
+const mixed = (below, above, alpha) => 0xff000000
+  | (((below & 0xff00ff) * (256 - alpha) + (above & 0xff00ff) * alpha + 0x800080) >>> 8 & 0xff00ff)
+  | (((below & 0xff00) * (256 - alpha) + (above & 0xff00) * alpha + 0x8000) >>> 8 & 0xff00);
 
-/** How much of each pixel of a square a disc covers, of 256. */
-function discOf(radius) {
-  const key = Math.round(PARTS * radius);
-  if (!discs[key]) {
-    const reach = Math.ceil(key / PARTS);
-    const side = 2 * reach + 1;
-    const beyond = (p) => Math.hypot(p % side - reach, Math.floor(p / side) - reach) - key / PARTS;
-    discs[key] = { side, reach, shares: Float64Array.from({ length: side * side }, (_, p) => 256 * Math.max(0, Math.min(1, 0.5 - beyond(p)))) };
-  }
-  return discs[key];
+const masks = new Map(); // by symbol, radius and line
+
+/**
+ * How much of each pixel of a square a symbol covers with its line, and how much of that is ink; of 256.
+ *
+ * @param radius half its size in pixels
+ * @param line pixels of the paper's colour around it
+ */
+function maskOf(symbol, radius, line, ratio) {
+  const steps = Math.round(PARTS * radius * (symbol ? LARGER : 1));
+  const key = (steps * 2 + Number(line > 0)) * PER_LAYER + symbol;
+  if (!masks.has(key)) masks.set(key, makeMask(symbol, steps / PARTS, line, ratio));
+  return masks.get(key);
 }
 
-function drawAbove(context, view, { place, kind, size, colour }, p, { shrink, fade }, paper, ratio) {
-  const x = context.canvas.width * (place[2 * p] - view.left) / (view.right - view.left);
-  const y = context.canvas.height * (view.high - place[2 * p + 1]) / (view.high - view.low);
-  const radius = size[p] * shrink[LAYERS.above] * ratio / 2;
-  if (!(x > -radius && y > -radius && x < context.canvas.width + radius && y < context.canvas.height + radius)) return;
-  const symbol = kind[p] % PER_LAYER;
-  const [isOpen, way] = [symbol > 2, symbol > 2 ? symbol - 2 : symbol];
-  const ink = `rgb(${colour.slice(4 * p, 4 * p + 3).join(",")})`;
-  const line = `rgb(${paper.join(",")})`;
-  context.globalAlpha = colour[4 * p + 3] / 255 * fade[LAYERS.above];
-  context.beginPath();
-  if (!way) context.arc(x, y, radius, 0, 2 * Math.PI);
-  else {
-    const corner = radius * LARGER;
-    const [top, foot] = way === 1 ? [y - corner, y + corner / 2] : [y + corner, y - corner / 2];
-    context.moveTo(x, top);
-    context.lineTo(x + 0.866 * corner, foot);
-    context.lineTo(x - 0.866 * corner, foot);
-    context.closePath();
+function makeMask(symbol, radius, line, ratio) {
+  const isOpen = symbol > 2;
+  const way = isOpen ? symbol - 2 : symbol;
+  const reach = Math.ceil(radius + line);
+  const side = 2 * reach + 1;
+  const [whole, ink] = [new Float64Array(side * side), line > 0 ? new Uint16Array(side * side) : null];
+  const share = (beyond) => Math.max(0, Math.min(1, 0.5 - beyond));
+  for (let at = 0; at < side * side; at += 1) {
+    const [x, y] = [at % side - reach, (way === 2 ? -1 : 1) * (Math.floor(at / side) - reach)];
+    const beyond = way ? Math.max(y, 0.866 * Math.abs(x) - 0.5 * y) - 0.5 * radius : Math.hypot(x, y) - radius;
+    whole[at] = 256 * share(beyond - line);
+    const inked = share(beyond) * (isOpen ? Math.max(0, Math.min(1, 0.5 + beyond + STROKE * ratio)) : 1);
+    if (ink && whole[at]) ink[at] = Math.min(256, 65536 * inked / whole[at]);
   }
-  context.strokeStyle = line;
-  context.lineWidth = 2 * ratio;
-  context.stroke();
-  context.fillStyle = isOpen ? line : ink;
-  context.fill();
-  if (!isOpen) return;
-  context.strokeStyle = ink;
-  context.lineWidth = STROKE * ratio;
-  context.stroke();
+  return { side, reach, whole, ink };
 }

@@ -40,14 +40,14 @@ export function scatter(box, made) {
       x: plot.width * (x - plot.view.left) / (plot.view.right - plot.view.left),
       y: plot.height * (plot.view.high - y) / (plot.view.high - plot.view.low),
     }),
-    setPoints(points) { plot.points = points; painter.setPoints(points); ask(true); },
+    setPoints(points) { plot.points = points; painter.setPoints(points); ask(); later(0); },
     /** Shows a part; isWhole: it is all there is, also once the plot has another size. */
     setView(view, isWhole = false) { Object.assign(plot, { view, isWhole }); moved(); },
     showAll: () => go(fitted(made, plot), true),
     pan: (dx, dy) => go(panned(plot, dx, dy)),
     zoom: (factor, px, py) => go(zoomed(made, plot, factor, px, py)),
     nearest: (px, py) => nearestPoint(plot, px, py),
-    draw, dispose,
+    ask, draw, dispose,
   };
   let [canvas, painter, asked, timer] = [null, null, 0, 0];
   function takePainter() {
@@ -78,9 +78,8 @@ export function scatter(box, made) {
     draw();
     rest();
   }
-  /** Draws with the next picture; `isRest`: and writes names. */
-  function ask(isRest = false) {
-    if (isRest) later(0);
+  /** Draws with the next picture. */
+  function ask() {
     asked ||= requestAnimationFrame(guarded(() => { asked = 0; draw(); }));
   }
   function go(view, isWhole = false) {
