@@ -104,11 +104,12 @@ def test_arrays_come_back_bit_for_bit(tmp_path, dtype, n_values):
     if dtype == "float32":
         values = values * np.float32(np.pi)
         values[0, :3] = np.nan, np.inf, -np.inf
-    write_data(tmp_path, "a", {"within": {"it": pack(values, dtype)}, "text": "ü", "n": [1, 2]})
+    payload = {"within": {"it": pack(values, dtype)}, "text": 3000 * "ü", "n": [1, 2]}
+    write_data(tmp_path, "a", payload)
     assert ",true);" in (tmp_path / "a.js").read_text()
     read = read_data(tmp_path / "a.js")
     np.testing.assert_array_equal(unpack(read["within"]["it"]), values)
-    assert (read["text"], read["n"]) == ("ü", [1, 2])
+    assert (read["text"], read["n"]) == (3000 * "ü", [1, 2])
 
 
 def test_a_column_that_is_anothers_twin_is_told_once(comparison):
