@@ -113,7 +113,7 @@ def showing_payloads(arm: Measured, size: int) -> Iterator[tuple[int, dict[str, 
             chunk,
             {
                 "ends": pack(pointers[1:] - pointers[0], "int32"),
-                "rows": pack(steps, "int32", deflate=True),
+                "rows": pack(steps, "int32"),
             },
         )
 
@@ -136,9 +136,9 @@ def strongest_payloads(arm: Measured, size: int) -> Iterator[tuple[int, dict[str
         yield (
             chunk,
             {
-                "concepts": pack(found, "int32", deflate=True),
-                "shares": pack(np.rint(WHOLE * share), "uint16", deflate=True),
-                "slots": pack(slot, "uint8", deflate=True),
+                "concepts": pack(found, "int32"),
+                "shares": pack(np.rint(WHOLE * share), "uint16"),
+                "slots": pack(slot, "uint8"),
                 "count": pack((codes[rows] > 0).sum(axis=1), "int32"),
             },
         )
