@@ -71,14 +71,13 @@ def main(argv: list[str]) -> None:
     rng.require_plain_settings()
     distributed.initialize()
 
-    if stage.name not in ("train_sae", "generate") and distributed.n_hosts() > 1:
-        raise UserError(
-            f"{stage.name} runs on one host; unset BSJAX_DISTRIBUTED and start it there"
-        )
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(configs[0]), str(workdir))
     held = lock.hold(workdir, stage.name, distributed.is_writer())
     failed = []
+    if not stage.is_shared and not distributed.is_writer():
+        logging.info("%s is the work of host 0: waiting for it", stage.name)
+        configs = []
     with held, watch_silence(stage.name):
         for config in configs:
             try:
@@ -87,8 +86,8 @@ def main(argv: list[str]) -> None:
                 failed.append(str(error))
     if failed:
         raise GateFailed("; ".join(failed))
-    # A host that is done first stays to hear what may still stop the others.
-    distributed.wait_for_all("end")
+        # A host that is done first stays to hear what may still stop the others.
+        distributed.wait_for_all("end")
 
 
 def set_loudness() -> None:

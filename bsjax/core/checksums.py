@@ -6,7 +6,9 @@ they belong to (the stage's config, their place in it), so that one that was dam
 brought from elsewhere is told from the one that was written, and made anew.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -166,6 +168,17 @@ def save_arrays(path: str | os.PathLike, identity: str = "", **arrays: Any) -> N
     np.savez(path, **found, **{CHECKSUM: np.array(sum_of_arrays(found, identity))})
 
 
+@contextlib.contextmanager
+def read_arrays(path: str | os.PathLike) -> Iterator[Any]:
+    """An npz file, here or in an object store, of which no array is read that is not asked for."""
+    with contextlib.ExitStack() as stack:
+        if "://" in os.fspath(path):
+            file = io.BytesIO(epath.Path(path).read_bytes())
+        else:
+            file = stack.enter_context(open(path, "rb"))
+        yield stack.enter_context(np.load(file, allow_pickle=False))
+
+
 def load_arrays(path: str | os.PathLike, identity: str = "") -> dict[str, np.ndarray]:
     """The arrays that `save_arrays` wrote.
 
@@ -174,7 +187,7 @@ def load_arrays(path: str | os.PathLike, identity: str = "") -> dict[str, np.nda
       FileNotFoundError: no such file.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with read_arrays(path) as stored:
             arrays = dict(stored)
         expected = str(arrays.pop(CHECKSUM))
     except FileNotFoundError:

@@ -73,14 +73,22 @@ class ImageShards:
       prompts: all prompts of the set.
       per_shard: prompts per shard.
       seed: written into each record.
+      identity: what the shards belong to; None: as the folder says.
     """
 
-    def __init__(self, folder: AnyPath, prompts: Sequence[Prompt], per_shard: int, seed: int):
+    def __init__(
+        self,
+        folder: AnyPath,
+        prompts: Sequence[Prompt],
+        per_shard: int,
+        seed: int,
+        identity: str | None = None,
+    ):
         self.folder, self.prompts, self.per_shard, self.seed = folder, prompts, per_shard, seed
         self.n_shards = -(-len(prompts) // per_shard)
         self._open: dict[int, dict[int, Outcome]] = {}  # shard -> place -> outcome
         self._finished: dict[int, dict[str, Any]] = {}  # shard -> sidecar
-        self._identity = identity_of(folder)
+        self.identity = identity_of(folder) if identity is None else identity
 
     def missing(self, shard: int) -> list[int]:
         """Places in `prompts` that a shard still lacks."""
@@ -160,7 +168,7 @@ class ImageShards:
         # Written last: a shard with a sidecar is finished.
         images = [tuple(outcome.prompt) for outcome in made]
         content = {"images": images, "failed": failed, "file": proof}
-        write_json(self._sidecar(shard), checksums.seal(content, f"{self._identity}/{shard}"))
+        write_json(self._sidecar(shard), checksums.seal(content, f"{self.identity}/{shard}"))
         if not is_remote(self.folder):
             pathlib.Path(self._journal(shard)).unlink(missing_ok=True)
 
@@ -197,14 +205,14 @@ class ImageShards:
             content = read_json(self._sidecar(shard))
         except (OSError, UserError):
             return None
-        return content if checksums.is_sealed(content, f"{self._identity}/{shard}") else None
+        return content if checksums.is_sealed(content, f"{self.identity}/{shard}") else None
 
     def _entry(self, place: int, outcome: Outcome) -> bytes:
         packed = msgpack.packb((place, tuple(outcome.prompt), outcome.png, outcome.reason))
         return msgpack.packb((self._sum(packed), packed))
 
     def _sum(self, packed: bytes) -> bytes:
-        return hashlib.sha256(f"{self._identity}/{self.seed}/".encode() + packed).digest()
+        return hashlib.sha256(f"{self.identity}/{self.seed}/".encode() + packed).digest()
 
     def _read_journal(self, shard: int) -> Iterator[tuple[int, Outcome]]:
         """What a killed run had drawn; from what was cut off or damaged on, it is drawn again."""
