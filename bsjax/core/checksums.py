@@ -68,8 +68,12 @@ def list_files(folder: str | os.PathLike, but: Iterable[str] = ()) -> Iterator[s
     """Paths below a folder, with slashes, in order; hidden files and folders are left out."""
     left_out = set(but)
     if "://" in os.fspath(folder):
-        paths = [path for path in epath.Path(folder).rglob("*") if path.is_file()]
-        names = [os.fspath(path)[len(os.fspath(folder)) :].strip("/") for path in paths]
+        # fsspec names places without the protocol, others with it.
+        root = os.fspath(epath.Path(folder)).partition("://")[2]
+        names = []
+        for place, _, files in epath.Path(folder).walk():
+            below = os.fspath(place).rpartition("://")[2][len(root) :].strip("/")
+            names += [f"{below}/{name}".strip("/") for name in files]
         yield from sorted(name for name in names if "/." not in f"/{name}" and name not in left_out)
         return
     for place, folders, files in os.walk(folder):

@@ -9,7 +9,7 @@ import ml_collections
 from etils import epath
 
 from bsjax import pipeline
-from bsjax.core import distributed
+from bsjax.core import distributed, mirror
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
 from bsjax.core.paths import AnyPath
@@ -34,8 +34,11 @@ def run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         controls.check_compared(config, epath.Path(workdir))
     for stage in pipeline.STAGES:
         with step(f"stage {stage.name}"):
-            if stage.is_shared or distributed.is_writer():
+            if stage.is_shared:
                 stage.load()(config, workdir)
+            elif distributed.is_writer():
+                with mirror.mirrored(workdir) as place:
+                    stage.load()(config, place)
             distributed.wait_for_all(stage.name)
     if distributed.is_writer():
         sys.stdout.write(summarise(workdir, generated_name(config)))
@@ -43,7 +46,7 @@ def run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
 
 def summarise(workdir: AnyPath, name: str) -> str:
     """The strongest findings and the path of the report, as text."""
-    folder = workdir / "comparisons" / name
+    folder = mirror.fetch(workdir / "comparisons" / name)
     table, manifest = read_concepts(folder)
     found, replaced = (each.to_pylist() for each in read_findings(folder))
     columns = {column: table[column].to_pylist() for column in table.column_names}

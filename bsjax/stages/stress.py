@@ -24,6 +24,7 @@ from bsjax.core.artifacts import (
     REAL,
     differing_keys,
     hash_json,
+    is_remote,
     read_manifest,
     require_manifest,
 )
@@ -101,6 +102,11 @@ def stress(
         raise UserError(
             "a folder of images cannot be asked for others (generator.name=none); name by --config"
             " the generator that drew them"
+        )
+    if is_remote(workdir):
+        raise UserError(
+            f"--workdir={workdir}: stress reads a comparison as files, expected a folder of this"
+            " machine; copy the workdir, and name the copy"
         )
     preflight.check_workdir(workdir)
     workdir = epath.Path(workdir)
