@@ -74,6 +74,7 @@ def test_what_a_failing_block_changed_is_not_sent(bucket):
     assert read_json(workdir / "x" / "a") == 1
 
 
+@pytest.mark.slow
 def test_stages_come_to_the_same_in_an_object_store(bucket, tmp_path):
     config = presets.experiment()
     presets.on_scenes(config, 12)
