@@ -187,7 +187,7 @@ def explain(error: BaseException) -> tuple[int, str] | None:
         reason = str(error).splitlines()[0][:300]
         return STOPPED, (
             f"another host does not answer ({reason}); start the same command on all hosts again,"
-            " and it goes on from the newest checkpoint"
+            " and it goes on from what is finished"
         )
     line = faults.line_of(error)
     return None if line is None else (MISTAKE, f"{line} (--debug shows where)")
