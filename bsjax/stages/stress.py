@@ -92,22 +92,8 @@ def stress(
       UserError: no comparison, finding or prompt there, or encoder, SAE, threshold or generator are
         not those of the comparison.
     """
-    for name, value, most in (
-        ("samples", samples, analysis.MOST_SAMPLES), ("captions", captions, MOST_CAPTIONS),
-    ):  # fmt: skip
-        if not 1 <= value <= most:
-            raise UserError(f"--{name}={value}: expected a whole number from 1 to {most}")
+    _check_asked(config, workdir, samples, captions)
     name = inputs.generated_name(config)
-    if config.generator.name == "none":
-        raise UserError(
-            "a folder of images cannot be asked for others (generator.name=none); name by --config"
-            " the generator that drew them"
-        )
-    if is_remote(workdir):
-        raise UserError(
-            f"--workdir={workdir}: stress reads a comparison as files, expected a folder of this"
-            " machine; copy the workdir, and name the copy"
-        )
     preflight.check_workdir(workdir)
     workdir = epath.Path(workdir)
     folder = workdir / "comparisons" / name
@@ -157,6 +143,27 @@ def stress(
     if distributed.is_writer():
         sys.stdout.write(f"{read_stressed(workdir / place)}\n")
         sys.stdout.flush()
+
+
+def _check_asked(
+    config: ml_collections.ConfigDict, workdir: AnyPath, samples: int, captions: int
+) -> None:
+    """Refuses what cannot be, before anything is read."""
+    for name, value, most in (
+        ("samples", samples, analysis.MOST_SAMPLES), ("captions", captions, MOST_CAPTIONS),
+    ):  # fmt: skip
+        if not 1 <= value <= most:
+            raise UserError(f"--{name}={value}: expected a whole number from 1 to {most}")
+    if config.generator.name == "none":
+        raise UserError(
+            "a folder of images cannot be asked for others (generator.name=none); name by --config"
+            " the generator that drew them"
+        )
+    if is_remote(workdir):
+        raise UserError(
+            f"--workdir={workdir}: stress reads a comparison as files, expected a folder of this"
+            " machine; copy the workdir, and name the copy"
+        )
 
 
 def _try_out(
