@@ -292,7 +292,7 @@ def open_generated(path: str) -> Opened:
       UserError: it is not there, or a row's record is that of another key.
     """
     try:
-        folder = mirror.fetch(path)
+        folder = mirror.fetch(epath.Path(path))
     except FileNotFoundError:
         folder = pathlib.Path(path)
     files = _shard_files(folder) if folder.is_dir() else []
