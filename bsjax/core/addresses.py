@@ -45,7 +45,10 @@ def parse_address(text: str) -> Address:
 def within(text: str, workdir: str | os.PathLike) -> str:
     """An address as an artifact of a workdir keeps it: from there, or absolute."""
     address = parse_address(text)
-    if _is_of_files(address):
+    root = f"{os.fspath(workdir)}/"
+    if "://" in root and address.path.startswith(root):  # an object store
+        address = address._replace(path=HERE + address.path[len(root) :])
+    elif _is_of_files(address):
         address = address._replace(path=_from(address.path, workdir))
     return write_address(address)
 

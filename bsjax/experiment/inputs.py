@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from bsjax.analysis.measurement import digest_files
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae, look_at_rasae
+from bsjax.core import mirror
 from bsjax.core.artifacts import (
     REAL,
     check_files,
@@ -291,7 +292,7 @@ def load_sae(
         manifest = read_manifest(workdir / "sae", "train_sae")
         if manifest is not None:
             check_files(workdir / "sae", manifest, [TRAINED])
-        weights = str(workdir / "sae")
+        weights = str(mirror.fetch(workdir / "sae", [TRAINED]))
     # By the header, before W of a published file is fused.
     check_width(weights, look_at_rasae(weights)[0], encoder.width, encoder.variant)
     with step(f"loading the SAE {weights}"):

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from bsjax.core import addresses
+from bsjax.core import addresses, mirror
 from bsjax.core.artifacts import (
     again,
     atomic_path,
@@ -211,8 +211,8 @@ def read_measured(
       UserError: unfinished, a file is not what `measure` wrote, or the rows of two do not belong
         together.
     """
-    folder = pathlib.Path(folder)
     manifest = require_manifest(folder, "measure") if manifest is None else manifest
+    folder = mirror.fetch(folder)
     check_files(folder, manifest, names)
     with np.load(folder / TOP_IMAGES, allow_pickle=False) as top:
         top_rows = top["images"]
