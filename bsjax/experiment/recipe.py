@@ -72,8 +72,8 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
         relax_radius=train.relax_radius,
         is_compact=(
             mesh.size == 1
-            # On one H100, 16,384 tokens and 32,000 concepts, compiled: 71 GB accessed a step against
-            # 107 (in bfloat16 66 against 96). TPUs gather and scatter rows slowly.
+            # Compiled for one H100, 16,384 tokens and 32,000 concepts: 71 GB accessed a step
+            # against 107 (in bfloat16 66 against 96). TPUs gather and scatter rows slowly.
             and platform in ("cpu", "gpu")
             and (train.loss, train.activation) == ("mse", "batch_topk")
             # The compact layout names codes by their place.
