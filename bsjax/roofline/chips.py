@@ -81,7 +81,9 @@ def share_of_chip(devices: Sequence[jax.Device]) -> tuple[Chip, int]:
             f"the peak numbers of {kind!r} are not known; set --topology to one of"
             f" {', '.join(CHIPS)}"
         )
-    n_chips = len({tuple(getattr(device, "coords", [device.id])) for device in devices})
+    n_chips = len(devices)
+    if devices[0].platform == "tpu":
+        n_chips = len({tuple(device.coords) for device in devices})
     share = n_chips / len(devices)
     return Chip(*(share * number for number in CHIPS[kind])), n_chips
 

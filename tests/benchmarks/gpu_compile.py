@@ -76,14 +76,14 @@ def written(name, mesh):
 def likeness(mesh):
     """compare's search for copies: 32 images against 8 others each."""
 
-    def sketch(n):
+    def sketch(*n):
         return copies.Sketch(
-            shaped(mesh, n, 16, 16, WIDTH, dtype=jnp.int8),
-            shaped(mesh, n),
-            shaped(mesh, n, WIDTH),
+            shaped(mesh, *n, 16, 16, WIDTH, dtype=jnp.int8),
+            shaped(mesh, *n),
+            shaped(mesh, *n, WIDTH),
         )
 
-    return copies.find_likeness.lower(sketch(32), sketch(32 * 8), shaped(mesh, WIDTH))
+    return copies.find_likeness.lower(sketch(32), sketch(32, 8), shaped(mesh, WIDTH))
 
 
 def lloyd(mesh):
@@ -111,7 +111,6 @@ PROGRAMS = {
     "SAE quality": cosines,
     "copies": likeness,
     "sd15": functools.partial(drawn, "sd15"),
-    "sd15 text": functools.partial(written, "sd15"),
     "sd21": functools.partial(drawn, "sd21"),
     "pixart": functools.partial(drawn, "pixart"),
     "pixart text": functools.partial(written, "pixart"),
