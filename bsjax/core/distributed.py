@@ -65,6 +65,7 @@ SEEN_SECONDS = 180
 WRITTEN = "written"  # where hosts meet when one has finished a folder
 # What the system shows of TPUs and GPUs.
 ACCELERATORS = ("/dev/accel*", "/dev/vfio/[0-9]*", "/dev/nvidia*", "/dev/kfd", "/dev/dxg")
+PLUGINS = ("libtpu", "jax_cuda12_plugin", "jax_cuda13_plugin")
 _times_said = itertools.count()
 
 
@@ -92,12 +93,13 @@ def initialize() -> None:
 
 
 def skip_absent_tpu() -> None:
-    """Keeps libtpu out where it is installed (to plan for TPUs) and there is no accelerator at all.
+    """Keeps plug-ins out that are installed to plan for TPUs and GPUs, without an accelerator here.
 
-    It would look for one and write of its failure to stderr, past every log.
+    They would look for one and write of their failure to stderr, past every log.
     """
     is_asked = bool(jax.config.jax_platforms)
-    if is_asked or not importlib.util.find_spec("libtpu") or any(map(glob.glob, ACCELERATORS)):
+    is_installed = any(map(importlib.util.find_spec, PLUGINS))
+    if is_asked or not is_installed or any(map(glob.glob, ACCELERATORS)):
         return
     jax.config.update("jax_platforms", "cpu")
 

@@ -176,7 +176,7 @@ BY_SECTION = {
     },
     "plan": {
         "stage": Key(str, "train_sae | generate | measure"),
-        "topology": Key(str, "TPU topologies, with commas: v5e:2x4,v5e:4x4"),
+        "topology": Key(str, "TPUs and GPUs, with commas: v5e:2x4,h100:8"),
         "epoch_tokens": Key(whole(0, 2**53), "that an epoch will have, where train.steps is -1"),
         "local": Key(bool, "compile for this machine's devices too"),
         "fixed_mesh": Key(bool, "only the shape in mesh instead of all"),
