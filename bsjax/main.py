@@ -95,8 +95,8 @@ def main(argv: list[str]) -> None:
                 failed.append(str(error))
     if failed:
         raise GateFailed("; ".join(failed))
-        # A host that is done first stays to hear what may still stop the others.
-        distributed.wait_for_all("end")
+    # A host that is done first stays to hear what may still stop the others.
+    distributed.wait_for_all("end")
 
 
 def fetch_images(stage: pipeline.Stage) -> None:
