@@ -173,11 +173,12 @@ def in_small(generator: ml_collections.ConfigDict) -> None:
 def image_source() -> ml_collections.ConfigDict:
     """A set of captioned images."""
     source = ml_collections.ConfigDict()
-    source.source = "folder"
+    source.source = "auto"
     source.path = ""
     source.split = "train"
     source.caption_field = ""
     source.image_field = ""
+    source.image_root = ""
     source.captions = "first"
     source.follow_links = True
     source.limit = -1

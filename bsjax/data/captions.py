@@ -138,11 +138,11 @@ def list_folder(
         listing = _from_tables(tables, folder, root, found, fields, section)
     else:
         listing = _from_sidecars(folder, found, fields, section)
-    entries = sorted(listing.entries, key=lambda entry: _key(entry.name))
+    entries = sorted(listing.entries, key=lambda entry: key_of(entry.name))
     _refuse_shared_keys(entries, root)
     entries = entries[:limit] if limit >= 0 else entries
     if not entries and listing.bad:
-        raise UserError(f"not one image of {root} can be used: {_listed(listing.bad)}; mend them")
+        raise UserError(f"not one image of {root} can be used: {told_bad(listing.bad)}; mend them")
     if not entries:
         raise UserError(f"{tables[0]} names no image; add rows below its header")
     records = tuple(record for entry in entries for record in _records(entry, fields))
@@ -192,7 +192,7 @@ def check_bad(
     if len(bad) > max_bad * n_total:
         raise UserError(
             f"{len(bad)} of {n_total} images cannot be used, at most {max_bad:.2%} may be:"
-            f" {_listed(bad)}; mend them and add --overwrite, or raise {flag}",
+            f" {told_bad(bad)}; mend them and add --overwrite, or raise {flag}",
             "max_bad",
         )
 
@@ -259,7 +259,7 @@ def _rows(table: CaptionTable, path: pathlib.Path, below: str, found: Found, by_
         if name is not None and not row.reason:
             yield None, _Entry(name, found.images[name], row.captions, row.extra)
         elif name is not None:
-            yield BadImage(_key(name), f"{path.name}, line {row.line}: {row.reason}"), None
+            yield BadImage(key_of(name), f"{path.name}, line {row.line}: {row.reason}"), None
         elif row.name:
             yield BadImage(row.name, _why_not(row.name, below, path, found, root)), None
         else:
@@ -306,12 +306,12 @@ def _find(
 
 def _from_sidecars(folder: pathlib.Path, found: Found, fields: Fields, section: str) -> _Listing:
     entries, has_sidecar, seen = [], False, {}
-    bad = [BadImage(_key(name), reason) for name, reason in found.unusable.items()]
+    bad = [BadImage(key_of(name), reason) for name, reason in found.unusable.items()]
     for name, path in found.images.items():
         try:
-            captions = _read_sidecar(_key(name), found.texts, folder, fields, seen)
+            captions = _read_sidecar(key_of(name), found.texts, folder, fields, seen)
         except ValueError as error:
-            bad.append(BadImage(_key(name), str(error)))
+            bad.append(BadImage(key_of(name), str(error)))
             continue
         has_sidecar = has_sidecar or captions is not None
         entries.append(_Entry(name, path, captions or [], {}))
@@ -353,7 +353,7 @@ def _read_sidecar(
 
 
 def _records(entry: _Entry, fields: Fields) -> list[ImageRecord]:
-    key = _key(entry.name)
+    key = key_of(entry.name)
     if fields.captions != ALL:
         caption = entry.captions[0] if entry.captions else ""
         return [ImageRecord(key, entry.path, caption, entry.extra, key)]
@@ -363,7 +363,8 @@ def _records(entry: _Entry, fields: Fields) -> list[ImageRecord]:
     ]
 
 
-def _listed(bad: Sequence[BadImage]) -> str:
+def told_bad(bad: Sequence[BadImage]) -> str:
+    """The first of the images that cannot be used, for a message."""
     listed = "; ".join(_one_line(f"{image.key}: {image.reason}") for image in bad[:SHOWN])
     return f"{listed}; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else listed
 
@@ -376,20 +377,21 @@ def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """What an image is known by: its name without extension."""
     return pathlib.PurePosixPath(name).with_suffix("").as_posix()
 
 
 def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(_key(name), []).append(name)
+        groups.setdefault(key_of(name), []).append(name)
     return groups
 
 
 def _refuse_shared_keys(entries: Sequence[_Entry], root: pathlib.Path) -> None:
     for first, second in zip(entries, entries[1:], strict=False):
-        if _key(first.name) == _key(second.name):
+        if key_of(first.name) == key_of(second.name):
             names = " and ".join(sorted(pathlib.Path(e.path).name for e in (first, second)))
             raise UserError(
                 f"{root} holds {names}, two images of one name; images are paired by name without"

@@ -1,4 +1,4 @@
-"""Images from elsewhere than a folder: ArrayRecord, parquet, tensorflow-datasets, drawn scenes.
+"""Images from elsewhere than a folder: shards of many kinds, data sets by name, drawn scenes.
 
 Each is a sequence of records that are read one by one, in any order, from several threads or
 processes; only what a step needs is ever in memory. Captions are there where the source has them.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bsjax.core.addresses import Address, parse_address, write_address
 from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageSet
-from bsjax.data.openers import EITHER, OPENERS, Reader, flag
+from bsjax.data.openers import EITHER, OPENERS, Opened, Reader, flag
 from bsjax.data.text import ALL, Fields, no_captions_note
 
 
@@ -32,6 +32,8 @@ class LazyRecord(NamedTuple):
     @property
     def cluster(self) -> str:
         """Key of the image, which all its captions share."""
+        if self.source.clusters is not None:
+            return self.source.clusters[self.place]
         if self.source.keys is not None and self.source.rows is None:
             return self.source.keys[self.place]
         return f"{self.row:09d}"
@@ -47,6 +49,8 @@ class LazyRecord(NamedTuple):
     def path(self) -> str:
         """Where the image lies, for `read_image`."""
         source = self.source
+        if source.locate is not None:
+            return write_address(source.locate(self.row))
         return write_address(Address(source.kind, source.path, source.split, self.row))
 
     @property
@@ -66,7 +70,7 @@ class Records(Sequence):
     """A sequence of `LazyRecord`; each process that it is sent to opens the files for itself.
 
     Args:
-      kind: arrayrecord, parquet or tfds.
+      kind: a key of `bsjax.data.openers.OPENERS`.
       path: as `list_source` takes it.
       split: of a tfds dataset.
       n_records: how many.
@@ -74,6 +78,7 @@ class Records(Sequence):
       captions: where they are known without reading; None: they stand in the records.
       rows: of the images, where an image comes more than once; None: each once.
       section: of the config, for messages.
+      opened: what is known of the source, where it can be sent to other processes.
     """
 
     def __init__(
@@ -86,10 +91,13 @@ class Records(Sequence):
         captions: Sequence[str] | None = None,
         rows: Sequence[int] | None = None,
         section: str = "real",
+        opened: Opened | None = None,
     ):
         self.kind, self.path, self.split, self.n_records = kind, path, split, n_records
         self.keys, self.captions, self.rows = keys, captions, rows
-        self.section = section
+        self.section, self.clusters = section, None
+        self.locate = opened and opened.locate
+        self.make_reader = opened and opened.make_reader
         self._lock, self._read = threading.Lock(), None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -125,8 +133,11 @@ class Records(Sequence):
     def _reader(self) -> Reader:
         with self._lock:
             if self._read is None:
-                opened = OPENERS[self.kind](self.path, self.split, self.section)
-                self._read = opened.make_reader()
+                if self.make_reader is None:
+                    opened = OPENERS[self.kind](self.path, self.split, self.section)
+                    self._read = opened.make_reader()
+                else:
+                    self._read = self.make_reader()
         return self._read
 
 
@@ -163,8 +174,9 @@ def list_source(
     Args:
       source: "arrayrecord" (records are encoded images, or msgpack maps with image and caption),
         "parquet" (a column of encoded images, bare or as Hugging Face has it, and perhaps one of
-        captions), "tfds" (a prepared dataset in ArrayRecord format), "scenes" (drawn as they are
-        read, see `bsjax.data.scenes`).
+        captions), "webdataset" (tar shards), "hf" (data sets of the library of that name),
+        "hf_stream" (the first `limit` rows of one, read as they come), "tfds" (a prepared dataset
+        in ArrayRecord format), "scenes" (drawn as they are read, see `bsjax.data.scenes`).
       path: files, with wildcards; the name of a tfds dataset ("imagenet2012"), or its folder; the
         seed of scenes.
       split: of a tfds dataset, or of a folder of parquet files as Hugging Face names them.
@@ -180,13 +192,18 @@ def list_source(
       UserError: no such files, no images in them, a dataset that is not prepared.
     """
     split = fields.beside(split)
-    opened = OPENERS[source](path, split, section)
+    opened = OPENERS[source](path, split, section, limit)
     n_records = opened.n_records
     if limit >= 0:
         n_records = min(n_records, limit)
     if not n_records:
         raise UserError(f"{path} holds no record; set {flag(section)}")
-    records = Records(source, path, split, n_records, section=section)
+    records = Records(
+        *(source, path, split, n_records, opened.keys),
+        section=section,
+        # Others are opened anew, from their path alone.
+        opened=opened if opened.locate is not None else None,
+    )
     notes, n_without = (), 0
     if not opened.has_captions:
         notes = (no_captions_note(path, opened.fields, fields.caption, section),)
@@ -199,13 +216,17 @@ def list_source(
 
 
 def _one_a_caption(records: Records) -> Records:
-    keys, captions, rows = [], [], []
+    keys, captions, rows, clusters = [], [], [], []
     for record in records:
         for i, caption in enumerate(records.captions_at(record.row) or [""]):
             keys.append(f"{record.cluster}#{i}")
             captions.append(caption)
             rows.append(record.row)
-    return Records(
+            clusters.append(record.cluster)
+    several = Records(
         *(records.kind, records.path, records.split, len(rows), keys, captions, rows),
         section=records.section,
     )
+    several.clusters = clusters
+    several.locate, several.make_reader = records.locate, records.make_reader
+    return several

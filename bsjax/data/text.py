@@ -25,6 +25,7 @@ class Fields(NamedTuple):
     caption: str = ""
     image: str = ""
     captions: str = FIRST  # of several: the first | all, each with the same image
+    root: str = ""  # folder of the images that a table names; "": beside it
 
     def beside(self, split: str) -> str:
         """The split of a source with these fields, as one text: train?caption=alt+text."""

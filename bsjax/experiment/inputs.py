@@ -25,9 +25,9 @@ from bsjax.core.logs import step
 from bsjax.core.mesh import images_per_step
 from bsjax.core.paths import AnyPath
 from bsjax.core.text import read_text, split_lines
-from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folder
+from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad
 from bsjax.data.image_shards import Prompt, list_generated
-from bsjax.data.sources import list_source
+from bsjax.data.recognise import list_images
 from bsjax.data.text import FIRST, Fields
 from bsjax.encoders.loading import load_encoder as load
 from bsjax.encoders.protocol import Encoder
@@ -139,18 +139,16 @@ def _load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
         source.get("caption_field", ""),
         source.get("image_field", ""),
         source.get("captions", FIRST),
+        source.get("image_root", ""),
     )
-    if source.source != "folder":
-        images, identity = list_source(
-            source.source, source.path, source.split, source.limit, fields, section
-        )
-        _tell_of(name, images)
-        return Arm(name, section, images, hash_json(identity), images.notes)
     follow_links = source.get("follow_links", True)
-    images = list_folder(source.path, source.limit, fields, follow_links, section)
+    images, identity = list_images(
+        *(source.source, source.path, source.split, source.limit, fields, follow_links, section)
+    )
     check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")
     _tell_of(name, images)
-    return Arm(name, section, images, digest_files(images), images.notes)
+    digest = digest_files(images) if identity is None else hash_json(identity)
+    return Arm(name, section, images, digest, images.notes)
 
 
 def _tell_of(name: str, images: ImageSet) -> None:
