@@ -64,6 +64,7 @@ FOLD = Range(1, 1000, is_low_open=True)
 
 FORMS = ("relative", "difference")
 CLUSTERS = ("auto", "caption", "image", "none")
+PAIRS = ("auto", "none")
 CONTROLS = ("jpeg", "crop", "vae")
 SOURCES = (
     "auto", "folder", "table", "webdataset", "parquet", "arrayrecord", "hf", "hf_stream", "tfds",
@@ -95,6 +96,7 @@ IMAGE_SET = {
     "caption_field": Key(str, 'where captions are; "": caption, text, TEXT, prompt or captions'),
     "image_field": Key(str, 'where images are; "": image, jpg, png, webp, img or image_bytes'),
     "image_root": Key(str, 'folder of the images that a table names; "": beside it'),
+    "prompts": Key(str, 'file of prompts that numbered images are of; "": prompts.txt beside them'),
     "captions": Key(CAPTIONS, "of an image's several captions; all: each with the image"),
     "follow_links": Key(bool, "images may lie outside of the folder; captions never may"),
     "limit": Key(AUTO, "only the first so many images; -1: all"),
@@ -201,6 +203,7 @@ BY_SECTION = {
         "clusters": Key(
             CLUSTERS, "what pairs that count as one share: caption, real image, either"
         ),
+        "pairs": Key(PAIRS, "auto: by name or caption; none: the captions differ (unpaired tests)"),
     },
     "report": {
         "style": Key(STYLES, "look of the figures' files; pages follow their reader's"),

@@ -63,19 +63,28 @@ def read_caption_table(
     def find(columns):
         return _find_columns(path, columns, fields, section, names)
 
-    name = os.path.basename(os.fspath(path)).lower()
-    if name.endswith((".jsonl", ".ndjson")):
-        columns, rows = _read_jsonl(path)
-    elif name.endswith(".json"):
-        columns, rows = _read_json(path)
-    elif name.endswith(".parquet"):
-        columns, rows = _read_parquet(path)
+    if os.fspath(path).lower().endswith((".jsonl", ".ndjson", ".json", ".parquet")):
+        columns, rows = read_objects(path)
     else:
         columns, rows = read_table(path, find)
     name_column, caption_column = find(columns)
     return CaptionTable(
         list(columns), caption_column, rows_of_objects(rows, name_column, caption_column)
     )
+
+
+def read_objects(
+    path: str | os.PathLike,
+) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:
+    """Columns and (line, column -> value) of a .jsonl, .json or .parquet file.
+
+    Raises:
+      UserError: it cannot be read, or is of another form.
+    """
+    name = os.fspath(path).lower()
+    if name.endswith(".parquet"):
+        return _read_parquet(path)
+    return _read_json(path) if name.endswith(".json") else _read_jsonl(path)
 
 
 def rows_of_objects(
@@ -144,7 +153,15 @@ def _read_jsonl(path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:
 def _read_json(path) -> tuple[Sequence[str], list[tuple[int, dict[str, Any]]]]:
     columns: dict[str, None] = {}
     rows = []
-    for place, fields in enumerate(json.loads(read_text(path)), 1):
+    try:
+        content = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: is no JSON, or truncated ({error}); mend it") from error
+    if not isinstance(content, list):
+        raise UserError(
+            f"{path}: expected a list of JSON objects, got a {type(content).__name__}; mend it"
+        )
+    for place, fields in enumerate(content, 1):
         if not isinstance(fields, dict):
             raise UserError(
                 f"{path}, entry {place}: expected a JSON object with image and caption, got a"

@@ -10,16 +10,17 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import is_valid, printable, same_name
 from bsjax.core.text import read_text
 from bsjax.data.caption_tables import TABLES, CaptionTable, read_caption_table
 from bsjax.data.image_files import IMAGE_SUFFIXES, Found, find_files, lies_within
+from bsjax.data.pairing import Pairing as Pairing
+from bsjax.data.pairing import pair_keys as pair_keys
 from bsjax.data.text import ALL, Fields, captions_in, captions_of, no_captions_note
 
 CAPTIONS = TABLES[0]
+KEY = "key"  # column of a table: of the real image that a generated one was made for
 SHOWN = 10
 
 
@@ -66,15 +67,6 @@ class ImageSet(NamedTuple):
     caption_source: str  # csv | sidecar | none
     not_understood: tuple[str, ...] = ()  # files in the folder that are neither image nor text
     notes: tuple[str, ...] = ()  # warnings
-
-
-class Pairing(NamedTuple):
-    """Rows of two lists of keys that belong together, in the order of the first."""
-
-    rows_real: np.ndarray  # [n]
-    rows_generated: np.ndarray  # [n]
-    unpaired_real: tuple[str, ...]
-    unpaired_generated: tuple[str, ...]
 
 
 class _Entry(NamedTuple):
@@ -145,7 +137,7 @@ def list_folder(
         raise UserError(f"not one image of {root} can be used: {told_bad(listing.bad)}; mend them")
     if not entries:
         raise UserError(f"{tables[0]} names no image; add rows below its header")
-    records = tuple(record for entry in entries for record in _records(entry, fields))
+    records = tuple(record for entry in entries for record in _records(entry, fields, section))
     return ImageSet(
         records,
         tuple(listing.bad),
@@ -155,29 +147,6 @@ def list_folder(
         listing.source,
         tuple(found.not_understood),
         listing.notes,
-    )
-
-
-def pair_keys(real: Sequence[str], generated: Sequence[str]) -> Pairing:
-    """Pairs two lists of unique keys.
-
-    Raises:
-      UserError: no key in common.
-    """
-    place = {key: row for row, key in enumerate(generated)}
-    rows = [(row, place[key]) for row, key in enumerate(real) if key in place]
-    if not rows:
-        raise UserError(
-            f"no image name in common: real has {_count(real)}, generated {_count(generated)}; name"
-            " each generated image after the real image whose caption it was made from"
-        )
-    known = set(real)
-    rows_real, rows_generated = np.array(rows, np.int64).T
-    return Pairing(
-        rows_real,
-        rows_generated,
-        tuple(key for key in real if key not in place),
-        tuple(key for key in generated if key not in known),
     )
 
 
@@ -352,14 +321,33 @@ def _read_sidecar(
     return None
 
 
-def _records(entry: _Entry, fields: Fields) -> list[ImageRecord]:
+def _records(entry: _Entry, fields: Fields, section: str) -> list[ImageRecord]:
     key = key_of(entry.name)
+    return records_of(key, entry.path, entry.captions, entry.extra, fields, section)
+
+
+def records_of(
+    key: str,
+    path: str,
+    captions: Sequence[str],
+    extra: Mapping[str, str],
+    fields: Fields,
+    section: str,
+) -> list[ImageRecord]:
+    """The records of an image: one, or one for each of its captions.
+
+    Of images made elsewhere a table's column `key` names the real image that each was made for.
+    """
+    cluster = key
+    if section == "generated" and extra.get(KEY):
+        cluster = extra[KEY]
+        if pathlib.PurePosixPath(cluster).suffix.lower() in IMAGE_SUFFIXES:
+            cluster = key_of(cluster)
     if fields.captions != ALL:
-        caption = entry.captions[0] if entry.captions else ""
-        return [ImageRecord(key, entry.path, caption, entry.extra, key)]
+        return [ImageRecord(key, path, next(iter(captions), ""), extra, cluster)]
     return [
-        ImageRecord(f"{key}#{i}", entry.path, caption, entry.extra, key)
-        for i, caption in enumerate(entry.captions or [""])
+        ImageRecord(f"{key}#{i}", path, caption, extra, cluster)
+        for i, caption in enumerate(captions or [""])
     ]
 
 
@@ -367,10 +355,6 @@ def told_bad(bad: Sequence[BadImage]) -> str:
     """The first of the images that cannot be used, for a message."""
     listed = "; ".join(_one_line(f"{image.key}: {image.reason}") for image in bad[:SHOWN])
     return f"{listed}; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else listed
-
-
-def _count(keys: Sequence[str]) -> str:
-    return f"{len(keys)} (such as {keys[0]!r})" if keys else "none"
 
 
 def _one_line(text: str) -> str:

@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bsjax.core.errors import UserError
@@ -20,17 +20,17 @@ from bsjax.data.captions import (
     ImageRecord,
     ImageSet,
     key_of,
+    records_of,
     told_bad,
 )
 from bsjax.data.image_files import lies_within
-from bsjax.data.text import ALL, Fields, no_captions_note, shown_names
+from bsjax.data.text import Fields, no_captions_note, shown_names
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".json")
 NAME_COLUMNS = (
     "image", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file",
     "img_path", "path", "img",
 )  # fmt: skip
-KEY_COLUMNS = ("key", "pairs_with")  # key of the real image that a generated one was made for
 PROBED = 16  # images that are looked for to learn where they lie
 WEB = ("http://", "https://", "s3://", "gs://")
 
@@ -73,7 +73,7 @@ def list_table(
         told = _read(table, fields, section)
     _refuse_web(table, told.rows, section)
     root = _find_root(table, [row.name for row in told.rows if row.name], fields.root, section)
-    records, bad = _records(told, table, root, fields, follow_links, limit)
+    records, bad = _records(told, table, root, fields, follow_links, limit, section)
     if not records:
         fault = told_bad(bad) if bad else "it has no rows"
         raise UserError(f"not one image of {table} can be used: {fault}; mend them")
@@ -174,6 +174,7 @@ def _records(
     fields: Fields,
     follow_links: bool,
     limit: int,
+    section: str,
 ) -> tuple[list[ImageRecord], list[BadImage]]:
     entries: dict[str, Row] = {}
     bad: list[BadImage] = []
@@ -211,7 +212,7 @@ def _records(
             )
         keys[key] = name
         n_images += 1
-        records += _of_image(key, path, row, fields)
+        records += records_of(key, path, row.captions, row.extra, fields, section)
     return records, bad
 
 
@@ -223,12 +224,3 @@ def _why_not(path: str, root: str, follow_links: bool) -> str:
     if not follow_links and not lies_within(path, root):
         return f"lies outside of {root}"
     return ""
-
-
-def _of_image(key: str, path: str, row: Row, fields: Fields) -> Iterator[ImageRecord]:
-    cluster = next((row.extra[name] for name in KEY_COLUMNS if row.extra.get(name)), key)
-    if fields.captions != ALL:
-        yield ImageRecord(key, path, next(iter(row.captions), ""), row.extra, cluster)
-        return
-    for i, caption in enumerate(row.captions or [""]):
-        yield ImageRecord(f"{key}#{i}", path, caption, row.extra, cluster)

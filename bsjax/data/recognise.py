@@ -17,6 +17,8 @@ from bsjax.data.hf_datasets import is_saved
 from bsjax.data.image_files import IMAGE_SUFFIXES
 from bsjax.data.image_tables import TABLE_SUFFIXES, list_table
 from bsjax.data.openers import expand_ranges
+from bsjax.data.prompts import NAMES as PROMPT_FILES
+from bsjax.data.prompts import read_prompts, with_prompts
 from bsjax.data.sources import list_source
 from bsjax.data.text import IMAGE_FIELDS, Fields, find_field
 
@@ -43,6 +45,7 @@ def list_images(
     fields: Fields = Fields(),  # noqa: B008
     follow_links: bool = True,
     section: str = "real",
+    prompts: str = "",
 ) -> tuple[ImageSet, Any]:
     """Lists the images of any source.
 
@@ -54,6 +57,8 @@ def list_images(
       fields: where images and captions are.
       follow_links: whether images may lie outside of the folder.
       section: of the config, for messages.
+      prompts: file of the prompts that numbered images of a folder or table were made from; "": one
+        that lies in a folder of images without captions.
 
     Returns:
       The set, and what tells it from others: None where its files do.
@@ -63,11 +68,27 @@ def list_images(
     """
     if source == AUTO:
         source, path = recognise(path, fields, section)
-    if source == FOLDER:
-        return list_folder(path, limit, fields, follow_links, section), None
-    if source == TABLE:
-        return list_table(path, limit, fields, follow_links, section), None
-    return list_source(source, path, split, limit, fields, section)
+    if source not in (FOLDER, TABLE):
+        if prompts:
+            raise UserError(
+                f"--config.{section}.prompts={prompts} is of numbered files in a folder, but"
+                f" {path} is read as {source}; leave it empty"
+            )
+        return list_source(source, path, split, limit, fields, section)
+    list_files = list_folder if source == FOLDER else list_table
+    images = list_files(path, limit, fields, follow_links, section)
+    if not prompts and source == FOLDER and images.caption_source == "none":
+        prompts = _prompts_beside(path)
+    if prompts:
+        place = os.path.expanduser(prompts)
+        images = with_prompts(images, read_prompts(place), prompts, section)
+    return images, None
+
+
+def _prompts_beside(folder: str) -> str:
+    """A file of prompts in a folder of images; "" where there is none."""
+    places = [os.path.join(os.path.expanduser(folder), name) for name in PROMPT_FILES]
+    return next((place for place in places if os.path.isfile(place)), "")
 
 
 def recognise(path: str, fields: Fields = Fields(), section: str = "real") -> tuple[str, str]:  # noqa: B008

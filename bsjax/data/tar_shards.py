@@ -202,17 +202,30 @@ def read_member(path: str, member: Member) -> bytes:
     """
     stat = os.stat(path)
     file = _open(path, (stat.st_size, stat.st_mtime_ns))
-    data = os.pread(file.fileno(), member.size, member.offset)
+    data = os.pread(file.handle, member.size, member.offset)
     if len(data) != member.size:
         raise ValueError(f"{path} ends before this sample; download or write it again")
     return data
 
 
-# Closed when it falls out of the cache and the last thread that reads from it lets go.
+class _OpenFile:
+    """A file's handle, which any number of threads may read from.
+
+    Closed when it falls out of the cache and the last thread that reads from it lets go.
+    """
+
+    def __init__(self, path: str):
+        self.handle = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        if hasattr(self, "handle"):
+            os.close(self.handle)
+
+
 @functools.lru_cache(maxsize=OPEN_FILES)
-def _open(path: str, version: tuple[int, int]):
+def _open(path: str, version: tuple[int, int]) -> _OpenFile:
     del version  # a file that was written anew is opened anew
-    return open(path, "rb")  # noqa: SIM115
+    return _OpenFile(path)
 
 
 @functools.lru_cache(maxsize=INDEXED)
