@@ -305,7 +305,7 @@ def _outcome(
     codes: comparison.PairedCodes,
     method: Method,
     captions: Sequence[str] | None,
-    given: Sequence[Any] | None = None,
+    given: Sequence[Any] | np.ndarray | None = None,
     tokens: comparison.PairedCodes | None = None,
     twins: np.ndarray | None = None,
     changed: Mapping[str, Changed] = MappingProxyType({}),

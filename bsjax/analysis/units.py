@@ -22,7 +22,7 @@ def find_units(
     real: sp.csr_array,
     captions: Sequence[str] | None,
     twins: np.ndarray | None = None,
-    given: Sequence[Any] | None = None,
+    given: Sequence[Any] | np.ndarray | None = None,
     links: np.ndarray | None = None,
 ) -> Units:
     """Clusters of pairs.

@@ -14,6 +14,7 @@ from bsjax.core.errors import UserError
 from bsjax.core.foreign import is_valid, printable, same_name
 from bsjax.core.text import read_text
 from bsjax.data.caption_tables import TABLES, CaptionTable, read_caption_table
+from bsjax.data.downloads import STATS, losses
 from bsjax.data.image_files import IMAGE_SUFFIXES, Found, find_files, lies_within
 from bsjax.data.pairing import Pairing as Pairing
 from bsjax.data.pairing import pair_keys as pair_keys
@@ -284,10 +285,10 @@ def _from_sidecars(folder: pathlib.Path, found: Found, fields: Fields, section: 
             continue
         has_sidecar = has_sidecar or captions is not None
         entries.append(_Entry(name, path, captions or [], {}))
-    notes = ()
+    notes = losses(path for name, path in found.texts.items() if name.endswith(STATS + ".json"))
     if not has_sidecar and (seen or fields.caption):
         where = f"{folder} with its JSON sidecars"
-        notes = (no_captions_note(where, seen, fields.caption, section),)
+        notes += (no_captions_note(where, seen, fields.caption, section),)
     return _Listing(entries, bad, "sidecar" if has_sidecar else "none", notes=notes)
 
 

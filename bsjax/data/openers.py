@@ -63,6 +63,7 @@ class Opened(NamedTuple):
     identity: Any  # tells it from others
     fields: Sequence[str] = ()  # names seen in records
     has_captions: bool = True
+    notes: Sequence[str] = ()  # what a reader should know
     keys: Sequence[str] | None = None  # of the records; None: their rows
     locate: Callable[[int], Address] | None = None  # of a row, if not the source's own path and row
 
@@ -286,7 +287,7 @@ def _tfds_source(path: str, split: str, fields: Fields, section: str):
         if os.path.isdir(os.path.expanduser(path)):
             builder = tfds.builder_from_directory(os.path.expanduser(path))
         else:
-            builder = tfds.builder(path)
+            builder = tfds.builder(path, data_dir=os.environ.get("TFDS_DATA_DIR"))
         names = list(builder.info.features)
         image = find_field(names, fields.image, IMAGE_FIELDS)
         if image is not None:

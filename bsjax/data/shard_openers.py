@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from bsjax.core.addresses import Address
 from bsjax.core.errors import UserError
-from bsjax.data import hf_datasets, tar_shards
+from bsjax.data import downloads, hf_datasets, tar_shards
 from bsjax.data.openers import (
     PROBED,
     Opened,
@@ -107,6 +107,7 @@ def _open_webdataset(path: str, split: str, section: str = "real", limit: int = 
         identity_of([shard.path for shard in shards]),
         seen,
         has_captions,
+        notes=downloads.losses([os.path.splitext(shard.path)[0] for shard in shards]),
         keys=_keys(shards),
         locate=found.locate,
     )

@@ -204,9 +204,9 @@ def list_source(
         # Others are opened anew, from their path alone.
         opened=opened if opened.locate is not None else None,
     )
-    notes, n_without = (), 0
+    notes, n_without = tuple(opened.notes), 0
     if not opened.has_captions:
-        notes = (no_captions_note(path, opened.fields, fields.caption, section),)
+        notes += (no_captions_note(path, opened.fields, fields.caption, section),)
         n_without = n_records
     elif fields.captions == ALL:
         records = _one_a_caption(records)
