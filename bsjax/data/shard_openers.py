@@ -141,15 +141,20 @@ def _reader_of_hf(path: str, split: str, fields: Fields, section: str) -> Reader
         hf_datasets.load(path, split, section), path, fields, section
     )
     caption = find_field(list(found.features), fields.caption, CAPTION_FIELDS)
-    rows = found.select_columns([image, *([caption] if caption not in (None, image) else ())])
-    texts = None if caption is None else found.select_columns([caption])
+    # As Arrow has them: the library's own values cost as much again.
+    columns = [image, *([] if caption in (None, image) else [caption])]
+    rows = found.select_columns(columns).with_format("arrow")
+    texts = None if caption is None else found.select_columns([caption]).with_format("arrow")
 
     def record(row):
         values = rows[row]
-        captions = [] if caption is None else captions_of(values[caption])
-        return captions, image_bytes(hf_datasets.encoded(values[image]))
+        captions = [] if caption is None else captions_of(values[caption][0].as_py())
+        return captions, image_bytes(hf_datasets.encoded(values[image][0].as_py()))
 
-    return Reader(record, lambda row: [] if texts is None else captions_of(texts[row][caption]))
+    def captions(row):
+        return [] if texts is None else captions_of(texts[row][caption][0].as_py())
+
+    return Reader(record, captions)
 
 
 def _open_hf_stream(path: str, split: str, section: str = "real", limit: int = -1) -> Opened:

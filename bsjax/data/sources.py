@@ -43,6 +43,8 @@ class LazyRecord(NamedTuple):
         """The first of the record's; "" where it has none, or none that can be used."""
         if self.source.captions is not None:
             return self.source.captions[self.place]
+        if (just := self.source.just_read(self.row)) is not None:
+            return just
         return next(iter(self.source.captions_at(self.row)), "")
 
     @property
@@ -98,13 +100,13 @@ class Records(Sequence):
         self.section, self.clusters = section, None
         self.locate = opened and opened.locate
         self.make_reader = opened and opened.make_reader
-        self._lock, self._read = threading.Lock(), None
+        self._lock, self._read, self._just = threading.Lock(), None, threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None, "_read": None}
+        return self.__dict__ | {"_lock": None, "_read": None, "_just": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=threading.Lock(), _just=threading.local())
 
     def __len__(self) -> int:
         return self.n_records
@@ -121,7 +123,14 @@ class Records(Sequence):
         Raises:
           ValueError: they cannot be used.
         """
-        return self._reader()(row)
+        fields = self._reader()(row)
+        self._just.found = row, fields["caption"]
+        return fields
+
+    def just_read(self, row: int) -> str | None:
+        """The caption of the row that this thread read last; None of any other."""
+        found = getattr(self._just, "found", None)
+        return found[1] if found is not None and found[0] == row else None
 
     def captions_at(self, row: int) -> list[str]:
         """All captions of a row of the source; none where they cannot be used."""
