@@ -115,13 +115,15 @@ def _find_columns(
 
 def _row(line: int, fields: dict[str, Any], name_column: str, caption_column: str | None) -> Row:
     name = fields.get(name_column)
-    extra = {
-        valid_text(key): valid_text(value)
-        if isinstance(value, str)
-        else json.dumps(value, default=str)
-        for key, value in fields.items()
-        if key not in (name_column, caption_column) and value is not None
-    }
+    extra = {}
+    if len(fields) > 2 or caption_column not in fields:
+        extra = {
+            valid_text(key): valid_text(value)
+            if isinstance(value, str)
+            else json.dumps(value, default=str)
+            for key, value in fields.items()
+            if key not in (name_column, caption_column) and value is not None
+        }
     captions, reason = [], ""
     try:
         captions = captions_of(fields.get(caption_column))

@@ -144,15 +144,20 @@ def _reader_of_hf(path: str, split: str, fields: Fields, section: str) -> Reader
     # As Arrow has them: the library's own values cost as much again.
     columns = [image, *([] if caption in (None, image) else [caption])]
     rows = found.select_columns(columns).with_format("arrow")
+    # Without a selection of rows the columns are read at once; each row by the library costs more.
+    whole = None if found._indices is not None else found.data
     texts = None if caption is None else found.select_columns([caption]).with_format("arrow")
 
     def record(row):
-        values = rows[row]
-        captions = [] if caption is None else captions_of(values[caption][0].as_py())
-        return captions, image_bytes(hf_datasets.encoded(values[image][0].as_py()))
+        values, place = (rows[row], 0) if whole is None else (whole, row)
+        captions = [] if caption is None else captions_of(values.column(caption)[place].as_py())
+        return captions, image_bytes(hf_datasets.encoded(values.column(image)[place].as_py()))
 
     def captions(row):
-        return [] if texts is None else captions_of(texts[row][caption][0].as_py())
+        if texts is None:
+            return []
+        values, place = (texts[row], 0) if whole is None else (whole, row)
+        return captions_of(values.column(caption)[place].as_py())
 
     return Reader(record, captions)
 
