@@ -21,12 +21,13 @@ from bsjax.core.artifacts import CONTROL, REAL, begin_stage, hash_json
 from bsjax.core.errors import UserError
 from bsjax.core.frames import to_pandas
 from bsjax.core.ranges import CONTROLS, RANGES
-from bsjax.data.captions import pair_keys
+from bsjax.data.pairing import LOT
 from bsjax.experiment.controls import name_of
 from bsjax.report import figures
 from bsjax.report.tables import as_shown
 from bsjax.results.comparisons import Compared, write_compared
 from bsjax.results.measures import Measured, write_measured
+from bsjax.results.pairing import pair_measured
 from bsjax.stages.report import report as write_report
 
 # What decides a set's codes beside its images.
@@ -218,7 +219,9 @@ def compare(
         reference's: 0.4 or 0.8), margin (fold: suppressed and exaggerated concepts changed by
         more; 1.5), aligned (fold: aligned ones changed by less; 2), fdr (of each test; 0.05),
         confirm (share of the clusters held back; 0), clusters ("auto", "caption", "image" or
-        "none": pairs that count as one), seed.
+        "none": pairs that count as one), pairs ("auto": by key, else by caption; "none": by lot,
+        for sets of different captions), seed. Several generated images of one real one count as
+        one.
 
     Raises:
       UserError: no key in common, too many without a partner, sets of different encoders or SAEs,
@@ -249,12 +252,12 @@ def compare(
     controls = {kind: _as_control(each, kind, name) for kind, each in controls.items()}
     for each in controls.values():
         _require_same_making(real.manifest, each.manifest)
-    pairing = pair_keys(real.keys, generated.keys)
+    pairing = pair_measured(real, generated, method.pairs, method.seed)
     for what, other, keys, unpaired in (
         ("real", "generated", real.keys, pairing.unpaired_real),
         ("generated", "real", generated.keys, pairing.unpaired_generated),
     ):
-        if not unpaired:
+        if not unpaired or pairing.by == LOT:
             continue
         fault = (
             f"{len(unpaired)} of {len(keys)} {what} images have no {other} image"

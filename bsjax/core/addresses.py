@@ -10,9 +10,9 @@ import urllib.parse
 from typing import NamedTuple
 
 LOCATION = "::"  # between kind and place in the address of a record
-KINDS = ("arrayrecord", "parquet", "tfds", "scenes", "generated")
-# Their path is one of files; that of scenes is a seed, that of tfds may be a data set's name.
-OF_FILES = ("arrayrecord", "parquet", "generated")
+KINDS = ("arrayrecord", "parquet", "webdataset", "hf", "tfds", "scenes", "generated")
+# Their path is one of files; that of scenes is a seed, those of others may be a data set's name.
+OF_FILES = ("arrayrecord", "parquet", "webdataset", "generated")
 HERE = "./"
 
 
@@ -64,7 +64,8 @@ def find(text: str, workdir: str | os.PathLike) -> str:
 def _is_of_files(address: Address) -> bool:
     if address.kind in ("", *OF_FILES):
         return bool(address.path) and "://" not in address.path
-    return address.kind == "tfds" and os.path.isdir(os.path.expanduser(address.path))
+    is_named = address.kind in ("tfds", "hf")
+    return is_named and os.path.exists(os.path.expanduser(address.path))
 
 
 def _from(path: str, workdir: str | os.PathLike) -> str:

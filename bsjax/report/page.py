@@ -144,9 +144,14 @@ def _finding(comparison: Comparison, told: Told, n_images: int, load) -> dict[st
     arms = [comparison.real, comparison.generated][:: 1 if is_missing else -1]
     pairs = []
     for slot, *rows in top_pairs(comparison, lead, told.verdict, n_images):
-        images = [load(a.paths[row], a.resize, a.crop) for a, row in zip(arms, rows, strict=True)]
+        images = [
+            load(arm.paths[row], arm.resize, arm.crop)
+            for arm, row in zip(arms, rows, strict=True)
+            if row >= 0
+        ]
         heat = heat_uri(np.asarray(arms[0].maps[lead, slot]))
-        caption = comparison.real.captions[rows[0 if is_missing else 1]]
+        row = rows[0 if is_missing else 1]
+        caption = comparison.real.captions[row] if row >= 0 else arms[0].captions[rows[0]]
         pairs.append({"images": images, "heat": heat, "caption": caption})
     return told._asdict() | {
         "kind": css_name(told.verdict),

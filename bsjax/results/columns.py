@@ -38,6 +38,7 @@ IMAGES = (
     Column("caption", "string", "", "its caption; empty where it has none"),
     Column("path", "string", "", "where the image lies; ./ is the workdir; empty: in memory alone"),
 )  # then, as text, the further columns of the caption table
+CLUSTER = "cluster"  # and, where images repeat one another, the key of what each repeats
 TESTS = (  # of a concept's change from one arm to another
     Column("p_direction", "double", SHARE, "two-sided, sign-flip test of any change"),
     Column("q_direction", "double", SHARE, "p_direction adjusted; NaN without enough data"),

@@ -20,8 +20,8 @@ from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
 from bsjax.core.paths import AnyPath
 from bsjax.core.text import read_text
-from bsjax.data.captions import pair_keys
-from bsjax.experiment import controls, preflight
+from bsjax.data.pairing import LOT
+from bsjax.experiment import controls, pairs
 from bsjax.experiment.inputs import generated_name
 from bsjax.results.comparisons import (
     keeping_pairs,
@@ -37,6 +37,7 @@ from bsjax.results.measures import (
     Measured,
     read_measured,
 )
+from bsjax.results.pairing import pair_measured
 from bsjax.stages.compare_models import compare_models, require_other
 from bsjax.stages.replicate import replicate_set
 from bsjax.stats.comparison import Rules
@@ -113,20 +114,21 @@ def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> 
     real, generated = (
         _read(workdir / "measures" / arm, manifest) for arm, manifest in manifests.items()
     )
+    method = _method(config)
+    pairing = pair_measured(real, generated, method.pairs, method.seed)
     if config.generator.name == "none":
-        preflight.check_pairing(config, real.keys, generated.keys)
-    pairing = pair_keys(real.keys, generated.keys)
+        pairs.check_pairing(config, real.keys, generated.keys, pairing)
     with naming(NAMES):
         beside = {
             kind: _read(workdir / "measures" / names[kind], manifest)
             for kind, manifest in held_to.items()
         }
-        compared = compare_sets(real, generated, _method(config), name, pairing, beside)
+        compared = compare_sets(real, generated, method, name, pairing, beside)
     # A config says of each setting what it is, also of those that this version does not use.
     manifest = {**compared.manifest, "config": settings}
     write_compared(folder, dataclasses.replace(compared, manifest=manifest))
     for arm, keys in ((REAL, pairing.unpaired_real), (name, pairing.unpaired_generated)):
-        if keys:
+        if keys and pairing.by != LOT:
             logging.warning("%d images of %s have no partner: %s", len(keys), arm, keys[:5])
 
 
@@ -165,7 +167,7 @@ def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
 
 def _method(config: ml_collections.ConfigDict) -> Method:
     rules = Rules(**{name: config.compare[name] for name in Rules._fields})
-    return Method(rules, config.compare.clusters, config.seed)
+    return Method(rules, config.compare.clusters, config.seed, config.compare.get("pairs", "auto"))
 
 
 def _check_comparable(real: dict, generated: dict, name: str) -> None:

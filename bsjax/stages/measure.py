@@ -33,7 +33,7 @@ from bsjax.core.mesh import make_mesh
 from bsjax.core.paths import AnyPath
 from bsjax.data.captions import BadImage
 from bsjax.encoders.protocol import Encoder
-from bsjax.experiment import controls, inputs, preflight, workers
+from bsjax.experiment import controls, inputs, pairs, preflight, workers
 from bsjax.experiment.stored import EXPERIMENT, experiment_of
 from bsjax.results.shards import ShardStore
 from bsjax.stages import control
@@ -57,8 +57,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: AnyPath) -> list[in
     preflight.check_workdir(workdir)
     arms = inputs.load_arms(config, workdir)
     if config.generator.name == "none" and len(arms) == 2:
-        keys = ([record.key for record in arm.images.records] for arm in arms)
-        preflight.check_pairing(config, *keys)
+        pairs.check_arms(config, *arms)
     encoder = inputs.load_encoder(config)
     sae, threshold = inputs.load_sae(config, workdir, encoder)
     preflight.check_ranked(config, sae.n_concepts)
