@@ -5,6 +5,7 @@ import pathlib
 import signal
 import sys
 import traceback
+from contextlib import nullcontext
 from typing import Any
 
 import ml_collections
@@ -35,6 +36,7 @@ from bsjax.core.errors import (
 from bsjax.core.ranges import RANGES
 
 __all__ = ["FLAGS", "console", "define_flags", "explain", "main", "parse_flags"]
+COPIED = ("compare", "report")  # stages that read and write files of this machine alone
 DEBUG = ("--debug", "--debug=true", "--debug=1")
 
 
@@ -71,24 +73,24 @@ def main(argv: list[str]) -> None:
         apply_short_flags(config)
         validate(config, stage.needs_images, stage.sections)
 
-    from bsjax.core import distributed, ending, lock, rng
+    from bsjax.core import distributed, ending, lock, mirror, rng
 
     signal.signal(signal.SIGTERM, ending.on_sigterm)
     rng.require_plain_settings()
     distributed.initialize()
 
-    if stage.name not in ("train_sae", "generate") and distributed.n_hosts() > 1:
-        raise UserError(
-            f"{stage.name} runs on one host; unset BSJAX_DISTRIBUTED and start it there"
-        )
     workdir = epath.Path(FLAGS.workdir).expanduser()
     log_header(flatten(configs[0]), str(workdir))
     held = lock.hold(workdir, stage.name, distributed.is_writer())
-    failed = []
+    failed, is_copied = [], stage.name in COPIED
+    if not stage.is_shared and not distributed.is_writer():
+        logging.info("%s is the work of host 0: waiting for it", stage.name)
+        configs = []
     with held, watch_silence(stage.name):
         for config in configs:
             try:
-                stage.load()(config, workdir, **_choices(stage.name))
+                with mirror.mirrored(workdir) if is_copied else nullcontext(workdir) as place:
+                    stage.load()(config, place, **_choices(stage.name))
             except GateFailed as error:  # all sets are looked at before the run fails
                 failed.append(str(error))
     if failed:
@@ -218,7 +220,7 @@ def explain(error: BaseException) -> tuple[int, str] | None:
         reason = str(error).splitlines()[0][:300]
         return STOPPED, (
             f"another host does not answer ({reason}); start the same command on all hosts again,"
-            " and it goes on from the newest checkpoint"
+            " and it goes on from what is finished"
         )
     line = faults.line_of(error)
     return None if line is None else (MISTAKE, f"{line} (--debug shows where)")

@@ -32,6 +32,7 @@ class Stage(NamedTuple):
     sections: tuple[str, ...] = ()
     needs_images: bool = False  # whether it reads images, so that paths must be set
     reads_stored: bool = False  # whether the workdir says its config where none is given
+    is_shared: bool = False  # whether several hosts work on it; else one does, and others wait
 
     def load(self) -> StageFunction:
         """Imports the stage's module and returns its function, named as the stage."""
@@ -48,6 +49,7 @@ STAGES = (
         does="draws an image for each caption",
         sections=("mesh", "real", "generator"),
         needs_images=True,
+        is_shared=True,
     ),
     Stage(
         name="train_sae",
@@ -58,6 +60,7 @@ STAGES = (
         does="trains an RA-SAE on tokens of the images",
         sections=("mesh", "real", "generated", "generator", "encoder", "sae", "train"),
         needs_images=True,
+        is_shared=True,
     ),
     Stage(
         name="measure",
@@ -68,6 +71,7 @@ STAGES = (
         does="encodes images and sums up what each concept shows",
         sections=("mesh", "real", "generated", "generator", "encoder", "sae", "train", "measure"),
         needs_images=True,
+        is_shared=True,
     ),
     Stage(
         name="compare",
@@ -99,6 +103,7 @@ RUN = Stage(
     does="all of these in order; what is finished is not repeated",
     sections=tuple(dict.fromkeys(section for stage in STAGES for section in stage.sections)),
     needs_images=True,
+    is_shared=True,
 )
 PLAN = Stage(
     "plan",
@@ -135,6 +140,7 @@ STRESS = Stage(
     does="asks for a finding again and again: how often is it drawn?",
     sections=("mesh", "real", "generated", "generator", "encoder", "sae", "train", "measure"),
     needs_images=True,
+    is_shared=True,
 )
 EXPLORE = Stage(
     "explore",

@@ -57,6 +57,7 @@ def experiment() -> ml_collections.ConfigDict:
     cfg.compare.fdr = 0.05
     cfg.compare.confirm = 0.0
     cfg.compare.clusters = "auto"
+    cfg.compare.pairs = "auto"
 
     cfg.report = ml_collections.ConfigDict()
     cfg.report.style = "light"
@@ -173,11 +174,13 @@ def in_small(generator: ml_collections.ConfigDict) -> None:
 def image_source() -> ml_collections.ConfigDict:
     """A set of captioned images."""
     source = ml_collections.ConfigDict()
-    source.source = "folder"
+    source.source = "auto"
     source.path = ""
     source.split = "train"
     source.caption_field = ""
     source.image_field = ""
+    source.image_root = ""
+    source.prompts = ""
     source.captions = "first"
     source.follow_links = True
     source.limit = -1

@@ -1,6 +1,7 @@
 """Who is missing from a comparison, with what captions, and what they could do to its findings."""
 
 import collections
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,13 +9,45 @@ import numpy as np
 import pyarrow as pa
 
 from bsjax.core.artifacts import REAL, or_none
-from bsjax.data.captions import Pairing
+from bsjax.data.pairing import LOT, Pairing
 from bsjax.results.columns import ATTRITION, make_table
+from bsjax.results.comparisons import Compared
 from bsjax.results.ingested import Lost
 from bsjax.results.measures import Measured
 from bsjax.stats import attrition
 
 GENERATED, BOTH = "generated", "both"
+
+
+def account(
+    compared: Compared,
+    pairing: Pairing,
+    margin: float,
+    before: Sequence[Lost] = (),
+    drawn: Mapping[str, Any] | None = None,
+) -> Compared:
+    """A comparison with the account of its missing images, unless it is of pairs by lot.
+
+    Args:
+      compared: of two measured sets.
+      pairing: that it was made with.
+      margin: of its rules.
+      before: captioned images that were lost before any was measured.
+      drawn: manifest of the generated set, where it was drawn in this workdir.
+    """
+    if compared.real is None or compared.generated is None or pairing.by == LOT:
+        return compared
+    manifests = (compared.real.manifest, compared.generated.manifest, drawn or {})
+    reasons = {
+        image["key"]: image["reason"]
+        for manifest in manifests
+        for image in manifest.get("bad_images", ())
+    }
+    lost, told = audit(
+        compared.real, compared.generated, pairing, compared.findings, margin, reasons, before
+    )
+    manifest = {**compared.manifest, "attrition": told}
+    return dataclasses.replace(compared, manifest=manifest, attrition=lost)
 
 
 def audit(
@@ -52,7 +85,7 @@ def audit(
     rows += [(lost.key, lost.caption, BOTH, lost.reason) for lost in before]
     n = collections.Counter(arm for _, _, arm, _ in rows)
     missing = attrition.Missing(n[REAL], n[GENERATED], n[BOTH])
-    kept = [real.captions[row] for row in pairing.rows_real]
+    kept = [real.captions[row] for row in pairing.rows_real.tolist()]
     words = attrition.words_of_missing([caption for _, caption, _, _ in rows], kept)
     told = missing._asdict() | {
         "reasons": dict(collections.Counter(why or "not known" for *_, why in rows)),

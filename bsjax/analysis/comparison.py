@@ -3,6 +3,7 @@
 All statistics of a comparison are called here, whoever asks for one.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -11,25 +12,94 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from bsjax.analysis import attrition, copies, pairs
 from bsjax.analysis import controls as beside
+from bsjax.analysis import copies, pairs
 from bsjax.analysis.findings import look_further
-from bsjax.analysis.method import Method
+from bsjax.analysis.told import (
+    CONTROL_FAILS,
+    notes_on_pairing,
+    tell,
+    tell_pairing,
+    warnings,
+)
 from bsjax.analysis.units import find_units
-from bsjax.core.artifacts import REAL, as_json, or_none
+from bsjax.core.artifacts import REAL
 from bsjax.core.errors import UserError
-from bsjax.data.captions import Pairing, pair_keys
+from bsjax.core.ranges import CLUSTERS, PAIRS, RANGES, told_gone
+from bsjax.data.pairing import LOT, Pairing
 from bsjax.results.columns import COMPARED_CONCEPTS, CONTROLLED
 from bsjax.results.comparisons import Compared
-from bsjax.results.ingested import Lost
 from bsjax.results.measures import Measured
+from bsjax.results.pairing import known_links, pair_measured
 from bsjax.results.statistics import Statistics
-from bsjax.stats import clusters, comparison, streaming, verdicts, words
+from bsjax.stats import clusters, comparison, divergences, streaming, words
 from bsjax.stats.control_shifts import Changed
 
 TOP_IMAGES = 12  # whose captions tell a concept's words, where only image codes are known
-MOST_UNPAIRED = 1000  # keys that a manifest lists
-CONTROL_FAILS = "the control fails"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """How a comparison is made.
+
+    Attributes:
+      rules: of the verdicts.
+      clusters: what makes pairs repetitions of one another: the same "caption", the same real
+        "image", "auto" (either) or "none".
+      pairs: "auto", by names or captions; "none": of different captions, by lot.
+      seed: of the pair drawn from each cluster, of what is held back and of the control.
+    """
+
+    rules: comparison.Rules = comparison.Rules()
+    clusters: str = "auto"
+    seed: int = 0
+    pairs: str = "auto"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As a manifest has them."""
+        chosen = {f"compare.{name}": value for name, value in self.rules._asdict().items()}
+        chosen["compare.clusters"] = self.clusters
+        if self.pairs != Method.pairs:
+            chosen["compare.pairs"] = self.pairs
+        return dict(sorted(chosen.items())) | {"seed": self.seed}
+
+
+def make_method(rules: Mapping[str, Any]) -> Method:
+    """A method from named values, as users give them.
+
+    Args:
+      rules: form ("relative" or "difference"), temperature (of delta; by default that of the
+        reference: 0.4 or 0.8), margin, aligned, fdr, confirm, clusters, pairs, seed.
+
+    Raises:
+      UserError: no such rule, or a value that cannot be.
+    """
+    names = (*comparison.Rules._fields, "clusters", "pairs", "seed")
+    for name, value in rules.items():
+        if name not in names:
+            gone = told_gone(f"compare.{name}").replace("compare.", "")
+            expected = gone or f"no such rule; expected one of {', '.join(names)}"
+            raise UserError(f"{name}={value!r}: {expected}")
+        bounds = RANGES.get(f"compare.{name}") or RANGES.get(name)
+        if bounds is not None and not bounds.holds(value):
+            raise UserError(f"{{{name}}}={value!r}: expected {bounds}", name)
+    chosen = dict(rules)
+    form = chosen.get("form", comparison.Rules().form)
+    mode, paired = chosen.pop("clusters", Method.clusters), chosen.pop("pairs", Method.pairs)
+    for name, value, known in (
+        ("form", form, divergences.FORMS),
+        ("clusters", mode, CLUSTERS),
+        ("pairs", paired, PAIRS),
+    ):
+        if value not in known:
+            raise UserError(
+                f"{{{name}}}={value!r}: expected one of {', '.join(known)}; set it to one", name
+            )
+    chosen.setdefault("temperature", divergences.REFERENCE_TEMPERATURE[form])
+    seed = chosen.pop("seed", 0)
+    numbers = {name: float(value) for name, value in chosen.items() if name != "form"}
+    return Method(comparison.Rules(form=form, **numbers), mode, seed, paired)
 
 
 def compare_sets(
@@ -39,8 +109,6 @@ def compare_sets(
     name: str = "generated",
     pairing: Pairing | None = None,
     controls: Mapping[str, Measured] = MappingProxyType({}),
-    reasons: Mapping[str, str] = MappingProxyType({}),
-    before: Sequence[Lost] = (),
 ) -> Compared:
     """Compares a generated set with the real one over the captions that both have.
 
@@ -49,16 +117,14 @@ def compare_sets(
       generated: the generated ones, by the same encoder and SAE.
       method: of the comparison.
       name: of the generated set.
-      pairing: rows that belong together; by key where it is not given.
+      pairing: rows that belong together; as the method says where it is not given.
       controls: the real images, changed, by kind; what these alone do is no verdict.
-      reasons: key -> why an image is missing, in either arm, where it is known.
-      before: captioned images that were lost before any was measured.
 
     Raises:
       UserError: fewer than two pairs, or a control that lacks many of them.
     """
     if pairing is None:
-        pairing = pair_keys(real.keys, generated.keys)
+        pairing = pair_measured(real, generated, method.pairs, method.seed)
     if len(pairing.rows_real) < comparison.LEAST_UNITS:
         raise UserError(
             f"only one pair of a real and a generated image, of {len(real.keys)} and"
@@ -66,52 +132,50 @@ def compare_sets(
             "limit",
         )
     codes = real.codes[pairing.rows_real], generated.codes[pairing.rows_generated]
-    judged = copies.judge_pairs(real, generated, pairing)
+    is_paired = pairing.by != LOT
+    judged = copies.judge_pairs(real, generated, pairing) if is_paired else None
     captions = real.images["caption"].take(pairing.rows_real)
     tokens = None
     if real.tokens is not None and generated.tokens is not None:
         tokens = real.tokens[pairing.rows_real], generated.tokens[pairing.rows_generated]
-    keys = real.images["key"].take(pairing.rows_real)
+    keys = pa.array(pairing.keys(real.keys), pa.string())
     # What patches say of two real images is surer than what their codes do.
     twins = None if judged is None else copies.rows_of(judged.duplicates, keys.to_pylist())
-    changed, lacking = beside.pair_controls(controls, keys.to_pylist())
+    links = known_links(real, pairing)
+    changed, lacking = beside.pair_controls(
+        controls, real.images["key"].take(pairing.rows_real).to_pylist()
+    )
     outcome = _outcome(
-        codes, method, captions.to_pylist(), tokens=tokens, twins=twins, changed=changed
+        codes, method, captions.to_pylist(), pairing.labels, tokens, twins, changed, links
     )
     statistics = Statistics(
         *codes,
         keys=keys.to_pylist(),
-        captions=captions.to_pylist(),
+        # Of pairs by lot the generated image has another one.
+        captions=captions.to_pylist() if is_paired else None,
         words=_words(real, generated, pairing),
         fires=(real.concepts["fires"].to_numpy(), generated.concepts["fires"].to_numpy()),
         sums=outcome.sums,
         tokens=tokens,
         twins=twins,
         changed=changed,
+        links=links if links.size else None,
     )
     unpaired = {REAL: pairing.unpaired_real, name: pairing.unpaired_generated}
     sets = {REAL: real, name: generated, **{each.name: each for each in controls.values()}}
     parents = {f"measures/{arm}": each.manifest["config_hash"] for arm, each in sets.items()}
-    told = [*real.notes, *generated.notes, *lacking, *_warnings(outcome)]
-    tables = _tables(outcome, statistics, method)
-    lost, audited = attrition.audit(
-        real, generated, pairing, tables["findings"], method.rules.margin, reasons, before
+    notes = notes_on_pairing(pairing, len(generated.keys))
+    told = [*notes, *real.notes, *generated.notes, *lacking, *warnings(outcome)]
+    table = pairs.pair_table(
+        *(codes, pairing.rows_real, pairing.rows_generated, keys, captions, outcome.shares, judged)
     )
     return Compared(
         name=name,
-        **tables,
-        pairs=pairs.pair_table(
-            codes,
-            pairing.rows_real,
-            pairing.rows_generated,
-            keys,
-            captions,
-            outcome.shares,
-            judged,
-        ),
-        manifest=_manifest(method, outcome, len(pairing.rows_real), unpaired, parents)
-        | {"attrition": audited, "notes": list(dict.fromkeys(told))},
-        attrition=lost,
+        **_tables(outcome, statistics, method, is_paired=is_paired),
+        pairs=table if is_paired else table.slice(0, 0),
+        manifest=tell(method.settings, outcome, len(pairing.rows_real), unpaired, parents)
+        | tell_pairing(pairing)
+        | {"notes": list(dict.fromkeys(told))},
         real=real,
         generated=generated,
         statistics=statistics,
@@ -172,7 +236,7 @@ def compare_codes(
             outcome.shares,
             one_image=pairs.same_real(real, labels),
         ),
-        manifest=_manifest(method, outcome, n, unpaired, {}) | {"notes": _warnings(outcome)},
+        manifest=tell(method.settings, outcome, n, unpaired, {}) | {"notes": warnings(outcome)},
         statistics=statistics,
     )
 
@@ -218,17 +282,21 @@ def compare_again(
         tokens=None if tokens is None else (tokens[0][rows], tokens[1][rows]),
         twins=clusters.within(statistics.twins, rows),
         changed=beside.take_pairs(statistics.changed, rows, [statistics.keys[r] for r in rows]),
+        links=clusters.within(statistics.links, rows),
     )
     unpaired = manifest["unpaired"]
-    made = _manifest(method, outcome, int(rows.size), unpaired, manifest["parents"])
+    made = tell(method.settings, outcome, int(rows.size), unpaired, manifest["parents"])
+    told = manifest.get("pairing", {})
+    made |= {"pairing": told} if told else {}
+    is_paired = told.get("by") != LOT
     for part in ("unpaired_real", "unpaired_generated"):  # the lists may be cut short
         made["counts"][part] = manifest["counts"][part]
     kept = [note for note in manifest["notes"] if not note.startswith(CONTROL_FAILS)]
     return Compared(
         name=name,
-        **_tables(outcome, statistics, method, rows),
+        **_tables(outcome, statistics, method, rows, is_paired),
         pairs=pairs.with_closeness(pair_rows, statistics, method.rules.aligned),
-        manifest=made | {"notes": [*kept, *_warnings(outcome)]},
+        manifest=made | {"notes": [*kept, *warnings(outcome)]},
         statistics=statistics,
     )
 
@@ -237,13 +305,14 @@ def _outcome(
     codes: comparison.PairedCodes,
     method: Method,
     captions: Sequence[str] | None,
-    given: Sequence[Any] | None = None,
+    given: Sequence[Any] | np.ndarray | None = None,
     tokens: comparison.PairedCodes | None = None,
     twins: np.ndarray | None = None,
     changed: Mapping[str, Changed] = MappingProxyType({}),
+    links: np.ndarray | None = None,
 ) -> comparison.Outcome:
     """The statistics of pairs, those that repeat one another being one unit."""
-    labels, repeats = find_units(method.clusters, codes[0], captions, twins, given)
+    labels, repeats = find_units(method.clusters, codes[0], captions, twins, given, links)
     n_units = int(labels.max(initial=-1)) + 1
     if method.rules.confirm and n_units < 2 * comparison.LEAST_UNITS:
         raise UserError(
@@ -262,55 +331,13 @@ def _outcome(
     )
 
 
-def _manifest(
-    method: Method,
-    outcome: comparison.Outcome,
-    n_pairs: int,
-    unpaired: Mapping[str, Sequence[str]],
-    parents: Mapping[str, str],
-) -> dict[str, Any]:
-    (n_real, n_generated) = (len(keys) for keys in unpaired.values())
-    return {
-        "config": method.settings,
-        "parents": dict(parents),
-        "counts": {
-            "pairs": n_pairs,
-            "clusters": outcome.units,
-            "unpaired_real": n_real,
-            "unpaired_generated": n_generated,
-            **verdicts.count(outcome.columns["verdict"]),
-        },
-        "control": tell_control(outcome),
-        "closeness": as_json(outcome.closeness._asdict()),
-        "detectable_fold": as_json({str(n): fold for n, fold in outcome.detectable.items()}),
-        "global_shift": or_none(outcome.shift),
-        "rarity": outcome.rarity and outcome.rarity._asdict(),
-        **beside.tell(outcome),
-        "unpaired": {arm: list(keys[:MOST_UNPAIRED]) for arm, keys in unpaired.items()},
-    }
-
-
-def _warnings(outcome: comparison.Outcome) -> list[str]:
-    if outcome.control.is_sound:
-        return []
-    return [
-        f"{CONTROL_FAILS}: {outcome.control.share:.1%} of the concepts pass at 5 % where the arms"
-        " were swapped by chance (more than 5 %: images are repeated or pairs are not"
-        " exchangeable); do not rely on these verdicts, and set compare.clusters=auto if it is not"
-    ]
-
-
-def tell_control(outcome: comparison.Outcome) -> dict[str, Any]:
-    """What a manifest says of the control."""
-    return as_json(outcome.control._asdict()) | {"is_sound": outcome.control.is_sound}
-
-
 def _tables(
     outcome: comparison.Outcome,
     statistics: Statistics,
     method: Method,
     rows: np.ndarray | None = None,
-) -> dict[str, Any]:
+    is_paired: bool = True,
+) -> dict[str, pa.Table | None]:
     """Tables of concepts, findings, substitutions and controls, of all pairs or of some rows."""
     rows = np.arange(len(statistics.keys)) if rows is None else rows
     captions = statistics.captions
@@ -321,6 +348,7 @@ def _tables(
         None if captions is None else [captions[row] for row in rows],
         statistics.words,
         method.seed,
+        is_paired,
     )
     n_concepts = statistics.real.shape[1]
     columns: dict[str, Any] = {"concept": np.arange(n_concepts, dtype=np.int32)}
@@ -339,6 +367,8 @@ def _tables(
 
 def _words(real: Measured, generated: Measured, pairing: Pairing) -> list[str]:
     """Caption words of each concept from its top images in both arms."""
+    if pairing.by == LOT:
+        return words.describe_concepts(real.captions, real.top_rows)
     # A generated image speaks through the caption that it was made from; the last entry is for
     # the row -1, which stands for no image.
     to_real = np.full(generated.images.num_rows + 1, -1)

@@ -65,8 +65,7 @@ def judge_pairs(real: Measured, generated: Measured, pairing: Pairing) -> Judged
         return None
     codes = real.codes[rows]
     captions = [real.captions[row] for row in rows]
-    keys = [real.keys[row] for row in rows]
-    return judge_sketches(*sketches, codes, captions, keys)
+    return judge_sketches(*sketches, codes, captions, pairing.keys(real.keys), rows)
 
 
 def judge_sketches(
@@ -75,6 +74,7 @@ def judge_sketches(
     codes: sp.csr_array,
     captions: Sequence[str],
     keys: Sequence[str],
+    images: np.ndarray | None = None,
 ) -> Judged:
     """The same of n sketches (rows agree).
 
@@ -84,18 +84,25 @@ def judge_sketches(
       codes: of the real images [n, K].
       captions: of the pairs; an empty one is nobody else's.
       keys: of the pairs.
+      images: which real image each pair has [n]; None: each another.
     """
     n = len(keys)
-    near = nearest(codes, captions)
+    # One pair of each real image: its further ones are no neighbours and no duplicates of it.
+    labels = clusters.number(range(n) if images is None else images.tolist())
+    _, one = np.unique(labels, return_index=True)
+    near = nearest(codes[one], [captions[row] for row in one])
+    alone = _take(real, one)
     # Of the real images of the pairs, for both arms: what is a copy stays one.
-    centre = real.mean.mean(axis=0, dtype=np.float64).astype(np.float32)
-    among = _likeness(real, real, near.all, centre)
+    centre = alone.mean.mean(axis=0, dtype=np.float64).astype(np.float32)
+    among = _likeness(alone, alone, near.all, centre)
     is_twin = (near.all >= 0) & (among.evidence >= np.arctanh(DUPLICATE))
     i, j = np.nonzero(is_twin)
-    image = clusters.join(np.stack([i, near.all[i, j]], axis=1), n)  # [n], equal for duplicates
+    # [images], equal for duplicates
+    image = clusters.join(np.stack([i, near.all[i, j]], axis=1), len(one))
     pair = _likeness(real, generated, np.arange(n)[:, None], centre)
-    null = _likeness(real, generated, near.other_captions, centre)
-    is_other = (near.other_captions >= 0) & (image[near.other_captions] != image[:, None])
+    other = near.other_captions[labels]  # [n, N_OTHERS] of the images
+    null = _likeness(real, generated, np.where(other >= 0, one[other], -1), centre)
+    is_other = (other >= 0) & (image[other] != image[labels][:, None])
     others = np.where(is_other, null.evidence, np.nan)
     unusual = copies.standardise(pair.evidence[:, 0].astype(np.float64), others)
     variances = (np.concatenate([copies.patch_variance(_take(sketch, part)) for part in
@@ -108,7 +115,8 @@ def judge_sketches(
         "null_mean": unusual.null_mean,
         "bland": copies.is_bland(*variances),
     }
-    return Judged(scores, _duplicate_table(keys, near.all, among.similarity, is_twin))
+    names = [keys[row] for row in one]
+    return Judged(scores, _duplicate_table(names, near.all, among.similarity, is_twin))
 
 
 def rows_of(duplicates: pa.Table, keys: Sequence[str]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Images -> tokens -> codes -> statistics: the step on the devices and the loop around it.
 
-Works through shards of images: each finished shard is on disk, so that a killed run goes on behind
-the last one.
+Works through shards of images: each finished shard is on disk, so that a killed run goes on with
+those that are missing. Several hosts divide the shards and share nothing else.
 """
 
 import functools
@@ -15,10 +15,11 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh
 
+from bsjax.core import distributed
 from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import printable
-from bsjax.core.logs import PhaseTimer, progress
+from bsjax.core.logs import PhaseTimer, progress, step
 from bsjax.core.mesh import over_data, put, replicated
 from bsjax.core.precision import matmul_precision
 from bsjax.data.captions import BadImage, ImageSet, check_bad
@@ -142,7 +143,10 @@ def measure_images(
     timer: PhaseTimer,
     n_kept: int = FIRST_KEPT,
 ) -> list[BadImage]:
-    """Measures the images behind the last finished shard; returns all unusable images.
+    """Measures the images of the missing shards; returns all unusable images.
+
+    All hosts call it together. Each makes a part of the shards, at its own pace, and returns when
+    the others are done; host 0 alone knows all unusable images then.
 
     Args:
       name: of the set, for log lines.
@@ -157,23 +161,27 @@ def measure_images(
       UserError: too many images are unusable, or tokens are not finite.
     """
     records = images.records
-    state = store.resume(reading.top_images)
-    bad = [*images.bad, *(BadImage(records[row].key, why) for row, why in state.bad)]
-    if state.next_row:
-        logging.info("%s: %d of %d images were done before", name, state.next_row, len(records))
+    state = store.resume(reading.top_images, len(records), reading.images_per_shard)
+    known = [*images.bad, *(BadImage(records[row].key, why) for row, why in state.bad)]
+    if state.n_done:
+        logging.info("%s: %d of %d images were done before", name, state.n_done, len(records))
+    parts = [store.rows_of(shard) for shard in state.missing]
+    stops = {stop for _, stop in parts}
     batches = iterate_batches(
         records,
         resize=reading.resize,
         crop=reading.crop,
         batch_size=engine.batch_size,
-        start=state.next_row,
+        parts=parts,
         workers=reading.workers,
         interpolation=engine.interpolation,
     )
-    top = put(streaming.TopImages(*state.top), replicated(engine.mesh))
-    n_kept = min(n_kept, engine.n_concepts)
-    pending = None
-    bar = progress(f"measure {name}", len(records), state.next_row)
+    none = streaming.init_top_images(engine.n_concepts, reading.top_images)
+    none = put(none, replicated(engine.mesh))
+    top, n_kept, pending = none, min(n_kept, engine.n_concepts), None
+    n_mine = sum(stop - start for start, stop in parts)
+    n_others = 0 if distributed.n_hosts() > 1 else state.n_done
+    bar = progress(f"measure {name}", n_mine + n_others, n_others)
     with bar:
         while True:
             started = time.perf_counter()
@@ -183,19 +191,33 @@ def measure_images(
             if batch is not None:
                 top, *results = _launch(engine, top, batch, n_kept)
                 launched = (batch, top, results)
+                if _stop(batch) in stops:
+                    top = none  # Top images are those of a shard.
             if pending is not None:
                 # The devices work on the batch just launched while the host books the one before.
                 n_kept = _book(engine, store, pending, n_kept, timer)
-                _report_bad(name, images, reading.max_bad, pending[0], bad)
+                _report_bad(name, images, reading.max_bad, pending[0], known)
                 bar.update(pending[0].n_records)
-                if store.n_pending >= reading.images_per_shard or batch is None:
+                if _stop(pending[0]) in stops:
                     started = time.perf_counter()
                     store.commit(jax.device_get(pending[1]))
                     timer.add("writing", started)
             if launched is None:
                 break
             pending = launched
-    return bad
+    with step(f"{name}: all images of this host are measured"):
+        store.gather()
+    if not distributed.is_writer():
+        return known
+    bad = [BadImage(records[row].key, why) for row, why in store.read_bad()]
+    if distributed.n_hosts() > 1 and bad:
+        check_bad([*images.bad, *bad], images.n_listed, reading.max_bad)
+    return [*images.bad, *bad]
+
+
+def _stop(batch: Batch) -> int:
+    """Row behind the last of a batch."""
+    return int(batch.rows.max()) + 1
 
 
 def _launch(engine: Engine, top, batch: Batch, n_kept: int):

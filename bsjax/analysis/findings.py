@@ -18,6 +18,7 @@ def look_further(
     captions: Sequence[str] | None,
     words: Sequence[str],
     seed: int,
+    is_paired: bool = True,
 ) -> tuple[dict[str, np.ndarray], pa.Table, pa.Table]:
     """What the called concepts mean together.
 
@@ -28,6 +29,7 @@ def look_further(
       captions: of all pairs; None where there are none.
       words: of the concepts.
       seed: of the halves that teach and judge words.
+      is_paired: whether pairs are of one caption, so that one concept may stand for another.
 
     Returns:
       Columns asked_* [K]; the tables of findings and of substitutions.
@@ -36,7 +38,9 @@ def look_further(
     tested = tuple(arm[outcome.rows] for arm in codes)
     concepts = np.flatnonzero(np.isin(columns["verdict"], verdicts.CALLED))
     signs = np.sign(columns["log_ratio"][concepts]).astype(np.int64)
-    replaced = substitutions.find_substitutions(*tested, concepts, signs, rules.fdr)
+    replaced: Sequence[substitutions.Substitution] = []
+    if is_paired:
+        replaced = substitutions.find_substitutions(*tested, concepts, signs, rules.fdr)
     called = findings.Called(
         concepts, *(columns[name][concepts] for name in ("verdict", "log_ratio", "se"))
     )

@@ -9,8 +9,10 @@ import numpy as np
 from absl import logging
 
 from bsjax.analysis.engine import FIRST_KEPT, Engine, Reading, measure_images
-from bsjax.core.artifacts import hash_json, write_manifest
-from bsjax.core.logs import PhaseTimer
+from bsjax.core import distributed
+from bsjax.core.artifacts import hash_json, identity_for, write_manifest
+from bsjax.core.distributed import WRITTEN
+from bsjax.core.logs import PhaseTimer, step
 from bsjax.core.paths import AnyPath
 from bsjax.data.captions import ImageSet
 from bsjax.results.shards import ShardStore
@@ -35,6 +37,8 @@ def write_measures(
 ) -> dict[str, Any]:
     """Measures a set into a folder, which `begin_stage` prepared; returns the manifest.
 
+    Of several hosts all call it together, and one writes what does not belong to a shard.
+
     Args:
       folder: of the artifact.
       name: of the set.
@@ -51,12 +55,16 @@ def write_measures(
     Raises:
       UserError: too many images are unusable, tokens are not finite, or the disk is full.
     """
-    store = ShardStore(folder, engine.n_concepts, engine.grid)
+    identity = identity_for(settings, parents)
+    store = ShardStore(folder, engine.n_concepts, engine.grid, identity=identity)
     timer = PhaseTimer()
     bad = measure_images(name, images, reading, engine, store, timer, n_kept)
-    counts = store.finish(images.records, bad)
     if timer.summary():
         logging.info("%s: %s", name, timer.summary())
+    if not distributed.is_writer():
+        return distributed.read_written(folder, "measure")
+    with step(f"{name}: writing what the shards come to"):
+        counts = store.finish(images.records, bad)
     silent = silence_note(name, counts, np.asarray(engine.threshold), names)
     for note in silent:
         logging.warning("%s", note)
@@ -81,6 +89,7 @@ def write_measures(
         **more,
     )
     store.clean()
+    distributed.wait_for_all(WRITTEN)
     return manifest
 
 

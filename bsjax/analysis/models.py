@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from bsjax.analysis.comparison import tell_control
-from bsjax.analysis.method import Method
+from bsjax.analysis.comparison import Method
+from bsjax.analysis.told import tell_control
 from bsjax.analysis.units import Units, find_units
 from bsjax.core.artifacts import as_json, or_none
 from bsjax.core.errors import UserError
@@ -42,6 +42,7 @@ class Common(NamedTuple):
     twins: np.ndarray | None
     n_first_alone: int
     n_second_alone: int
+    links: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,6 +93,7 @@ def find_common(first: Statistics, second: Statistics) -> Common:
         twins=clusters.within(first.twins, left),
         n_first_alone=len(first.keys) - len(rows),
         n_second_alone=len(second.keys) - len(rows),
+        links=clusters.within(first.links, left),
     )
 
 
@@ -200,4 +202,4 @@ FAILS = (
 
 
 def _units(common: Common, mode: str = "auto") -> Units:
-    return find_units(mode, common.real, common.captions, common.twins)
+    return find_units(mode, common.real, common.captions, common.twins, links=common.links)

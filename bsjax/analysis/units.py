@@ -22,7 +22,8 @@ def find_units(
     real: sp.csr_array,
     captions: Sequence[str] | None,
     twins: np.ndarray | None = None,
-    given: Sequence[Any] | None = None,
+    given: Sequence[Any] | np.ndarray | None = None,
+    links: np.ndarray | None = None,
 ) -> Units:
     """Clusters of pairs.
 
@@ -32,6 +33,7 @@ def find_units(
       captions: of the pairs; None where there are none.
       twins: rows [M, 2] whose real images are near duplicates, where that is known from patches.
       given: labels of whoever knows what repeats what, in the place of all that.
+      links: rows [M, 2] of pairs that are known to repeat one another.
 
     Raises:
       UserError: all pairs are one cluster.
@@ -41,13 +43,13 @@ def find_units(
     else:
         # The control swaps what repeats one another whatever is taken as a cluster, so that it
         # tells where too little is.
-        repeats = labels = clusters.find_clusters(captions, real, twins=twins)
+        repeats = labels = clusters.find_clusters(captions, real, twins=twins, known=links)
         if mode == "none":
             labels = np.arange(real.shape[0])
         elif mode == "image" or (mode == "caption" and captions is None):
-            labels = clusters.find_clusters(None, real, twins=twins)
+            labels = clusters.find_clusters(None, real, twins=twins, known=links)
         elif mode == "caption":
-            labels = clusters.find_clusters(captions, None)
+            labels = clusters.find_clusters(captions, None, known=links)
     if labels.max() + 1 < comparison.LEAST_UNITS:
         what = "given label" if given is not None else "caption or real image"
         raise UserError(

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 
 from bsjax import presets
 from bsjax.analysis import comparison as analysis
-from bsjax.analysis.method import make_method
+from bsjax.analysis.attrition import account
 from bsjax.analysis.models import Moved, compare_models
 from bsjax.api.arguments import naming_arguments
 from bsjax.api.codes import as_codes, as_labels
@@ -22,12 +22,13 @@ from bsjax.core.artifacts import CONTROL, REAL, begin_stage, hash_json
 from bsjax.core.errors import UserError
 from bsjax.core.frames import to_pandas
 from bsjax.core.ranges import CONTROLS, RANGES
-from bsjax.data.captions import pair_keys
+from bsjax.data.pairing import LOT
 from bsjax.experiment.controls import name_of
 from bsjax.report import figures
 from bsjax.report.tables import as_shown
 from bsjax.results.comparisons import Compared, write_compared
 from bsjax.results.measures import Measured, write_measured
+from bsjax.results.pairing import pair_measured
 from bsjax.stages.report import report as write_report
 
 # What decides a set's codes beside its images.
@@ -138,7 +139,7 @@ class Comparison(Compared):
                 "a comparison that was read from a folder keeps no statistics; compare again, or"
                 " run `bsjax compare --against`"
             )
-        method = make_method(rules)
+        method = analysis.make_method(rules)
         names = (other.name, self.name)
         return compare_models(other.statistics, self.statistics, names, method)
 
@@ -219,13 +220,15 @@ def compare(
         reference's: 0.4 or 0.8), margin (fold: suppressed and exaggerated concepts changed by
         more; 1.5), aligned (fold: aligned ones changed by less; 2), fdr (of each test; 0.05),
         confirm (share of the clusters held back; 0), clusters ("auto", "caption", "image" or
-        "none": pairs that count as one), seed.
+        "none": pairs that count as one), pairs ("auto": by key, else by caption; "none": by lot,
+        for sets of different captions), seed. Several generated images of one real one count as
+        one.
 
     Raises:
       UserError: no key in common, too many without a partner, sets of different encoders or SAEs,
         no such rule or control.
     """
-    method = make_method(rules)
+    method = analysis.make_method(rules)
     controls = _known(controls or {})
     beside = [("controls", each) for each in controls.values()]
     for what, value in (("real", real), ("generated", generated), *beside):
@@ -250,12 +253,12 @@ def compare(
     controls = {kind: _as_control(each, kind, name) for kind, each in controls.items()}
     for each in controls.values():
         _require_same_making(real.manifest, each.manifest)
-    pairing = pair_keys(real.keys, generated.keys)
+    pairing = pair_measured(real, generated, method.pairs, method.seed)
     for what, other, keys, unpaired in (
         ("real", "generated", real.keys, pairing.unpaired_real),
         ("generated", "real", generated.keys, pairing.unpaired_generated),
     ):
-        if not unpaired:
+        if not unpaired or pairing.by == LOT:
             continue
         fault = (
             f"{len(unpaired)} of {len(keys)} {what} images have no {other} image"
@@ -269,6 +272,7 @@ def compare(
             )
         logging.warning("%s: they are left out of the comparison", fault)
     found = analysis.compare_sets(real, generated, method, name, pairing, controls)
+    found = account(found, pairing, method.rules.margin)
     return Comparison(
         **{field.name: getattr(found, field.name) for field in FIELDS},
         changed={each.name: each for each in controls.values()},
@@ -302,7 +306,7 @@ def compare_codes(
     """
     if clusters is None or isinstance(clusters, str):
         rules, clusters = {"clusters": clusters or "auto", **rules}, None
-    method = make_method(rules)
+    method = analysis.make_method(rules)
     given = {"real": real, "generated": generated}
     matrices = [as_codes(codes, name) for name, codes in given.items()]
     shapes = [matrix.shape for matrix in matrices]

@@ -14,8 +14,8 @@ from PIL import Image
 from bsjax.analysis.measurement import digest_files
 from bsjax.core.artifacts import hash_json
 from bsjax.core.errors import UserError
-from bsjax.data.captions import ImageRecord, ImageSet, list_folder
-from bsjax.data.sources import list_source
+from bsjax.data.captions import ImageRecord, ImageSet
+from bsjax.data.recognise import list_images as list_from
 from bsjax.data.text import ALL, FIRST, Fields
 from bsjax.results.measures import refuse_duplicates
 
@@ -56,10 +56,11 @@ def list_images(
     *,
     captions: Sequence[str] | Mapping[str, str] | None = None,
     keys: Sequence[str] | None = None,
-    source: str = "folder",
+    source: str = "auto",
     split: str = "train",
     caption_field: str = "",
     image_field: str = "",
+    image_root: str = "",
     all_captions: bool = False,
     limit: int = -1,
 ) -> Listed:
@@ -71,10 +72,12 @@ def list_images(
         caption, key), of records; an array [n, H, W, 3] too. Sizes may differ.
       captions: one per image, or key -> caption; a folder has its own beside its images.
       keys: one per image, where they are not the names of files, or numbers in order.
-      source: folder | arrayrecord | parquet | tfds | scenes, of a path.
-      split: of a tfds data set, or of a folder of parquet files.
+      source: of a path: auto (as what lies there tells) | folder | table | webdataset | parquet |
+        arrayrecord | hf | hf_stream | tfds | scenes.
+      split: of a hf or tfds data set, or of a folder of parquet files.
       caption_field: where captions are, if not in a usual field.
       image_field: where images are, if not in a usual field.
+      image_root: folder of the images that a table names, if not beside it.
       all_captions: of an image's several captions, each with the image.
       limit: only the first so many; -1: all.
 
@@ -90,7 +93,8 @@ def list_images(
                 " from key to caption",
                 "captions",
             )
-        fields = Fields(caption_field, image_field, ALL if all_captions else FIRST)
+        several = ALL if all_captions else FIRST
+        fields = Fields(caption_field, image_field, several, image_root)
         return _list_path(os.fspath(images), source, split, limit, fields, captions)
     if isinstance(images, ImageSet):
         images = images.records
@@ -132,12 +136,8 @@ def _list_path(
     fields: Fields,
     captions: Mapping[str, str] | None,
 ) -> Listed:
-    if source == "folder":
-        found = list_folder(path, limit, fields)
-        digest = digest_files(found)
-    else:
-        found, identity = list_source(source, path, split, limit, fields)
-        digest = hash_json(identity)
+    found, identity = list_from(source, path, split, limit, fields)
+    digest = digest_files(found) if identity is None else hash_json(identity)
     if captions is None:
         return Listed(found, digest)
     records = [_told(record, captions) for record in found.records]

@@ -39,10 +39,11 @@ def measure(
     *,
     captions: Sequence[str] | Mapping[str, str] | None = None,
     keys: Sequence[str] | None = None,
-    source: str = "folder",
+    source: str = "auto",
     split: str = "train",
     caption_field: str = "",
     image_field: str = "",
+    image_root: str = "",
     all_captions: bool = False,
     limit: int = -1,
     max_bad: float = MOST_BAD,
@@ -66,10 +67,12 @@ def measure(
       captions: one per image, or key -> caption; a folder has its own.
       keys: names that pair the images with others'; by default names of files without suffix, or
         numbers in order.
-      source: what a path is of: folder | arrayrecord | parquet | tfds | scenes.
-      split: of a tfds data set, or of a folder of parquet files.
+      source: what a path is of: auto (as what lies there tells) | folder | table | webdataset |
+        parquet | arrayrecord | hf | hf_stream | tfds | scenes.
+      split: of a hf or tfds data set, or of a folder of parquet files.
       caption_field: where captions are, if not in a usual field.
       image_field: where images are, if not in a usual field.
+      image_root: folder of the images that a table names, if not beside it.
       all_captions: each caption of an image counts, with the image.
       limit: only the first so many images; -1: all.
       max_bad: largest share of images that may be unusable; they are left out.
@@ -100,7 +103,8 @@ def measure(
     with naming_arguments(NAMES), contextlib.ExitStack() as stack:
         listed = list_images(
             images, captions=captions, keys=keys, source=source, split=split, limit=limit,
-            caption_field=caption_field, image_field=image_field, all_captions=all_captions,
+            caption_field=caption_field, image_field=image_field, image_root=image_root,
+            all_captions=all_captions,
         )  # fmt: skip
         check_bad(listed.images.bad, listed.images.n_listed, max_bad)
         owner = None

@@ -75,7 +75,7 @@ TABLE = (
     Flag("samples", _number, 8, "images of each prompt", ("stress",)),
     Flag("captions", _number, 16, "how many captions of the data set to ask by", ("stress",)),
     Flag("prompts", _string, None, "file of prompts, one per line, instead", ("stress",)),
-    Flag("topology", _string, None, "TPU topologies to compile for, with commas", ("plan",)),
+    Flag("topology", _string, None, "TPUs and GPUs to compile for, with commas", ("plan",)),
     Flag("stage", _string, None, "what to plan: train_sae, generate or measure", ("plan",)),
     Flag("mesh.data", _number, None, "this mesh shape instead of all that fit", ("plan",)),
     Flag("mesh.model", _number, None, "this mesh shape instead of all that fit", ("plan",)),

@@ -10,9 +10,9 @@ import urllib.parse
 from typing import NamedTuple
 
 LOCATION = "::"  # between kind and place in the address of a record
-KINDS = ("arrayrecord", "parquet", "tfds", "scenes", "generated")
-# Their path is one of files; that of scenes is a seed, that of tfds may be a data set's name.
-OF_FILES = ("arrayrecord", "parquet", "generated")
+KINDS = ("arrayrecord", "parquet", "webdataset", "hf", "tfds", "scenes", "generated")
+# Their path is one of files; that of scenes is a seed, those of others may be a data set's name.
+OF_FILES = ("arrayrecord", "parquet", "webdataset", "generated")
 HERE = "./"
 
 
@@ -45,7 +45,10 @@ def parse_address(text: str) -> Address:
 def within(text: str, workdir: str | os.PathLike) -> str:
     """An address as an artifact of a workdir keeps it: from there, or absolute."""
     address = parse_address(text)
-    if _is_of_files(address):
+    root = f"{os.fspath(workdir)}/"
+    if "://" in root and address.path.startswith(root):  # an object store
+        address = address._replace(path=HERE + address.path[len(root) :])
+    elif _is_of_files(address):
         address = address._replace(path=_from(address.path, workdir))
     return write_address(address)
 
@@ -61,7 +64,8 @@ def find(text: str, workdir: str | os.PathLike) -> str:
 def _is_of_files(address: Address) -> bool:
     if address.kind in ("", *OF_FILES):
         return bool(address.path) and "://" not in address.path
-    return address.kind == "tfds" and os.path.isdir(os.path.expanduser(address.path))
+    is_named = address.kind in ("tfds", "hf")
+    return is_named and os.path.exists(os.path.expanduser(address.path))
 
 
 def _from(path: str, workdir: str | os.PathLike) -> str:

@@ -75,6 +75,14 @@ def is_remote(path: str | os.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def remove_tree(folder: AnyPath) -> None:
+    """Removes a folder with all that is in it, if it is there."""
+    if not is_remote(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+    elif folder.exists():
+        folder.rmtree()
+
+
 @contextlib.contextmanager
 def explain_full_disk(path: str | os.PathLike) -> Iterator[None]:
     """Turns 'no space left' while writing `path` into one line for the user."""
@@ -273,11 +281,7 @@ def begin_stage(
     if overwrite:
         # First what calls it finished: a run may be killed while the rest goes.
         (epath.Path(folder) / MANIFEST).unlink(missing_ok=True)
-        if is_remote(folder):
-            if folder.exists():
-                folder.rmtree()
-        else:
-            shutil.rmtree(folder, ignore_errors=True)
+        remove_tree(epath.Path(folder))
     found = manifest or _read_started(folder)
     if found is not None:
         changed = differing_keys(found["config"], wanted["config"])
@@ -324,6 +328,15 @@ def identity_of(folder: str | os.PathLike) -> str:
     """
     found = _read_started(epath.Path(folder))
     return "" if found is None else found.get(checksums.CHECKSUM, "")
+
+
+def identity_for(config: Mapping[str, Any], parents: Mapping[str, str]) -> str:
+    """What `identity_of` says once a stage of this config and these parents began.
+
+    For hosts that may not see yet what another wrote.
+    """
+    wanted = {"config": dict(config), "parents": dict(parents)}
+    return checksums.seal(wanted)[checksums.CHECKSUM]
 
 
 def differing_keys(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,9 @@ they belong to (the stage's config, their place in it), so that one that was dam
 brought from elsewhere is told from the one that was written, and made anew.
 """
 
+import contextlib
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -66,8 +68,12 @@ def list_files(folder: str | os.PathLike, but: Iterable[str] = ()) -> Iterator[s
     """Paths below a folder, with slashes, in order; hidden files and folders are left out."""
     left_out = set(but)
     if "://" in os.fspath(folder):
-        paths = [path for path in epath.Path(folder).rglob("*") if path.is_file()]
-        names = [os.fspath(path)[len(os.fspath(folder)) :].strip("/") for path in paths]
+        # fsspec names places without the protocol, others with it.
+        root = os.fspath(epath.Path(folder)).partition("://")[2]
+        names = []
+        for place, _, files in epath.Path(folder).walk():
+            below = os.fspath(place).rpartition("://")[2][len(root) :].strip("/")
+            names += [f"{below}/{name}".strip("/") for name in files]
         yield from sorted(name for name in names if "/." not in f"/{name}" and name not in left_out)
         return
     for place, folders, files in os.walk(folder):
@@ -166,6 +172,17 @@ def save_arrays(path: str | os.PathLike, identity: str = "", **arrays: Any) -> N
     np.savez(path, **found, **{CHECKSUM: np.array(sum_of_arrays(found, identity))})
 
 
+@contextlib.contextmanager
+def read_arrays(path: str | os.PathLike) -> Iterator[Any]:
+    """An npz file, here or in an object store, of which no array is read that is not asked for."""
+    with contextlib.ExitStack() as stack:
+        if "://" in os.fspath(path):
+            file = io.BytesIO(epath.Path(path).read_bytes())
+        else:
+            file = stack.enter_context(open(path, "rb"))
+        yield stack.enter_context(np.load(file, allow_pickle=False))
+
+
 def load_arrays(path: str | os.PathLike, identity: str = "") -> dict[str, np.ndarray]:
     """The arrays that `save_arrays` wrote.
 
@@ -174,7 +191,7 @@ def load_arrays(path: str | os.PathLike, identity: str = "") -> dict[str, np.nda
       FileNotFoundError: no such file.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
+        with read_arrays(path) as stored:
             arrays = dict(stored)
         expected = str(arrays.pop(CHECKSUM))
     except FileNotFoundError:

@@ -29,6 +29,11 @@ EXECUTION_KEYS = (
 )
 
 
+# Keys that came later, and what was done before there were any: at that they say nothing, so that
+# what was made without them stays finished.
+LATER_KEYS = {"compare.pairs": "auto"}
+
+
 def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
     """Reads the part of ``--config=file.py:ARG`` behind the colon.
 
@@ -82,12 +87,14 @@ def flatten(config: ml_collections.ConfigDict | dict, prefix: str = "") -> dict[
 def select(config: ml_collections.ConfigDict, keys: Sequence[str]) -> dict[str, Any]:
     """The part of the config that decides a stage's result: the keys at or below `keys`.
 
-    `EXECUTION_KEYS` are left out: a finished or interrupted stage may go on with others.
+    `EXECUTION_KEYS` are left out: a finished or interrupted stage may go on with others; so are
+    `LATER_KEYS` at what they were before they were there.
     """
     return {
         name: value
         for name, value in flatten(config).items()
         if name not in EXECUTION_KEYS
+        and (name not in LATER_KEYS or value != LATER_KEYS[name])
         and any(name == key or name.startswith(f"{key}.") for key in keys)
     }
 

@@ -1,11 +1,15 @@
 """How a run ends before its time: on all hosts, with one line and one status, within seconds.
 
 A host that fails leaves the others waiting in a collective, until jax's coordination service finds
-it missing and kills them with a dump. So a host tells what ends it by that service's key-value
-store, and a thread on every host listens. SIGTERM goes the same way: a loop whose hosts must stop
-together agrees on a step (`StopSignal`), anything else just ends.
+it missing. So a host tells what ends it by that service's key-value store, and a thread on every
+host listens. SIGTERM goes the same way: a loop whose hosts must stop together agrees on a step
+(`StopSignal`), anything else just ends. A host that can say nothing any more (SIGKILL, no power) is
+found by the service's heartbeat, and ends the others too (`on_lost_host`).
 """
 
+import contextlib
+import ctypes
+import functools
 import json
 import os
 import signal
@@ -13,6 +17,7 @@ import sys
 import threading
 import time
 import types
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -26,6 +31,10 @@ POLL_SECONDS = 0.5
 # How long host 0, who keeps the store, waits for the others to have read it.
 LAST_WORD_SECONDS = 10
 KEPT = "stopped by SIGTERM; what is finished is kept"
+LOST = (
+    "another host is gone or cannot be reached; start the same command on all hosts again, and it"
+    " goes on from what is finished"
+)
 
 _leaving = threading.Lock()  # taken once, by the thread that ends the process
 _asked_to_stop = threading.Event()
@@ -53,14 +62,14 @@ def end_all(status: int, line: str) -> NoReturn:
     _leaving.acquire()
     state = jax_distributed.global_state
     _write(state.client, END, json.dumps([status, line]))
-    status, line = json.loads(_read(state.client, END) or json.dumps([status, line]))
+    status, line = json.loads(read(state.client, END) or json.dumps([status, line]))
     _say(line)
     _write(state.client, f"{HEARD}/{state.process_id}", "1")
     if state.process_id == 0:
         deadline = time.monotonic() + LAST_WORD_SECONDS
         waiting = set(range(state.num_processes))
         while waiting and time.monotonic() < deadline:
-            waiting = {host for host in waiting if not _read(state.client, f"{HEARD}/{host}")}
+            waiting = {host for host in waiting if not read(state.client, f"{HEARD}/{host}")}
             time.sleep(POLL_SECONDS / 2)
     os._exit(status)
 
@@ -69,6 +78,39 @@ def end_here(status: int, line: str) -> NoReturn:
     """Ends this process alone, whatever its other threads wait for."""
     _say(line)
     os._exit(status)
+
+
+@contextlib.contextmanager
+def on_lost_host() -> Iterator[None]:
+    """Within it jax joins the hosts, and learns to end this one in a line when another is lost.
+
+    It would end it by a dump and SIGABRT. What it may be given to call instead it cannot call as of
+    jaxlib 0.10 (no such argument can be made for Python): then C++ gives up, and calls the same.
+    """
+    factory = jax_distributed._jax
+    make_client = factory.get_distributed_runtime_client
+    factory.get_distributed_runtime_client = functools.partial(
+        make_client, missed_heartbeat_callback=_end_lost
+    )
+    try:
+        set_terminate = ctypes.CDLL("libstdc++.so.6")._ZSt13set_terminatePFvvE
+        set_terminate.argtypes, set_terminate.restype = [type(_give_up)], ctypes.c_void_p
+        set_terminate(_give_up)
+    except (OSError, AttributeError):
+        logging.debug("another standard library of C++: a lost host will end this one by a dump")
+    try:
+        yield
+    finally:
+        factory.get_distributed_runtime_client = make_client
+
+
+def _end_lost(*_: Any) -> NoReturn:
+    _leaving.acquire()  # for ever, where this process ends already for another reason
+    end_here(STOPPED, LOST)
+
+
+# Kept as long as the process: C++ calls it.
+_give_up = ctypes.CFUNCTYPE(None)(_end_lost)
 
 
 def on_sigterm(number: int, frame: types.FrameType | None) -> None:
@@ -138,12 +180,12 @@ def _listen(client: Any) -> None:
     """The watching thread."""
     while True:
         time.sleep(POLL_SECONDS)
-        said = _read(client, END)
+        said = read(client, END)
         if said is not None:
             end_all(*json.loads(said))
         if _asked_to_stop.is_set():
             _write(client, STOP, "1")
-        if StopSignal._stop_at is None and _read(client, STOP):
+        if StopSignal._stop_at is None and read(client, STOP):
             _agree_where_to_stop(client)
 
 
@@ -175,7 +217,7 @@ def _say(line: str) -> None:
     sys.stderr.flush()
 
 
-def _read(client: Any, key: str) -> str | None:
+def read(client: Any, key: str) -> str | None:
     try:
         return client.key_value_try_get(key)
     except jax.errors.JaxRuntimeError:

@@ -11,6 +11,8 @@ JOINERS = "\u200c\u200d"  # within emoji and words of some scripts; they steer n
 
 def valid_text(text: str) -> str:
     """The text with each half of a surrogate pair replaced by U+FFFD; all else as it is."""
+    if text.isascii():
+        return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
@@ -38,7 +40,7 @@ def printable(text: object, keep: str = "") -> str:
 
 def same_name(name: str) -> str:
     """The form in which names are matched: macOS decomposes letters (NFD) that others do not."""
-    return unicodedata.normalize("NFC", name)
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _is_harmless(character: str) -> bool:

@@ -3,6 +3,11 @@
 The lock is a file that says who works here. It is stale if its process is gone (by number and start
 time, so that another process of the same number does not count), or, for another machine, if its
 heartbeat stopped.
+
+An object store has no file that only one can make. There the lock is an object that is written,
+and read again a moment later: of two runs that start within that moment the one whose object is
+gone gives way, but a store that answers slowly may let both on. What is written is whole at any
+time in either case, and of one config the same.
 """
 
 import contextlib
@@ -11,6 +16,7 @@ import fcntl
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import socket
 import subprocess
@@ -20,6 +26,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from absl import logging
+from etils import epath
 
 from bsjax.core.artifacts import MANIFEST, TEMPORARY, is_remote
 from bsjax.core.errors import UserError
@@ -28,6 +35,8 @@ FILE = ".bsjax-lock"
 HEARTBEAT_SECONDS = 20.0
 # Another machine's lock without a heartbeat for so long is stale.
 LIMIT_SECONDS = 300.0
+# In an object store: key of the time of the last heartbeat, and how long who wrote looks away.
+BEAT, SETTLE_SECONDS = "beat", 1.0
 READ_ONLY = frozenset(("explore", "plan", "pipeline", "push"))
 ARTIFACTS = ("ingested", "images", "measures", "comparisons", "models", "replications", "stress",
              "sae", "report", "weights")  # fmt: skip
@@ -52,9 +61,12 @@ def hold(
     Raises:
       UserError: another run works here, or nothing can be written.
     """
-    if stage in READ_ONLY or not is_writer or is_remote(workdir):
-        # An object store has no files that only one can make; runs there are on their own.
+    if stage in READ_ONLY or not is_writer:
         yield
+        return
+    if is_remote(workdir):
+        with _hold_object(epath.Path(workdir), heartbeat):
+            yield
         return
     folder = pathlib.Path(workdir)
     is_new = not folder.exists()
@@ -75,6 +87,69 @@ def hold(
         done.set()
         beat.join()
         _release(folder, mine, is_new)
+
+
+@contextlib.contextmanager
+def _hold_object(folder: epath.Path, heartbeat: float) -> Iterator[None]:
+    """The lock of a workdir in an object store, whose objects tell no time of change: it says it.
+
+    Raises:
+      UserError: another run works here.
+    """
+    path, mine = folder / FILE, _owner()
+
+    def beat() -> None:
+        path.write_text(json.dumps({**mine, BEAT: time.time()}))
+
+    def is_mine() -> bool:
+        return _read_object(path).get("token") == mine["token"]
+
+    _refuse(folder, path, _read_object(path))
+    beat()
+    time.sleep(SETTLE_SECONDS)
+    if not is_mine():
+        _refuse(folder, path, _read_object(path))
+    done = threading.Event()
+
+    def keep_beating() -> None:
+        while not done.wait(heartbeat):
+            # Whoever took it over took it from a run that said nothing for long: let both be.
+            with contextlib.suppress(OSError):
+                if is_mine():
+                    beat()
+
+    thread = threading.Thread(target=keep_beating, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        with contextlib.suppress(OSError):
+            if is_mine():
+                path.unlink()
+
+
+def _read_object(path: epath.Path) -> dict[str, Any]:
+    """Whose the lock is; nothing where there is none, or none that can be understood."""
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _refuse(folder: epath.Path, path: epath.Path, owner: dict[str, Any]) -> None:
+    if not owner or not isinstance(owner.get(BEAT), int | float):
+        return
+    if _is_stale(owner, time.time() - owner[BEAT]):
+        logging.info("the lock of pid %s on %s is stale", owner.get("pid"), owner.get("host"))
+        return
+    raise UserError(
+        f"another bsjax works here, pid {owner.get('pid')} on {owner.get('host')}, since"
+        f" {owner.get('since')}: wait for it, or choose another --workdir than {folder} (if it is"
+        f" gone for certain, delete {path})"
+    )
 
 
 def sweep(workdir: str | os.PathLike) -> int:
@@ -118,17 +193,21 @@ def _children(folder: pathlib.Path) -> list[pathlib.Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
 
+def _owner() -> dict[str, Any]:
+    """What a lock says of this process."""
+    return {
+        "pid": os.getpid(),
+        "started": _start_of(os.getpid()),
+        "host": socket.gethostname(),
+        "space": _process_space(),
+        "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "token": secrets.token_hex(8),
+    }
+
+
 def _take(folder: pathlib.Path) -> str:
     """Writes the lock; returns its text."""
-    mine = json.dumps(
-        {
-            "pid": os.getpid(),
-            "started": _start_of(os.getpid()),
-            "host": socket.gethostname(),
-            "space": _process_space(),
-            "since": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        }
-    )
+    mine = json.dumps(_owner())
     path = folder / FILE
     guard = os.open(folder, os.O_RDONLY)
     try:

@@ -64,8 +64,12 @@ FOLD = Range(1, 1000, is_low_open=True)
 
 FORMS = ("relative", "difference")
 CLUSTERS = ("auto", "caption", "image", "none")
+PAIRS = ("auto", "none")
 CONTROLS = ("jpeg", "crop", "vae")
-SOURCES = ("folder", "arrayrecord", "parquet", "tfds", "scenes")
+SOURCES = (
+    "auto", "folder", "table", "webdataset", "parquet", "arrayrecord", "hf", "hf_stream", "tfds",
+    "scenes",
+)  # fmt: skip
 CAPTIONS = ("first", "all")
 SUPPLIES = ("memory", "store", "images")
 DTYPES = ("float32", "bfloat16")
@@ -86,13 +90,15 @@ class Key(NamedTuple):
 
 
 IMAGE_SET = {
-    "source": Key(SOURCES, "what path names"),
-    "path": Key(str, "folder | ArrayRecord or parquet files (a pattern) | name of a tfds dataset"),
-    "split": Key(str, "of tfds, and of a folder of files named train-*.parquet, test-*.parquet"),
+    "source": Key(SOURCES, "what path names; auto: as what lies there tells"),
+    "path": Key(str, "folder | table of captions | shards (a pattern) | name of a hf or tfds set"),
+    "split": Key(str, "of hf and tfds, and of a folder of files train-*.parquet, test-*.parquet"),
     "caption_field": Key(str, 'where captions are; "": caption, text, TEXT, prompt or captions'),
     "image_field": Key(str, 'where images are; "": image, jpg, png, webp, img or image_bytes'),
+    "image_root": Key(str, 'folder of the images that a table names; "": beside it'),
+    "prompts": Key(str, 'file of prompts that numbered images are of; "": prompts.txt beside them'),
     "captions": Key(CAPTIONS, "of an image's several captions; all: each with the image"),
-    "follow_links": Key(bool, "folder: images may be links that leave it; captions never may"),
+    "follow_links": Key(bool, "images may lie outside of the folder; captions never may"),
     "limit": Key(AUTO, "only the first so many images; -1: all"),
     "max_bad": Key(SHARE, "largest share of unreadable images before the run stops"),
     "max_unpaired": Key(SHARE, "largest share without a partner in the other, if made elsewhere"),
@@ -176,7 +182,7 @@ BY_SECTION = {
     },
     "plan": {
         "stage": Key(str, "train_sae | generate | measure"),
-        "topology": Key(str, "TPU topologies, with commas: v5e:2x4,v5e:4x4"),
+        "topology": Key(str, "TPUs and GPUs, with commas: v5e:2x4,h100:8"),
         "epoch_tokens": Key(whole(0, 2**53), "that an epoch will have, where train.steps is -1"),
         "local": Key(bool, "compile for this machine's devices too"),
         "fixed_mesh": Key(bool, "only the shape in mesh instead of all"),
@@ -197,6 +203,7 @@ BY_SECTION = {
         "clusters": Key(
             CLUSTERS, "what pairs that count as one share: caption, real image, either"
         ),
+        "pairs": Key(PAIRS, "auto: by name or caption; none: the captions differ (unpaired tests)"),
     },
     "report": {
         "style": Key(STYLES, "look of the figures' files; pages follow their reader's"),

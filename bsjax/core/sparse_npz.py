@@ -5,18 +5,27 @@ are only written without ever holding the whole matrix. A *run* is an unfinished
 of raw arrays from which any block of rows can be read, and their checksums.
 """
 
+import contextlib
 import os
 import pathlib
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.sparse as sp
+from etils import epath
 
 from bsjax.core import checksums
-from bsjax.core.artifacts import TEMPORARY, atomic_path, explain_full_disk, read_json, write_json
+from bsjax.core.artifacts import (
+    TEMPORARY,
+    atomic_path,
+    explain_full_disk,
+    is_remote,
+    read_json,
+    remove_tree,
+    write_json,
+)
 from bsjax.core.errors import UserError
 from bsjax.core.paths import AnyPath
 
@@ -33,14 +42,15 @@ class CsrWriter:
     """
 
     def __init__(self, path: str | os.PathLike, n_columns: int, dtype: np.dtype | type):
-        self.path = pathlib.Path(path)
+        self.path = epath.Path(path)
         self.n_columns = n_columns
         self.dtype = np.dtype(dtype)
         self._row_sizes: list[np.ndarray] = []
 
     def __enter__(self) -> "CsrWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}csr-", dir=self.path.parent)
+        place = None if is_remote(self.path) else self.path.parent
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{TEMPORARY}csr-", dir=place)
         folder = pathlib.Path(self._folder.name)
         self._data = (folder / "data").open("w+b")
         self._indices = (folder / "indices").open("w+b")
@@ -100,33 +110,32 @@ class CsrWriter:
 def write_run(
     folder: AnyPath, blocks: Iterator[sp.csr_array], n_columns: int, identity: str = ""
 ) -> None:
-    """Writes a run of f64 values from consecutive blocks of rows; whole or not at all.
+    """Writes a run of f64 values from consecutive blocks of rows.
 
-    `identity` is what it belongs to, as `is_whole_run` asks for.
+    It is whole once its proof is there, which comes last: no folder need be renamed, which object
+    stores cannot. `identity` is what it belongs to, as `is_whole_run` asks for.
     """
-    temporary = pathlib.Path(
-        tempfile.mkdtemp(prefix=f"{TEMPORARY}run-", dir=_ensure(folder.parent))
-    )
-    try:
+    remove_tree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        place = pathlib.Path(folder)
+        if is_remote(folder):
+            place = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(explain_full_disk(folder))
         sizes = [np.zeros(1, np.int64)]
-        with (
-            explain_full_disk(folder),
-            (temporary / "data").open("wb") as data,
-            (temporary / "indices").open("wb") as indices,
-        ):
+        with (place / "data").open("wb") as data, (place / "indices").open("wb") as indices:
             for block in blocks:
                 block.sort_indices()
                 data.write(block.data.astype(np.float64))
                 indices.write(block.indices.astype(np.int32))
                 sizes.append(np.diff(block.indptr).astype(np.int64))
-        with explain_full_disk(folder):
-            np.save(temporary / "indptr.npy", np.cumsum(np.concatenate(sizes)))
-            np.save(temporary / "n_columns.npy", np.int64(n_columns))
-            proofs = checksums.prove_files(temporary, RUN_FILES)
-            write_json(temporary / RUN_PROOF, checksums.seal({"files": proofs}, identity))
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        np.save(place / "indptr.npy", np.cumsum(np.concatenate(sizes)))
+        np.save(place / "n_columns.npy", np.int64(n_columns))
+        proofs = checksums.prove_files(place, RUN_FILES)
+        if is_remote(folder):
+            for name in RUN_FILES:
+                epath.Path(place / name).copy(folder / name, overwrite=True)
+        write_json(folder / RUN_PROOF, checksums.seal({"files": proofs}, identity))
 
 
 def is_whole_run(folder: AnyPath, identity: str = "") -> bool:
@@ -155,14 +164,23 @@ def sum_runs(
     folders: Sequence[AnyPath], n_rows: int, rows_per_block: int = 2048
 ) -> Iterator[sp.csr_array]:
     """Adds runs of one shape, a block of rows at a time, in the order given."""
-    for start in range(0, n_rows, rows_per_block):
-        stop = min(start + rows_per_block, n_rows)
-        total = read_run_rows(folders[0], start, stop)
-        for folder in folders[1:]:
-            total = total + read_run_rows(folder, start, stop)
-        yield sp.csr_array(total)
+    with contextlib.ExitStack() as stack:
+        folders = [stack.enter_context(_at_hand(folder)) for folder in folders]
+        for start in range(0, n_rows, rows_per_block):
+            stop = min(start + rows_per_block, n_rows)
+            total = read_run_rows(folders[0], start, stop)
+            for folder in folders[1:]:
+                total = total + read_run_rows(folder, start, stop)
+            yield sp.csr_array(total)
 
 
-def _ensure(folder: AnyPath) -> AnyPath:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+@contextlib.contextmanager
+def _at_hand(folder: AnyPath) -> Iterator[AnyPath]:
+    """A run on this machine's disk, where any block of rows can be read from."""
+    if not is_remote(folder):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as place:
+        for name in RUN_FILES:
+            (folder / name).copy(pathlib.Path(place, name))
+        yield pathlib.Path(place)

@@ -10,16 +10,18 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
-
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import is_valid, printable, same_name
 from bsjax.core.text import read_text
 from bsjax.data.caption_tables import TABLES, CaptionTable, read_caption_table
+from bsjax.data.downloads import STATS, losses
 from bsjax.data.image_files import IMAGE_SUFFIXES, Found, find_files, lies_within
+from bsjax.data.pairing import Pairing as Pairing
+from bsjax.data.pairing import pair_keys as pair_keys
 from bsjax.data.text import ALL, Fields, captions_in, captions_of, no_captions_note
 
 CAPTIONS = TABLES[0]
+KEY = "key"  # column of a table: of the real image that a generated one was made for
 SHOWN = 10
 
 
@@ -66,15 +68,6 @@ class ImageSet(NamedTuple):
     caption_source: str  # csv | sidecar | none
     not_understood: tuple[str, ...] = ()  # files in the folder that are neither image nor text
     notes: tuple[str, ...] = ()  # warnings
-
-
-class Pairing(NamedTuple):
-    """Rows of two lists of keys that belong together, in the order of the first."""
-
-    rows_real: np.ndarray  # [n]
-    rows_generated: np.ndarray  # [n]
-    unpaired_real: tuple[str, ...]
-    unpaired_generated: tuple[str, ...]
 
 
 class _Entry(NamedTuple):
@@ -138,14 +131,14 @@ def list_folder(
         listing = _from_tables(tables, folder, root, found, fields, section)
     else:
         listing = _from_sidecars(folder, found, fields, section)
-    entries = sorted(listing.entries, key=lambda entry: _key(entry.name))
+    entries = sorted(listing.entries, key=lambda entry: key_of(entry.name))
     _refuse_shared_keys(entries, root)
     entries = entries[:limit] if limit >= 0 else entries
     if not entries and listing.bad:
-        raise UserError(f"not one image of {root} can be used: {_listed(listing.bad)}; mend them")
+        raise UserError(f"not one image of {root} can be used: {told_bad(listing.bad)}; mend them")
     if not entries:
         raise UserError(f"{tables[0]} names no image; add rows below its header")
-    records = tuple(record for entry in entries for record in _records(entry, fields))
+    records = tuple(record for entry in entries for record in _records(entry, fields, section))
     return ImageSet(
         records,
         tuple(listing.bad),
@@ -155,29 +148,6 @@ def list_folder(
         listing.source,
         tuple(found.not_understood),
         listing.notes,
-    )
-
-
-def pair_keys(real: Sequence[str], generated: Sequence[str]) -> Pairing:
-    """Pairs two lists of unique keys.
-
-    Raises:
-      UserError: no key in common.
-    """
-    place = {key: row for row, key in enumerate(generated)}
-    rows = [(row, place[key]) for row, key in enumerate(real) if key in place]
-    if not rows:
-        raise UserError(
-            f"no image name in common: real has {_count(real)}, generated {_count(generated)}; name"
-            " each generated image after the real image whose caption it was made from"
-        )
-    known = set(real)
-    rows_real, rows_generated = np.array(rows, np.int64).T
-    return Pairing(
-        rows_real,
-        rows_generated,
-        tuple(key for key in real if key not in place),
-        tuple(key for key in generated if key not in known),
     )
 
 
@@ -192,7 +162,7 @@ def check_bad(
     if len(bad) > max_bad * n_total:
         raise UserError(
             f"{len(bad)} of {n_total} images cannot be used, at most {max_bad:.2%} may be:"
-            f" {_listed(bad)}; mend them and add --overwrite, or raise {flag}",
+            f" {told_bad(bad)}; mend them and add --overwrite, or raise {flag}",
             "max_bad",
         )
 
@@ -259,7 +229,7 @@ def _rows(table: CaptionTable, path: pathlib.Path, below: str, found: Found, by_
         if name is not None and not row.reason:
             yield None, _Entry(name, found.images[name], row.captions, row.extra)
         elif name is not None:
-            yield BadImage(_key(name), f"{path.name}, line {row.line}: {row.reason}"), None
+            yield BadImage(key_of(name), f"{path.name}, line {row.line}: {row.reason}"), None
         elif row.name:
             yield BadImage(row.name, _why_not(row.name, below, path, found, root)), None
         else:
@@ -306,19 +276,19 @@ def _find(
 
 def _from_sidecars(folder: pathlib.Path, found: Found, fields: Fields, section: str) -> _Listing:
     entries, has_sidecar, seen = [], False, {}
-    bad = [BadImage(_key(name), reason) for name, reason in found.unusable.items()]
+    bad = [BadImage(key_of(name), reason) for name, reason in found.unusable.items()]
     for name, path in found.images.items():
         try:
-            captions = _read_sidecar(_key(name), found.texts, folder, fields, seen)
+            captions = _read_sidecar(key_of(name), found.texts, folder, fields, seen)
         except ValueError as error:
-            bad.append(BadImage(_key(name), str(error)))
+            bad.append(BadImage(key_of(name), str(error)))
             continue
         has_sidecar = has_sidecar or captions is not None
         entries.append(_Entry(name, path, captions or [], {}))
-    notes = ()
+    notes = losses(path for name, path in found.texts.items() if name.endswith(STATS + ".json"))
     if not has_sidecar and (seen or fields.caption):
         where = f"{folder} with its JSON sidecars"
-        notes = (no_captions_note(where, seen, fields.caption, section),)
+        notes += (no_captions_note(where, seen, fields.caption, section),)
     return _Listing(entries, bad, "sidecar" if has_sidecar else "none", notes=notes)
 
 
@@ -352,44 +322,64 @@ def _read_sidecar(
     return None
 
 
-def _records(entry: _Entry, fields: Fields) -> list[ImageRecord]:
-    key = _key(entry.name)
+def _records(entry: _Entry, fields: Fields, section: str) -> list[ImageRecord]:
+    key = key_of(entry.name)
+    return records_of(key, entry.path, entry.captions, entry.extra, fields, section)
+
+
+def records_of(
+    key: str,
+    path: str,
+    captions: Sequence[str],
+    extra: Mapping[str, str],
+    fields: Fields,
+    section: str,
+) -> list[ImageRecord]:
+    """The records of an image: one, or one for each of its captions.
+
+    Of images made elsewhere a table's column `key` names the real image that each was made for.
+    """
+    cluster = key
+    if section == "generated" and extra.get(KEY):
+        cluster = extra[KEY]
+        if pathlib.PurePosixPath(cluster).suffix.lower() in IMAGE_SUFFIXES:
+            cluster = key_of(cluster)
     if fields.captions != ALL:
-        caption = entry.captions[0] if entry.captions else ""
-        return [ImageRecord(key, entry.path, caption, entry.extra, key)]
+        return [ImageRecord(key, path, next(iter(captions), ""), extra, cluster)]
     return [
-        ImageRecord(f"{key}#{i}", entry.path, caption, entry.extra, key)
-        for i, caption in enumerate(entry.captions or [""])
+        ImageRecord(f"{key}#{i}", path, caption, extra, cluster)
+        for i, caption in enumerate(captions or [""])
     ]
 
 
-def _listed(bad: Sequence[BadImage]) -> str:
+def told_bad(bad: Sequence[BadImage]) -> str:
+    """The first of the images that cannot be used, for a message."""
     listed = "; ".join(_one_line(f"{image.key}: {image.reason}") for image in bad[:SHOWN])
     return f"{listed}; and {len(bad) - SHOWN} more" if len(bad) > SHOWN else listed
-
-
-def _count(keys: Sequence[str]) -> str:
-    return f"{len(keys)} (such as {keys[0]!r})" if keys else "none"
 
 
 def _one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
+    """What an image is known by: its name without extension."""
+    stem, suffix = os.path.splitext(name)
+    if len(suffix) > 1 and "//" not in name and "./" not in name:
+        return stem  # as below, ten times as fast
     return pathlib.PurePosixPath(name).with_suffix("").as_posix()
 
 
 def _by_key(names: Iterable[str]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(_key(name), []).append(name)
+        groups.setdefault(key_of(name), []).append(name)
     return groups
 
 
 def _refuse_shared_keys(entries: Sequence[_Entry], root: pathlib.Path) -> None:
     for first, second in zip(entries, entries[1:], strict=False):
-        if _key(first.name) == _key(second.name):
+        if key_of(first.name) == key_of(second.name):
             names = " and ".join(sorted(pathlib.Path(e.path).name for e in (first, second)))
             raise UserError(
                 f"{root} holds {names}, two images of one name; images are paired by name without"

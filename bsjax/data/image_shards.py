@@ -12,6 +12,7 @@ import hashlib
 import os
 import pathlib
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from array_record.python import array_record_module
 from etils import epath
 from PIL import Image
 
-from bsjax.core import checksums
+from bsjax.core import checksums, mirror
 from bsjax.core.artifacts import (
     again,
     atomic_path,
@@ -73,14 +74,22 @@ class ImageShards:
       prompts: all prompts of the set.
       per_shard: prompts per shard.
       seed: written into each record.
+      identity: what the shards belong to; None: as the folder says.
     """
 
-    def __init__(self, folder: AnyPath, prompts: Sequence[Prompt], per_shard: int, seed: int):
+    def __init__(
+        self,
+        folder: AnyPath,
+        prompts: Sequence[Prompt],
+        per_shard: int,
+        seed: int,
+        identity: str | None = None,
+    ):
         self.folder, self.prompts, self.per_shard, self.seed = folder, prompts, per_shard, seed
         self.n_shards = -(-len(prompts) // per_shard)
         self._open: dict[int, dict[int, Outcome]] = {}  # shard -> place -> outcome
         self._finished: dict[int, dict[str, Any]] = {}  # shard -> sidecar
-        self._identity = identity_of(folder)
+        self.identity = identity_of(folder) if identity is None else identity
 
     def missing(self, shard: int) -> list[int]:
         """Places in `prompts` that a shard still lacks."""
@@ -135,9 +144,15 @@ class ImageShards:
 
     def first_images(self, n: int) -> list[Image.Image]:
         """The first `n` images, decoded."""
-        read = _reader(os.fspath(self.folder), _shard_files(self.folder), self.folder / TABLE)
-        n_images = pq.read_metadata(str(self.folder / TABLE)).num_rows
-        return [decode_rgb(read(i)["image"]) for i in range(min(n, n_images))]
+        with tempfile.TemporaryDirectory() as place:
+            folder, files = pathlib.Path(self.folder), _shard_files(self.folder)
+            if is_remote(self.folder):
+                folder, files = pathlib.Path(place), files[:n]  # each has one image at least
+                for name in (TABLE, *files):
+                    (self.folder / name).copy(folder / name)
+            n = min(n, pq.read_metadata(folder / TABLE).num_rows)
+            read = _reader(os.fspath(folder), files, folder / TABLE)
+            return [decode_rgb(read(i)["image"]) for i in range(n)]
 
     def places(self, shard: int) -> range:
         """Places in `prompts` of a shard."""
@@ -160,7 +175,7 @@ class ImageShards:
         # Written last: a shard with a sidecar is finished.
         images = [tuple(outcome.prompt) for outcome in made]
         content = {"images": images, "failed": failed, "file": proof}
-        write_json(self._sidecar(shard), checksums.seal(content, f"{self._identity}/{shard}"))
+        write_json(self._sidecar(shard), checksums.seal(content, f"{self.identity}/{shard}"))
         if not is_remote(self.folder):
             pathlib.Path(self._journal(shard)).unlink(missing_ok=True)
 
@@ -197,14 +212,14 @@ class ImageShards:
             content = read_json(self._sidecar(shard))
         except (OSError, UserError):
             return None
-        return content if checksums.is_sealed(content, f"{self._identity}/{shard}") else None
+        return content if checksums.is_sealed(content, f"{self.identity}/{shard}") else None
 
     def _entry(self, place: int, outcome: Outcome) -> bytes:
         packed = msgpack.packb((place, tuple(outcome.prompt), outcome.png, outcome.reason))
         return msgpack.packb((self._sum(packed), packed))
 
     def _sum(self, packed: bytes) -> bytes:
-        return hashlib.sha256(f"{self._identity}/{self.seed}/".encode() + packed).digest()
+        return hashlib.sha256(f"{self.identity}/{self.seed}/".encode() + packed).digest()
 
     def _read_journal(self, shard: int) -> Iterator[tuple[int, Outcome]]:
         """What a killed run had drawn; from what was cut off or damaged on, it is drawn again."""
@@ -252,9 +267,10 @@ def list_generated(folder: AnyPath) -> ImageSet:
       UserError: unfinished, or a file of it is missing, damaged or another one.
     """
     manifest = require_manifest(epath.Path(folder), "generate")
-    check_files(folder, manifest)
-    _refuse_foreign(folder, manifest)
-    table = pq.read_table(str(folder / TABLE), columns=["key", "caption"])
+    here = mirror.fetch(folder)
+    check_files(here, manifest)
+    _refuse_foreign(here, manifest)
+    table = pq.read_table(here / TABLE, columns=["key", "caption"])
     keys, captions = (table[name].to_pylist() for name in ("key", "caption"))
     records = Records("generated", os.fspath(folder), "", len(keys), keys, captions)
     return ImageSet(records, (), len(keys), 0, 0, "generated")
@@ -275,12 +291,15 @@ def open_generated(path: str) -> Opened:
     Raises:
       UserError: it is not there, or a row's record is that of another key.
     """
-    folder = pathlib.Path(path)
+    try:
+        folder = mirror.fetch(epath.Path(path))
+    except FileNotFoundError:
+        folder = pathlib.Path(path)
     files = _shard_files(folder) if folder.is_dir() else []
     if not files or not (folder / TABLE).is_file():
         raise UserError(f"{path} holds no generated images; {again('generate')}")
     n_records = pq.read_metadata(folder / TABLE).num_rows
-    make_reader = functools.partial(_reader, path, files, folder / TABLE)
+    make_reader = functools.partial(_reader, os.fspath(folder), files, folder / TABLE)
     return Opened(n_records, make_reader, files)
 
 

@@ -122,6 +122,7 @@ def iterate_batches(
     stop: int | None = None,
     workers: int = 0,
     interpolation: str = "bicubic",
+    parts: Sequence[tuple[int, int]] | None = None,
 ) -> Iterator[Batch]:
     """Batches of the records `start` to `stop`, in order, the last one padded.
 
@@ -136,12 +137,19 @@ def iterate_batches(
       stop: row behind the last; None for the end of the set.
       workers: processes that decode; 0 decodes in threads of this process.
       interpolation: "bicubic" or "bilinear".
+      parts: in place of `start` and `stop` several such pairs; the last batch of each is padded.
     """
     stop = len(records) if stop is None else min(stop, len(records))
-    if start >= stop:
+    parts = [(start, stop)] if parts is None else parts
+    spans = [
+        (first, min(first + batch_size, stop))
+        for start, stop in parts
+        for first in range(start, stop, batch_size)
+    ]
+    if not spans:
         return
-    load = _LoadBatch(records, start, stop, resize, crop, batch_size, interpolation)
-    dataset = grain.MapDataset.range(0, stop - start, batch_size).map(load)
+    load = _LoadBatch(records, spans, resize, crop, batch_size, interpolation)
+    dataset = grain.MapDataset.range(0, len(spans)).map(load)
     workers = min(workers, len(dataset), multiprocessing.cpu_count())
     n_threads = 1 if workers > 0 else READ_THREADS
     stream = dataset.to_iter_dataset(
@@ -168,29 +176,27 @@ def iterate_batches(
 
 
 class _LoadBatch:
-    """Index of a batch's first image -> Batch; worker processes can pickle it."""
+    """Number of a batch -> Batch; worker processes can pickle it."""
 
     def __init__(
         self,
         records: Sequence[Record],
-        first: int,
-        stop: int,
+        spans: Sequence[tuple[int, int]],  # of each batch: first row, row behind the last
         resize: int,
         crop: int,
         size: int,
         interpolation: str,
     ):
         self.records = records
-        self.first = first
-        self.stop = stop
+        self.spans = np.asarray(spans)  # small where it is pickled
         self.resize = resize
         self.crop = crop
         self.size = size
         self.interpolation = interpolation
 
-    def __call__(self, begin: int) -> Batch:
-        first = self.first + begin
-        n_records = min(self.size, self.stop - first)
+    def __call__(self, number: int) -> Batch:
+        first, stop = self.spans[number].tolist()
+        n_records = stop - first
         records = [self.records[first + i] for i in range(n_records)]
         images, mask, bad = load_images(
             records, self.size, self.resize, self.crop, self.interpolation

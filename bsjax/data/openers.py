@@ -12,6 +12,7 @@ import msgpack
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bsjax.core.addresses import Address
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import is_valid
 from bsjax.data import scenes
@@ -62,6 +63,9 @@ class Opened(NamedTuple):
     identity: Any  # tells it from others
     fields: Sequence[str] = ()  # names seen in records
     has_captions: bool = True
+    notes: Sequence[str] = ()  # what a reader should know
+    keys: Sequence[str] | None = None  # of the records; None: their rows
+    locate: Callable[[int], Address] | None = None  # of a row, if not the source's own path and row
 
 
 def flag(section: str, name: str = "path") -> str:
@@ -69,8 +73,10 @@ def flag(section: str, name: str = "path") -> str:
     return f"--config.{section}.{name}"
 
 
-def _files(path: str, kind: str, ending: str, section: str) -> list[str]:
+def list_files(path: str, kind: str, ending: str, section: str) -> list[str]:
     """The files that a pattern, or a folder, names, in order of their names.
+
+    A pattern may have ranges in braces, as those of webdataset do: {00000..00009}.tar.
 
     What programs leave beside them (._x, .x.crc, x.incomplete, _SUCCESS) is none of them.
     """
@@ -84,9 +90,7 @@ def _files(path: str, kind: str, ending: str, section: str) -> list[str]:
     elif os.path.exists(pattern):
         found = [pattern]  # brackets may belong to the name
     else:
-        folder, name = os.path.split(pattern)
-        folder = glob.escape(folder) if os.path.isdir(folder) else folder
-        found = glob.glob(os.path.join(folder, name))
+        found = [name for each in expand_ranges(pattern) for name in _glob(each)]
     if not found:
         raise UserError(
             f"{path} names no {kind} file; set {flag(section)} to a folder or a pattern"
@@ -95,6 +99,28 @@ def _files(path: str, kind: str, ending: str, section: str) -> list[str]:
         if not is_valid(name):
             raise UserError(f"{name}: the file's name is no UTF-8; rename it")
     return sorted(found)
+
+
+def expand_ranges(pattern: str) -> list[str]:
+    """A pattern for each number of its ranges in braces; itself where it has none."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if match is None:
+        return [pattern]
+    first, last = match[1], match[2]
+    width = len(first) if first.startswith("0") else 0
+    return [
+        each
+        for number in range(int(first), int(last) + 1)
+        for each in expand_ranges(
+            f"{pattern[: match.start()]}{number:0{width}d}{pattern[match.end() :]}"
+        )
+    ]
+
+
+def _glob(pattern: str) -> list[str]:
+    folder, name = os.path.split(pattern)
+    folder = glob.escape(folder) if os.path.isdir(folder) else folder
+    return glob.glob(os.path.join(folder, name))
 
 
 def _of_split(files: Sequence[str], path: str, split: str, section: str) -> list[str]:
@@ -123,11 +149,12 @@ def _of_split(files: Sequence[str], path: str, split: str, section: str) -> list
     return splits.get(split, list(files))
 
 
-def _identity(files: Sequence[str]) -> list[list[Any]]:
+def identity_of(files: Sequence[str]) -> list[list[Any]]:
+    """Names, sizes and dates of files."""
     return [[os.path.basename(f), os.stat(f).st_size, os.stat(f).st_mtime_ns] for f in files]
 
 
-def _image_bytes(value: Any) -> bytes:
+def image_bytes(value: Any) -> bytes:
     """An encoded image, bare or as {"bytes": ..., "path": ...}."""
     if isinstance(value, dict):
         value = value.get("bytes")
@@ -138,8 +165,9 @@ def _image_bytes(value: Any) -> bytes:
     return value
 
 
-def _open_arrayrecord(path: str, split: str, section: str = "real") -> Opened:
-    files = _files(path, ".arrayrecord", r"\.array_?record(-\d+(-of-\d+)?)?$", section)
+def open_arrayrecord(path: str, split: str, section: str = "real", limit: int = -1) -> Opened:
+    """Records that are encoded images, or msgpack maps with image and caption."""
+    files = list_files(path, ".arrayrecord", r"\.array_?record(-\d+(-of-\d+)?)?$", section)
     stretches = []
     for file in files:
         try:
@@ -162,7 +190,7 @@ def _open_arrayrecord(path: str, split: str, section: str = "real") -> Opened:
         seen |= dict.fromkeys(names)
         has_captions |= find_field(names, fields.caption, CAPTION_FIELDS) is not None
     make_reader = functools.partial(_reader_of_arrayrecord, stretches, fields, section)
-    return Opened(len(records), make_reader, _identity(files), list(seen), has_captions)
+    return Opened(len(records), make_reader, identity_of(files), list(seen), has_captions)
 
 
 def _unpack(record: bytes) -> dict[str, Any]:
@@ -195,14 +223,14 @@ def _reader_of_arrayrecord(stretches: Sequence[Stretch], fields: Fields, section
                 f"no {name} in this record, only {shown_names(found)}; set"
                 f" {flag(section, 'image_field')}"
             )
-        return captions_in(found, fields.caption), _image_bytes(found[name])
+        return captions_in(found, fields.caption), image_bytes(found[name])
 
     return Reader(record, lambda row: captions_in(_unpack(records[row]), fields.caption))
 
 
-def _open_parquet(path: str, split: str, section: str = "real") -> Opened:
+def _open_parquet(path: str, split: str, section: str = "real", limit: int = -1) -> Opened:
     split, fields = split_and_fields(split)
-    files = _of_split(_files(path, ".parquet", r"\.parquet$", section), path, split, section)
+    files = _of_split(list_files(path, ".parquet", r"\.parquet$", section), path, split, section)
     groups, columns, seen = [], {}, {}
     for file in files:
         try:
@@ -227,7 +255,7 @@ def _open_parquet(path: str, split: str, section: str = "real") -> Opened:
     has_captions = any(caption is not None for _, caption in columns.values())
     make_reader = functools.partial(_reader_of_parquet, groups, columns)
     n_rows = sum(group.n_rows for group in groups)
-    return Opened(n_rows, make_reader, _identity(files), list(seen), has_captions)
+    return Opened(n_rows, make_reader, identity_of(files), list(seen), has_captions)
 
 
 def _reader_of_parquet(groups, columns: Mapping[str, tuple[str, str | None]]) -> Reader:
@@ -237,12 +265,12 @@ def _reader_of_parquet(groups, columns: Mapping[str, tuple[str, str | None]]) ->
         return captions_of(texts.value(row, lambda file: columns[file][1]))
 
     def record(row):
-        return captions(row), _image_bytes(rows.value(row, lambda file: columns[file][0]))
+        return captions(row), image_bytes(rows.value(row, lambda file: columns[file][0]))
 
     return Reader(record, captions)
 
 
-def _open_tfds(path: str, split: str, section: str = "real") -> Opened:
+def _open_tfds(path: str, split: str, section: str = "real", limit: int = -1) -> Opened:
     split, fields = split_and_fields(split)
     source, names = _tfds_source(path, split, fields, section)
     identity = hashlib.sha256(repr(source).encode()).hexdigest()[:16]
@@ -259,7 +287,7 @@ def _tfds_source(path: str, split: str, fields: Fields, section: str):
         if os.path.isdir(os.path.expanduser(path)):
             builder = tfds.builder_from_directory(os.path.expanduser(path))
         else:
-            builder = tfds.builder(path)
+            builder = tfds.builder(path, data_dir=os.environ.get("TFDS_DATA_DIR"))
         names = list(builder.info.features)
         image = find_field(names, fields.image, IMAGE_FIELDS)
         if image is not None:
@@ -299,12 +327,12 @@ def _reader_of_tfds(path: str, split: str, fields: Fields, section: str) -> Read
 
     def record(row):
         found = read(row)
-        return captions_in(found, fields.caption), _image_bytes(found[image_name])
+        return captions_in(found, fields.caption), image_bytes(found[image_name])
 
     return Reader(record, lambda row: captions_in(read(row), fields.caption))
 
 
-def _open_scenes(path: str, split: str, section: str = "real") -> Opened:
+def _open_scenes(path: str, split: str, section: str = "real", limit: int = -1) -> Opened:
     try:
         seed = int(path)
         if seed < 0:
@@ -324,16 +352,29 @@ def _reader_of_scenes(seed: int) -> Reader:
     return Reader(record, lambda row: [scenes.scene(seed, row).caption])
 
 
-def _open_generated(path: str, split: str, section: str = "generated") -> Opened:
+def _open_generated(path: str, split: str, section: str = "generated", limit: int = -1) -> Opened:
     from bsjax.data.image_shards import open_generated  # which reads with what stands here
 
     return open_generated(path)
 
 
-OPENERS = {
-    "arrayrecord": _open_arrayrecord,
+def _open_shards(
+    kind: str, path: str, split: str, section: str = "real", limit: int = -1
+) -> Opened:
+    from bsjax.data import shard_openers  # likewise
+
+    return shard_openers.OPENERS[kind](path, split, section, limit)
+
+
+# Each takes path, split with fields, section of the config, and how many records are wanted: fewer
+# may be listed where listing takes long, never fewer than those.
+OPENERS: dict[str, Callable[..., Opened]] = {
+    "arrayrecord": open_arrayrecord,
     "parquet": _open_parquet,
     "tfds": _open_tfds,
     "scenes": _open_scenes,
     "generated": _open_generated,
+    "webdataset": functools.partial(_open_shards, "webdataset"),
+    "hf": functools.partial(_open_shards, "hf"),
+    "hf_stream": functools.partial(_open_shards, "hf_stream"),
 }

@@ -48,7 +48,11 @@ class ArrayRecords(Sequence):
         return self.ends[-1] if self.ends else 0
 
     def __getitem__(self, row: int) -> bytes:
-        return self.__getitems__([row])[0]
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        place = bisect.bisect_right(self.ends, row)
+        stretch = self.stretches[place]
+        return _read_records(stretch.path, [stretch.stop - (self.ends[place] - row)])[0]
 
     def __getitems__(self, rows: Sequence[int]) -> list[bytes]:
         """Records in the order asked for; those of one file are read at once.
@@ -65,14 +69,16 @@ class ArrayRecords(Sequence):
         for place, asked in by_file.items():
             stretch = self.stretches[place]
             places = [stretch.stop - (self.ends[place] - rows[i]) for i in asked]
-            version = _version(stretch.path)
-            try:
-                records = _open_array_record(stretch.path, version).read(places)
-            except RuntimeError as error:  # its one type
-                raise _damaged(stretch.path, error) from error
-            for i, record in zip(asked, records, strict=True):
+            for i, record in zip(asked, _read_records(stretch.path, places), strict=True):
                 found[i] = record
         return found
+
+
+def _read_records(path: str, places: list[int]) -> list[bytes]:
+    try:
+        return _open_array_record(path, _version(path)).read(places)
+    except RuntimeError as error:  # its one type
+        raise _damaged(path, error) from error
 
 
 def whole_file(path: str) -> Stretch:

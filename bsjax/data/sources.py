@@ -1,4 +1,4 @@
-"""Images from elsewhere than a folder: ArrayRecord, parquet, tensorflow-datasets, drawn scenes.
+"""Images from elsewhere than a folder: shards of many kinds, data sets by name, drawn scenes.
 
 Each is a sequence of records that are read one by one, in any order, from several threads or
 processes; only what a step needs is ever in memory. Captions are there where the source has them.
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from bsjax.core.addresses import Address, parse_address, write_address
 from bsjax.core.errors import UserError
 from bsjax.data.captions import ImageSet
-from bsjax.data.openers import EITHER, OPENERS, Reader, flag
+from bsjax.data.openers import EITHER, OPENERS, Opened, Reader, flag
 from bsjax.data.text import ALL, Fields, no_captions_note
 
 
@@ -32,6 +32,8 @@ class LazyRecord(NamedTuple):
     @property
     def cluster(self) -> str:
         """Key of the image, which all its captions share."""
+        if self.source.clusters is not None:
+            return self.source.clusters[self.place]
         if self.source.keys is not None and self.source.rows is None:
             return self.source.keys[self.place]
         return f"{self.row:09d}"
@@ -41,12 +43,16 @@ class LazyRecord(NamedTuple):
         """The first of the record's; "" where it has none, or none that can be used."""
         if self.source.captions is not None:
             return self.source.captions[self.place]
+        if (just := self.source.just_read(self.row)) is not None:
+            return just
         return next(iter(self.source.captions_at(self.row)), "")
 
     @property
     def path(self) -> str:
         """Where the image lies, for `read_image`."""
         source = self.source
+        if source.locate is not None:
+            return write_address(source.locate(self.row))
         return write_address(Address(source.kind, source.path, source.split, self.row))
 
     @property
@@ -66,7 +72,7 @@ class Records(Sequence):
     """A sequence of `LazyRecord`; each process that it is sent to opens the files for itself.
 
     Args:
-      kind: arrayrecord, parquet or tfds.
+      kind: a key of `bsjax.data.openers.OPENERS`.
       path: as `list_source` takes it.
       split: of a tfds dataset.
       n_records: how many.
@@ -74,6 +80,7 @@ class Records(Sequence):
       captions: where they are known without reading; None: they stand in the records.
       rows: of the images, where an image comes more than once; None: each once.
       section: of the config, for messages.
+      opened: what is known of the source, where it can be sent to other processes.
     """
 
     def __init__(
@@ -86,17 +93,20 @@ class Records(Sequence):
         captions: Sequence[str] | None = None,
         rows: Sequence[int] | None = None,
         section: str = "real",
+        opened: Opened | None = None,
     ):
         self.kind, self.path, self.split, self.n_records = kind, path, split, n_records
         self.keys, self.captions, self.rows = keys, captions, rows
-        self.section = section
-        self._lock, self._read = threading.Lock(), None
+        self.section, self.clusters = section, None
+        self.locate = opened and opened.locate
+        self.make_reader = opened and opened.make_reader
+        self._lock, self._read, self._just = threading.Lock(), None, threading.local()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_lock": None, "_read": None}
+        return self.__dict__ | {"_lock": None, "_read": None, "_just": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state, _lock=threading.Lock(), _just=threading.local())
 
     def __len__(self) -> int:
         return self.n_records
@@ -113,7 +123,14 @@ class Records(Sequence):
         Raises:
           ValueError: they cannot be used.
         """
-        return self._reader()(row)
+        fields = self._reader()(row)
+        self._just.found = row, fields["caption"]
+        return fields
+
+    def just_read(self, row: int) -> str | None:
+        """The caption of the row that this thread read last; None of any other."""
+        found = getattr(self._just, "found", None)
+        return found[1] if found is not None and found[0] == row else None
 
     def captions_at(self, row: int) -> list[str]:
         """All captions of a row of the source; none where they cannot be used."""
@@ -125,8 +142,11 @@ class Records(Sequence):
     def _reader(self) -> Reader:
         with self._lock:
             if self._read is None:
-                opened = OPENERS[self.kind](self.path, self.split, self.section)
-                self._read = opened.make_reader()
+                if self.make_reader is None:
+                    opened = OPENERS[self.kind](self.path, self.split, self.section)
+                    self._read = opened.make_reader()
+                else:
+                    self._read = self.make_reader()
         return self._read
 
 
@@ -163,8 +183,9 @@ def list_source(
     Args:
       source: "arrayrecord" (records are encoded images, or msgpack maps with image and caption),
         "parquet" (a column of encoded images, bare or as Hugging Face has it, and perhaps one of
-        captions), "tfds" (a prepared dataset in ArrayRecord format), "scenes" (drawn as they are
-        read, see `bsjax.data.scenes`).
+        captions), "webdataset" (tar shards), "hf" (data sets of the library of that name),
+        "hf_stream" (the first `limit` rows of one, read as they come), "tfds" (a prepared dataset
+        in ArrayRecord format), "scenes" (drawn as they are read, see `bsjax.data.scenes`).
       path: files, with wildcards; the name of a tfds dataset ("imagenet2012"), or its folder; the
         seed of scenes.
       split: of a tfds dataset, or of a folder of parquet files as Hugging Face names them.
@@ -180,16 +201,21 @@ def list_source(
       UserError: no such files, no images in them, a dataset that is not prepared.
     """
     split = fields.beside(split)
-    opened = OPENERS[source](path, split, section)
+    opened = OPENERS[source](path, split, section, limit)
     n_records = opened.n_records
     if limit >= 0:
         n_records = min(n_records, limit)
     if not n_records:
         raise UserError(f"{path} holds no record; set {flag(section)}")
-    records = Records(source, path, split, n_records, section=section)
-    notes, n_without = (), 0
+    records = Records(
+        *(source, path, split, n_records, opened.keys),
+        section=section,
+        # Others are opened anew, from their path alone.
+        opened=opened if opened.locate is not None else None,
+    )
+    notes, n_without = tuple(opened.notes), 0
     if not opened.has_captions:
-        notes = (no_captions_note(path, opened.fields, fields.caption, section),)
+        notes += (no_captions_note(path, opened.fields, fields.caption, section),)
         n_without = n_records
     elif fields.captions == ALL:
         records = _one_a_caption(records)
@@ -199,13 +225,17 @@ def list_source(
 
 
 def _one_a_caption(records: Records) -> Records:
-    keys, captions, rows = [], [], []
+    keys, captions, rows, clusters = [], [], [], []
     for record in records:
         for i, caption in enumerate(records.captions_at(record.row) or [""]):
             keys.append(f"{record.cluster}#{i}")
             captions.append(caption)
             rows.append(record.row)
-    return Records(
+            clusters.append(record.cluster)
+    several = Records(
         *(records.kind, records.path, records.split, len(rows), keys, captions, rows),
         section=records.section,
     )
+    several.clusters = clusters
+    several.locate, several.make_reader = records.locate, records.make_reader
+    return several

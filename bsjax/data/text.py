@@ -4,6 +4,7 @@ A caption is text, or bytes in UTF-8; a list of these is several captions of one
 a mistake in that record, which is counted with its reason and stops nothing.
 """
 
+import codecs
 import urllib.parse
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ class Fields(NamedTuple):
     caption: str = ""
     image: str = ""
     captions: str = FIRST  # of several: the first | all, each with the same image
+    root: str = ""  # folder of the images that a table names; "": beside it
 
     def beside(self, split: str) -> str:
         """The split of a source with these fields, as one text: train?caption=alt+text."""
@@ -100,7 +102,7 @@ def _captions_of_one(value: Any) -> list[str]:
         return []
     if isinstance(value, bytes):
         try:
-            value = value.decode("utf-8-sig")
+            value = value.decode("utf-8-sig" if value.startswith(codecs.BOM_UTF8) else "utf-8")
         except UnicodeDecodeError as error:
             raise ValueError(f"its caption is no UTF-8 text (byte {error.start})") from error
     if not isinstance(value, str):

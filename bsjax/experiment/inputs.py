@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from bsjax.analysis.measurement import digest_files
 from bsjax.convert.rasae import TRAINED, LoadedSAE, load_rasae, look_at_rasae
+from bsjax.core import mirror
 from bsjax.core.artifacts import (
     REAL,
     check_files,
@@ -24,10 +25,11 @@ from bsjax.core.foreign import printable
 from bsjax.core.logs import step
 from bsjax.core.mesh import images_per_step
 from bsjax.core.paths import AnyPath
-from bsjax.core.text import read_text, split_lines
-from bsjax.data.captions import SHOWN, BadImage, ImageSet, check_bad, list_folder
+from bsjax.data.captions import SHOWN, BadImage, ImageSet, Record, check_bad
 from bsjax.data.image_shards import Prompt, list_generated
-from bsjax.data.sources import list_source
+from bsjax.data.pairing import Named
+from bsjax.data.prompts import read_prompts
+from bsjax.data.recognise import list_images
 from bsjax.data.text import FIRST, Fields
 from bsjax.encoders.loading import load_encoder as load
 from bsjax.encoders.protocol import Encoder
@@ -47,6 +49,30 @@ class Arm(NamedTuple):
     images: ImageSet
     digest: str  # of names, captions, sizes and dates of the image files
     notes: tuple[str, ...] = ()  # warnings about how the images were made
+
+
+def named(arm: Arm) -> Named:
+    """What the images of an arm are paired by."""
+    records = arm.images.records
+    return Named(
+        [record.key for record in records],
+        # Captions that are read one by one are asked for only where no name fits.
+        Captions(records),
+        [record.cluster or record.key for record in records],
+    )
+
+
+class Captions(Sequence):
+    """The captions of records, each read when it is asked for."""
+
+    def __init__(self, records: Sequence[Record]):
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, row: int) -> str:
+        return self.records[row].caption
 
 
 class PromptList(NamedTuple):
@@ -72,7 +98,7 @@ def list_prompts(config: ml_collections.ConfigDict) -> PromptList:
         path = epath.Path(generator.prompts).expanduser()
         if not path.is_file():
             raise UserError(f"{path} does not exist; set --config.generator.prompts")
-        lines = [line.strip() for line in split_lines(read_text(path))]
+        lines = read_prompts(path)
         all_prompts = [
             Prompt(line * generator.samples + i, f"p{line:05d}-s{i:04d}", text)
             for line, text in enumerate(lines)
@@ -139,18 +165,17 @@ def _load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
         source.get("caption_field", ""),
         source.get("image_field", ""),
         source.get("captions", FIRST),
+        source.get("image_root", ""),
     )
-    if source.source != "folder":
-        images, identity = list_source(
-            source.source, source.path, source.split, source.limit, fields, section
-        )
-        _tell_of(name, images)
-        return Arm(name, section, images, hash_json(identity), images.notes)
     follow_links = source.get("follow_links", True)
-    images = list_folder(source.path, source.limit, fields, follow_links, section)
+    images, identity = list_images(
+        *(source.source, source.path, source.split, source.limit, fields, follow_links, section),
+        prompts=source.get("prompts", ""),
+    )
     check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")
     _tell_of(name, images)
-    return Arm(name, section, images, digest_files(images), images.notes)
+    digest = digest_files(images) if identity is None else hash_json(identity)
+    return Arm(name, section, images, digest, images.notes)
 
 
 def _tell_of(name: str, images: ImageSet) -> None:
@@ -291,7 +316,7 @@ def load_sae(
         manifest = read_manifest(workdir / "sae", "train_sae")
         if manifest is not None:
             check_files(workdir / "sae", manifest, [TRAINED])
-        weights = str(workdir / "sae")
+        weights = str(mirror.fetch(workdir / "sae", [TRAINED]))
     # By the header, before W of a published file is fused.
     check_width(weights, look_at_rasae(weights)[0], encoder.width, encoder.variant)
     with step(f"loading the SAE {weights}"):

@@ -24,18 +24,17 @@ from bsjax.core.dims import Grid
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import make_mesh
 from bsjax.core.paths import AnyPath
-from bsjax.data.captions import pair_keys
 from bsjax.data.token_store import storage_bill
 from bsjax.encoders.protocol import Backbone
 from bsjax.experiment import controls, inputs
 from bsjax.experiment.encoder import open_encoder
+from bsjax.experiment.pairs import check_arms, check_prompts
+from bsjax.experiment.pairs import check_pairing as check_pairing
 from bsjax.experiment.recipe import check_mesh, fresh_state, make_recipe
 from bsjax.report.exchange import read_imported
 from bsjax.report.names import look_at_names
 from bsjax.stats import copies
 
-SHOWN = 5  # keys that a message names
-LEAST_PAIRS = 2
 CODE_BYTES = 8  # a code on disk: a float32 and the number of its concept
 # Shares of the uncompressed bytes that files take at least and at most. Flat drawings as PNG come
 # to a tenth, noise to all; weights as orbax packs them to nine tenths.
@@ -78,12 +77,14 @@ def check_run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     n_images = {REAL: 0 if real is None else len(real.images.records)}
     name = inputs.generated_name(config)
     if has_generator:
-        n_images[name] = len(inputs.list_prompts(config).usable)
+        prompts = inputs.list_prompts(config).usable
+        n_images[name] = len(prompts)
+        if real is not None:
+            check_prompts(config, real, prompts)
     else:
         generated = inputs.load_set(config, "generated")
         n_images[name] = len(generated.images.records)
-        keys = ([record.key for record in arm.images.records] for arm in (real, generated))
-        check_pairing(config, *keys)
+        check_arms(config, real, generated)
     check_training(config, workdir, sum(n_images.values()), encoder)
     if has_generator:
         controls.check_generator(config, inputs.open_generator(config, workdir).generator)
@@ -180,49 +181,6 @@ def check_ranked(config: ml_collections.ConfigDict, n_concepts: int) -> None:
         raise UserError(
             f"measure.rank_concept={config.measure.rank_concept}: expected 0 to {n_concepts - 1},"
             " or -1 for no ranking; set --config.measure.rank_concept"
-        )
-
-
-def check_pairing(
-    config: ml_collections.ConfigDict, real: Sequence[str], generated: Sequence[str]
-) -> None:
-    """Compares the keys of real images and of images made elsewhere.
-
-    Images that the other set's limit leaves without a partner do not count.
-
-    Raises:
-      UserError: fewer than two pairs, or more without a partner than `max_unpaired` allows.
-    """
-    pairing = pair_keys(real, generated)
-    if len(pairing.rows_real) < LEAST_PAIRS:
-        raise UserError(
-            f"only {len(pairing.rows_real)} pair of a real and a generated image, of {len(real)}"
-            f" and {len(generated)}; expected at least {LEAST_PAIRS}: name each generated image"
-            " after its real one"
-        )
-    sides = (
-        ("real", "generated", real, pairing.unpaired_real, len(generated)),
-        ("generated", "real", generated, pairing.unpaired_generated, len(real)),
-    )
-    faults, flags = [], []
-    for section, other, keys, unpaired, n_other in sides:
-        if not unpaired or (n_other < len(keys) and n_other == config[other].limit):
-            continue
-        shown = ", ".join(map(repr, unpaired[:SHOWN]))
-        more = f" and {len(unpaired) - SHOWN} more" if len(unpaired) > SHOWN else ""
-        fault = (
-            f"{len(unpaired)} of {len(keys)} {section} images have no {other} image ({shown}{more})"
-        )
-        allowed = config[section].max_unpaired
-        if len(unpaired) > allowed * len(keys):
-            faults.append(f"{fault}, at most {allowed:.2%} may")
-            flags.append(f"--config.{section}.max_unpaired")
-        else:
-            logging.warning("%s: they are left out of the comparison", fault)
-    if faults:
-        raise UserError(
-            f"{'; '.join(faults)}: name each generated image after the real image whose caption it"
-            f" was made from, or raise {' and '.join(flags)}"
         )
 
 

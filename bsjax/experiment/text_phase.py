@@ -37,6 +37,7 @@ class TextFeatures:
       captions: of all prompts, in their order.
       chunk: captions per file.
       batch: captions per call of the encoder.
+      identity: what the chunks belong to; None: as the folder above says.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class TextFeatures:
         captions: Sequence[str],
         chunk: int = CHUNK,
         batch: int = BATCH,
+        identity: str | None = None,
     ):
+        self._of = identity_of(folder.parent) if identity is None else identity
         self.folder, self.opened = folder, opened
         self.chunk_size, self.batch_size = chunk, batch
         self.unique = list(dict.fromkeys(["", *captions]))  # the empty one guides
@@ -127,7 +130,7 @@ class TextFeatures:
     def _identity(self, chunk: int) -> str:
         """What a chunk belongs to: this set, and these captions."""
         captions = self.unique[chunk * self.chunk_size : (chunk + 1) * self.chunk_size]
-        return f"{identity_of(self.folder.parent)}/{checksums.sum_of(captions)}"
+        return f"{self._of}/{checksums.sum_of(captions)}"
 
     def _is_whole(self, chunk: int, path: AnyPath) -> bool:
         if not path.exists():

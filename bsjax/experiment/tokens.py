@@ -22,7 +22,7 @@ from absl import logging
 from jax.sharding import Mesh, NamedSharding
 
 from bsjax.core import distributed, lock
-from bsjax.core.artifacts import begin_stage, identity_of, write_manifest
+from bsjax.core.artifacts import MANIFEST, identity_for, write_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import printable
@@ -182,16 +182,13 @@ def open_store(
     folder = pathlib.Path(config.train.token_store).expanduser()
     settings = select(config, ("seed", "encoder", "train.shard_images"))
     parents = inputs.parents_of(encoder, arms)
-    done = None
-    if distributed.is_writer():
-        done = begin_stage(folder, config=settings, parents=parents, overwrite=False)
-    distributed.wait_for_all("token_store")
-    if not (folder / "manifest.json").is_file():
+    done = distributed.begin_together(folder, config=settings, parents=parents, overwrite=False)
+    if done is None:
         # It may lie outside of the workdir and be shared: one job extracts, and sweeps before.
         with lock.hold(folder, is_writer=distributed.is_writer()):
             distributed.wait_for_all("token_store_lock")  # nobody writes while it is swept
             _extract(config, folder, records, encoder, settings, parents)
-    elif done is not None:
+    else:
         logging.info("tokens: %s", folder)
         lock.drop_stale(folder)
     return TokenStore(folder, parents)
@@ -220,8 +217,8 @@ def _extract(config, folder, records, encoder, settings, parents) -> None:
     mesh = make_mesh(-1, 1, jax.local_devices())
     params = put(encoder.params, replicated(mesh))
     encode = jax.jit(encode_tokens(config, encoder))
-    mine = range(jax.process_index(), n_shards, jax.process_count())
-    identity = identity_of(folder)
+    mine = distributed.my_turns(n_shards)
+    identity = identity_for(settings, parents)
     done = {i for i in mine if token_store.is_whole(paths[i], identity)}
     damaged = [paths[i].name for i in mine if i not in done and paths[i].is_file()]
     if damaged:
@@ -255,6 +252,7 @@ def _extract(config, folder, records, encoder, settings, parents) -> None:
             identity=identity,
         )  # fmt: skip
     distributed.wait_for_all("token_store_manifest")
+    distributed.wait_until_seen(folder / MANIFEST)
 
 
 def _supply_of_tokens(config, source: TokenArray | TokenStore, mesh: Mesh) -> Supply:

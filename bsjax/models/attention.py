@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import flash_attention as pallas_flash
 from jaxtyping import Array, Bool, Float
 
+from bsjax.models.cudnn import cudnn_attention, suits_cudnn
+
 # Scores held at a time; more are computed in parts, a stretch of queries after another.
 MAX_SCORES = 1 << 27
 CPU_SCORES = 1 << 22  # what a CPU's caches hold
@@ -36,15 +38,21 @@ def attention(
       bias: added to the scores.
       scale: of the scores; None: 1 / sqrt(D).
       max_scores: above so many the queries are taken in equal stretches, so that the whole matrix
-        of scores never exists. On a TPU a kernel does better, where it can.
+        of scores never exists. On TPUs and on NVIDIA GPUs kernels do better, where they can.
     """
+    on_cuda = {}
+    if bias is None and suits_cudnn(q.dtype, q.shape[-1]):
+        on_cuda["cuda"] = functools.partial(cudnn_attention, scale=scale)
     if mask is None and bias is None and scale is None:
         in_parts = functools.partial(_attention_in_parts, max_scores=max_scores)
         on_tpu = flash_attention if suits_flash(q, k) else in_parts
         return jax.lax.platform_dependent(
-            q, k, v, cpu=attention_by_heads, tpu=on_tpu, default=in_parts
+            q, k, v, cpu=attention_by_heads, tpu=on_tpu, default=in_parts, **on_cuda
         )
-    return _attention_in_parts(q, k, v, mask, bias, scale, max_scores)
+    plain = functools.partial(_attention_in_parts, bias=bias, scale=scale, max_scores=max_scores)
+    if on_cuda:
+        return jax.lax.platform_dependent(q, k, v, mask, default=plain, **on_cuda)
+    return plain(q, k, v, mask)
 
 
 def suits_flash(q: Float[Array, "B Q H D"], k: Float[Array, "B S H D"]) -> bool:

@@ -5,6 +5,7 @@ Dinov2Model and Dinov2WithRegistersModel. Pure: weights come from `bsjax.convert
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float, UInt8
 
 from bsjax.core.dims import Grid
+from bsjax.models.cudnn import cudnn_attention, suits_cudnn
 
 IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 IMAGENET_STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -172,23 +174,38 @@ def attend(
 ) -> Float[Array, "B T D"]:
     """Every token asks all tokens, head by head; scores and softmax in float32.
 
+    On an NVIDIA GPU cuDNN's kernel computes it in half precision, where it can.
+
     Args:
       qkv: queries, keys and values of each token side by side, each by heads; E = 3 D.
       n_heads: of D features together.
       compute_dtype: of the products with the values and of the result.
     """
     batch, n_tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
-    head = width // n_heads
-    qkv = qkv.reshape(batch, n_tokens, 3, n_heads, head)
+    qkv = qkv.reshape(batch, n_tokens, 3, n_heads, width // n_heads)
+    plain = functools.partial(_attend_plainly, compute_dtype=compute_dtype)
+    if suits_cudnn(qkv.dtype, qkv.shape[-1]):
+        y = jax.lax.platform_dependent(qkv, cuda=_attend_by_cudnn, default=plain)
+    else:
+        y = plain(qkv)
+    return y.reshape(batch, n_tokens, width)
+
+
+def _attend_by_cudnn(qkv: Float[Array, "B T 3 H h"]) -> Float[Array, "B T H h"]:
+    return cudnn_attention(*(qkv[:, :, i] for i in range(3)))
+
+
+def _attend_plainly(
+    qkv: Float[Array, "B T 3 H h"], compute_dtype: DTypeLike
+) -> Float[Array, "B T H h"]:
     q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [B, heads, T, head]
-    q = q * np.asarray(head**-0.5, q.dtype)
+    q = q * np.asarray(q.shape[-1] ** -0.5, q.dtype)
     scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
     # Softmax, divided by its sum behind the product: [T, head] numbers instead of [T, T].
     weights = jnp.exp(scores - jnp.max(scores, axis=-1, keepdims=True))
     total = jnp.sum(weights, axis=-1, keepdims=True)
     y = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(compute_dtype), v)
-    y = (y / total).astype(compute_dtype).transpose(0, 2, 1, 3)
-    return y.reshape(batch, n_tokens, width)
+    return (y / total).astype(compute_dtype).transpose(0, 2, 1, 3)
 
 
 def _layer_norm(config: DinoV2Config, name: str) -> nn.LayerNorm:

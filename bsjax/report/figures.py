@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 
 from bsjax.report import style as styles
+from bsjax.report.layout import BY_DICTIONARY
 from bsjax.report.looks import LOOKS, PALETTES, SCHEMES
 from bsjax.report.said import percent
 from bsjax.report.style import Drawing, draw, shortened
@@ -40,12 +41,20 @@ UNDER = {"loc": "upper center", "ncols": 3, "columnspacing": 0.9, "handletextpad
          "fontsize": 7.5}  # fmt: skip
 
 
+def caption(name: str, places_are: str = BY_DICTIONARY) -> str:
+    """What a figure of `CAPTIONS` shows; `places_are`: what places on the map are, in words."""
+    if name == "map" and places_are != BY_DICTIONARY:
+        return f"The concepts; {places_are}."
+    return CAPTIONS[name]
+
+
 def draw_all(
     comparison: Comparison,
     rankings: list[Ranking],
     places: np.ndarray,
     folder: pathlib.Path,
     style: str = "light",
+    places_are: str = BY_DICTIONARY,
 ) -> dict[str, pathlib.Path]:
     """Draws every figure of `CAPTIONS` into `folder`; returns the SVG of each by name.
 
@@ -55,8 +64,10 @@ def draw_all(
       places: [K, 2] of the concepts on the map.
       folder: of the figures.
       style: "light" or "dark"; pages show the other one as well.
+      places_are: what the places are, in words.
     """
     told = comparison.told[:FINDINGS]
+    title = "Map of the dictionary" if places_are == BY_DICTIONARY else "Map of the concepts"
     drawings: dict[str, tuple[Drawing, tuple[float, float]]] = {
         "findings": (
             lambda axes, style: _findings(axes, comparison, style),
@@ -64,7 +75,7 @@ def draw_all(
         ),
         "ranking": (lambda axes, style: _ranking(axes, comparison, rankings, style=style),
                     DRAWINGS["ranking"]),
-        "map": (lambda axes, style: _map(axes, comparison, places, style), (5.2, 5.0)),
+        "map": (lambda axes, style: _map(axes, comparison, places, style, title), (5.2, 5.0)),
         "energies": (lambda axes, style: _energies(axes, comparison, style), DRAWINGS["energies"]),
         "rarity": (lambda axes, style: _rarity(axes, comparison, style), DRAWINGS["rarity"]),
         "histogram": (
@@ -202,11 +213,11 @@ def _ranking(
     axes.set_title("Strongest concepts")
 
 
-def _map(axes: Axes, comparison: Comparison, places: np.ndarray, style: str = "light") -> None:
-    """The dictionary's map by verdict; what changed lies on top, findings by name."""
+def _map(axes: Axes, comparison: Comparison, places: np.ndarray, style: str, title: str) -> None:
+    """The map by verdict; what changed lies on top, findings by name."""
     columns = comparison.columns
     _by_verdict(axes, columns, places[:, 0], places[:, 1], style)
-    axes.set(xticks=[], yticks=[], title="Map of the dictionary")
+    axes.set(xticks=[], yticks=[], title=title)
     axes.margins(0.06)
     axes.spines[:].set_visible(False)
     _legend_below(axes, -0.01)

@@ -192,6 +192,7 @@ def draw_sheet(
         for found in pairs.values()
         for pair in found
         for (arm, measured), row in zip(arms, (pair.row, pair.other), strict=True)
+        if row >= 0
     }
     for each in (style, styles.OTHER[style]):
         with styles.legible(), matplotlib.rc_context(styles.rc(each)):
@@ -200,9 +201,10 @@ def draw_sheet(
     first, second = (
         ("real", "generated image") if arms[0][0] == "real" else ("generated", "real image")
     )
+    beside = f", each beside the {second} of its caption" if comparison.is_paired else ""
     return stem, (
         f"{comparison.name}, {ranking.title.lower()}: the {first} images that show each concept"
-        f" most, each beside the {second} of its caption."
+        f" most{beside}."
     )
 
 
@@ -232,7 +234,11 @@ def _sheet(comparison, ranking, pairs, arms, images, style) -> Figure:
             if slot // 2 >= len(found):
                 _say(axes, "no other\ncaption" if slot % 2 == 0 else "", look.soft)
                 continue
-            image = images[arms[slot % 2], found[slot // 2][1 + slot % 2]]
+            row = found[slot // 2][1 + slot % 2]
+            if row < 0:
+                _say(axes, "unpaired", look.soft)
+                continue
+            image = images[arms[slot % 2], row]
             if image is None:
                 _say(axes, "file is\ngone", look.soft)
             else:

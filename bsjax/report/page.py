@@ -12,7 +12,8 @@ from bsjax import __version__
 from bsjax.core.artifacts import atomic_path
 from bsjax.report.card import reliability
 from bsjax.report.correlations import Matrix, as_text, find
-from bsjax.report.figures import CAPTIONS, draw_all
+from bsjax.report.figures import caption, draw_all
+from bsjax.report.layout import BY_DICTIONARY
 from bsjax.report.looks import LOOKS, SCHEMES, css_name, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, data_uri, heat_uri, image_uri
 from bsjax.report.said import Told, basis, headline, nothing_called
@@ -33,6 +34,7 @@ def write_summary(
     n_pairs: int = 12,
     matrix: Matrix | None = None,
     style: str = "light",
+    places_are: str = BY_DICTIONARY,
 ) -> pathlib.Path:
     """Writes summary.html and figures/ of comparisons.
 
@@ -46,6 +48,7 @@ def write_summary(
       n_pairs: nearest pairs shown.
       matrix: correlation of every two sets.
       style: of the figures' files; the page follows its reader's.
+      places_are: what the places are, in words.
 
     Returns:
       Path of the page.
@@ -62,7 +65,7 @@ def write_summary(
     page = environment.get_template("summary.html.j2").render(
         version=__version__,
         sets=[
-            _section(c, folder, places, load, n_concepts, n_images, n_pairs, style)
+            _section(c, folder, places, load, n_concepts, n_images, n_pairs, style, places_are)
             for c in comparisons
         ],
         correlations=_correlations([c.name for c in comparisons], matrix),
@@ -85,10 +88,11 @@ def _section(
     n_images: int,
     n_pairs: int,
     style: str = "light",
+    places_are: str = BY_DICTIONARY,
 ) -> dict[str, Any]:
     """Everything that the template shows of one comparison."""
     rankings = rank(comparison, n_concepts)
-    figures = draw_all(comparison, rankings, places, folder / "figures", style)
+    figures = draw_all(comparison, rankings, places, folder / "figures", style, places_are)
     told = comparison.told
     return {
         "headline": headline(comparison.manifest["counts"], len(told)),
@@ -111,7 +115,7 @@ def _section(
             (
                 data_uri("svg+xml", path.read_bytes()),
                 data_uri("png", path.with_name(f"{path.stem}_{OTHER[style]}.png").read_bytes()),
-                CAPTIONS[name],
+                caption(name, places_are),
             )
             for name, path in figures.items()
         ],
@@ -140,9 +144,14 @@ def _finding(comparison: Comparison, told: Told, n_images: int, load) -> dict[st
     arms = [comparison.real, comparison.generated][:: 1 if is_missing else -1]
     pairs = []
     for slot, *rows in top_pairs(comparison, lead, told.verdict, n_images):
-        images = [load(a.paths[row], a.resize, a.crop) for a, row in zip(arms, rows, strict=True)]
+        images = [
+            load(arm.paths[row], arm.resize, arm.crop)
+            for arm, row in zip(arms, rows, strict=True)
+            if row >= 0
+        ]
         heat = heat_uri(np.asarray(arms[0].maps[lead, slot]))
-        caption = comparison.real.captions[rows[0 if is_missing else 1]]
+        row = rows[0 if is_missing else 1]
+        caption = comparison.real.captions[row] if row >= 0 else arms[0].captions[rows[0]]
         pairs.append({"images": images, "heat": heat, "caption": caption})
     return told._asdict() | {
         "kind": css_name(told.verdict),

@@ -194,8 +194,12 @@ def basis(manifest: Mapping[str, Any]) -> str:
     little, much = counts["suppressed"], counts["exaggerated"]
     if not little + much:
         return ""
+    of = f"{_count(counts['pairs'], 'pair')} of images"
+    if manifest.get("pairing", {}).get("by") == "lot":
+        n = _count(counts["clusters"], "real image")
+        of = f"{n} and as many generated ones of different captions (unpaired)"
     text = (
-        f"From {_count(counts['pairs'], 'pair')} of images: {_count(little, 'concept')} drawn too"
+        f"From {of}: {_count(little, 'concept')} drawn too"
         f" little and {much} too much, by more than {settings['compare.margin']:g}-fold; those that"
         f" tell of the same change are one finding. At most {100 * settings['compare.fdr']:g} % of"
         " such calls are expected to be wrong."

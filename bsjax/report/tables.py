@@ -31,6 +31,11 @@ class Comparison(NamedTuple):
         return bool(self.datapoints) and self.datapoints[0].get("patch_similarity") is not None
 
     @property
+    def is_paired(self) -> bool:
+        """Whether a generated image has a real counterpart."""
+        return self.manifest.get("pairing", {}).get("by") != "lot"
+
+    @property
     def told(self) -> list[Told]:
         """The findings in words, those first whose change is the largest beyond doubt."""
         settings, lost = self.manifest["config"], self.manifest.get("attrition")
@@ -95,7 +100,7 @@ class Pair(NamedTuple):
 
     slot: int  # among the concept's top images
     row: int  # of the image
-    other: int  # row of its counterpart
+    other: int  # row of its counterpart; -1: images of this comparison have none
 
 
 def top_pairs(comparison: Comparison, concept: int, verdict: str, n: int) -> list[Pair]:
@@ -110,6 +115,8 @@ def top_pairs(comparison: Comparison, concept: int, verdict: str, n: int) -> lis
     captions = comparison.real.captions
     found, seen = [], set()
     rows = arm.top_rows[concept].tolist()
+    if not comparison.is_paired:
+        return [Pair(slot, row, -1) for slot, row in enumerate(rows) if row >= 0][:n]
     pairs = {pair[names[0]]: pair for pair in comparison.datapoints if pair[names[0]] in set(rows)}
     for slot, row in enumerate(rows):
         if row not in pairs:

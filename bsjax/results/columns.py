@@ -38,6 +38,7 @@ IMAGES = (
     Column("caption", "string", "", "its caption; empty where it has none"),
     Column("path", "string", "", "where the image lies; ./ is the workdir; empty: in memory alone"),
 )  # then, as text, the further columns of the caption table
+CLUSTER = "cluster"  # and, where images repeat one another, the key of what each repeats
 TESTS = (  # of a concept's change from one arm to another
     Column("p_direction", "double", SHARE, "two-sided, sign-flip test of any change"),
     Column("q_direction", "double", SHARE, "p_direction adjusted; NaN without enough data"),
@@ -239,7 +240,6 @@ TABLES = {
     "comparisons/<set>/substitutions.parquet": SUBSTITUTIONS,
     "comparisons/<set>/datapoints.parquet": DATAPOINTS,
     "comparisons/<set>/duplicates.parquet": DUPLICATES,
-    "comparisons/<set>/attrition.parquet": ATTRITION,
     "models/<A>/<B>/concepts.parquet": MOVED_CONCEPTS,
     "report/models.csv": CORRELATIONS,
     "replications/<set>/<other>/concepts.parquet": REPLICATED,
@@ -247,6 +247,9 @@ TABLES = {
 OF_CONTROLS = {  # where controls were measured
     "comparisons/<set>/concepts.parquet, with controls, at the end": CONTROLLED,
     "comparisons/<set>/controls.parquet": CONTROL_SHIFTS,
+}
+OF_MISSING = {  # where images are
+    "comparisons/<set>/attrition.parquet": ATTRITION,
 }
 OF_STRESS = {
     "stress/<set>/<finding>/prompts.parquet": STRESS_PROMPTS,
@@ -285,7 +288,7 @@ def require_columns(
 def describe_tables() -> str:
     """All tables and columns as Markdown."""
     lines = []
-    for name, columns in (TABLES | OF_CONTROLS | OF_STRESS).items():
+    for name, columns in (TABLES | OF_CONTROLS | OF_MISSING | OF_STRESS).items():
         lines += [f"`{name}`", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
         lines += [f"| {c.name} | {c.type} | {c.unit} | {c.meaning} |" for c in columns]
         lines.append("")

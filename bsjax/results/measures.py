@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
 
-from bsjax.core import addresses
+from bsjax.core import addresses, mirror
 from bsjax.core.artifacts import (
     again,
     atomic_path,
@@ -38,7 +38,7 @@ from bsjax.core.errors import UserError
 from bsjax.core.frames import to_pandas
 from bsjax.core.paths import AnyPath
 from bsjax.data.captions import Record
-from bsjax.results.columns import IMAGES, MEASURED_CONCEPTS, require_columns
+from bsjax.results.columns import CLUSTER, IMAGES, MEASURED_CONCEPTS, require_columns
 from bsjax.stats import copies
 
 CONCEPTS, IMAGE_TABLE = "concepts.parquet", "images.parquet"
@@ -211,8 +211,8 @@ def read_measured(
       UserError: unfinished, a file is not what `measure` wrote, or the rows of two do not belong
         together.
     """
-    folder = pathlib.Path(folder)
     manifest = require_manifest(folder, "measure") if manifest is None else manifest
+    folder = mirror.fetch(folder)
     check_files(folder, manifest, names)
     with np.load(folder / TOP_IMAGES, allow_pickle=False) as top:
         top_rows = top["images"]
@@ -270,9 +270,12 @@ def write_images(folder: AnyPath, records: Sequence[Record]) -> None:
         "caption": [record.caption for record in records],
         "path": [addresses.within(record.path, _workdir(folder)) for record in records],
     }
-    for name in sorted({name for record in records for name in record.extra}):
-        if name not in columns:
-            columns[name] = [record.extra.get(name, "") for record in records]
+    clusters = [record.cluster or record.key for record in records]
+    extra = {name for record in records for name in record.extra}
+    if clusters != columns["key"] or CLUSTER in extra:
+        columns[CLUSTER] = clusters
+    for name in sorted(extra - columns.keys()):
+        columns[name] = [record.extra.get(name, "") for record in records]
     write_table(folder / IMAGE_TABLE, require_columns(pa.table(columns), IMAGES, with_more=True))
 
 

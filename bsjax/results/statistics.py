@@ -3,6 +3,7 @@
 real_* and generated_*  CSR parts (data, indices, indptr) of the pairs' image codes [n, K]
 shape                   n and K
 twins                   rows [M, 2] of near duplicates among the real images, where known
+links                   rows [M, 2] of pairs of one real image or caption, where there are any
 sum_*                   the eight sums of each concept over the clusters, `bsjax.stats.sums`
 tokens_real_* etc.      CSR parts of the tokens that fire [n, K]; not where not known
 control_*_data etc.     CSR parts of the codes of the real images, changed, by control [n, K], and
@@ -45,6 +46,7 @@ class Statistics:
       twins: rows [M, 2] of pairs whose real images are near duplicates by their patches; None where
         patches were not kept.
       changed: the real images, changed, by control.
+      links: rows [M, 2] of pairs that are known to repeat one another; None where none do.
     """
 
     real: sp.csr_array
@@ -57,6 +59,7 @@ class Statistics:
     tokens: tuple[sp.csr_array, sp.csr_array] | None = None
     twins: np.ndarray | None = None
     changed: Mapping[str, Changed] = dataclasses.field(default_factory=dict)
+    links: np.ndarray | None = None
 
 
 def write_statistics(path: AnyPath, statistics: Statistics) -> None:
@@ -73,6 +76,8 @@ def write_statistics(path: AnyPath, statistics: Statistics) -> None:
         arrays[CONTROL + name + KNOWN] = each.is_known
     if statistics.twins is not None:
         arrays["twins"] = statistics.twins
+    if statistics.links is not None:
+        arrays["links"] = statistics.links
     arrays |= {f"sum_{name}": values for name, values in statistics.sums._asdict().items()}
     text = {name: getattr(statistics, name) for name in ("keys", "captions", "words")}
     arrays["text"] = np.frombuffer(json.dumps(text).encode(), np.uint8)
@@ -98,6 +103,7 @@ def read_statistics(path: AnyPath) -> Statistics:
             tokens=(matrix(TOKENS[0]), matrix(TOKENS[1])) if has_tokens else None,
             fires=(arrays["fires_real"], arrays["fires_generated"]),
             twins=arrays.get("twins", None),
+            links=arrays.get("links", None),
             changed={
                 name.removeprefix(CONTROL): Changed(matrix(name), arrays[name + KNOWN])
                 for name in controls

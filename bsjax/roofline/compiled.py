@@ -3,15 +3,19 @@
 Read from the optimised program's text, because XLA's own cost analysis counts the body of a loop
 once and both branches of a condition. Here a loop counts as often as it runs, and of a condition
 the cheaper branch (ours are "the quick search sufficed"); what the dearer would add is told apart.
-Arrays that the compiler keeps in fast on-chip memory count as no bytes accessed.
+Arrays that a TPU's compiler keeps in fast on-chip memory count as no bytes accessed. Programs for
+GPUs call kernels of cuBLAS and cuDNN: their work is counted from the shapes.
 """
 
 import collections
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 
 import numpy as np
+
+from bsjax.roofline import kernels
 
 ITEM_BYTES = {
     "pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
@@ -19,6 +23,8 @@ ITEM_BYTES = {
 }  # fmt: skip
 # Passes through a TPU's bfloat16 multipliers that a product in float32 takes.
 PASSES = {"high": 3, "highest": 6}
+# (dtype of the operands, precision) -> how often an operation of a product counts.
+Weight = Callable[[str, str], float]
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 # No work of their own: names for values, or their bodies are counted where they are called.
 FREE = frozenset(
@@ -40,7 +46,8 @@ class Cost:
     """Of one run of a program, on one device.
 
     Attributes:
-      flops: of matrix products; those in float32 count as often as a TPU passes through them.
+      flops: of matrix products, as bfloat16 ones: those in float32 count as often as a TPU passes
+        through them, or by how much slower a GPU does them.
       bytes: read and written in main memory.
       collectives: (kind, devices) -> bytes of the arrays communicated.
       fallback_bytes: what the dearer branches of all conditions would add.
@@ -70,15 +77,27 @@ class _Instruction:
     literal: str
 
 
-def cost_of(text: str) -> Cost:
+def passes_of_tpu(dtype: str, precision: str) -> float:
+    """How often a TPU passes through a product of such operands."""
+    del dtype  # what is float32 here came as such, or the precision says no more than default
+    return PASSES.get(precision, 1)
+
+
+def cost_of(text: str, weight: Weight = passes_of_tpu) -> Cost:
     """The cost of `compiled.as_text()`.
 
+    Args:
+      text: of the program that a compiler made.
+      weight: how often an operation of a product counts, by the operands' dtype ("f32") and the
+        precision ("default", "high", "highest").
+
     Raises:
-      ValueError: a loop whose number of rounds the text does not tell.
+      ValueError: a loop whose number of rounds the text does not tell, or a product by a kernel
+        that is not known here.
     """
     computations, entry = _parse(text)
     devices = re.search(r"num_partitions=(\d+)", text[: text.find("\n")])
-    return _Walker(computations, int(devices[1]) if devices else 1).cost(entry)
+    return _Walker(computations, int(devices[1]) if devices else 1, weight).cost(entry)
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Instruction]], str]:
@@ -127,8 +146,8 @@ def _bytes_of(kind: str, with_fast_memory: bool = False) -> int:
 class _Walker:
     """Costs of computations, each worked out once."""
 
-    def __init__(self, computations: dict[str, list[_Instruction]], n_devices: int):
-        self.computations, self.n_devices = computations, n_devices
+    def __init__(self, computations: dict[str, list[_Instruction]], n_devices: int, weight: Weight):
+        self.computations, self.n_devices, self.weight = computations, n_devices, weight
         self.known: dict[str, Cost] = {}
 
     def cost(self, name: str) -> Cost:
@@ -178,6 +197,8 @@ class _Walker:
     def _written(self, each: _Instruction, types: dict[str, str]) -> int:
         """Bytes written: all of the result, or the part that is updated in place."""
         written = _bytes_of(each.type)
+        if kernels.target_of(each.rest).startswith(kernels.LIBRARIES):
+            return _bytes_of(_parts(each.type)[0])  # what follows is room to work in
         body = self._body(each) if each.opcode == "fusion" else [each]
         inner = {other.name: other.type for other in body} | types
         for other in body:
@@ -211,23 +232,33 @@ class _Walker:
             body = self._body(each)
             inner = {other.name: other.type for other in body}
             return sum(self._flops(other, inner) for other in body)
-        if each.opcode == "custom-call":  # a kernel tells its own
+        target = kernels.target_of(each.rest) if each.opcode == "custom-call" else ""
+        if target and not target.startswith(kernels.LIBRARIES):  # a kernel tells its own
             told = re.search(r'"cost_estimate":\{"flops":"(\d+)"', each.rest)
             return float(told[1]) if told else 0.0
-        if each.opcode not in ("convolution", "dot") or each.operands[0] not in types:
+        is_product = target or each.opcode in ("convolution", "dot")
+        if not is_product or each.operands[0] not in types:
             return 0.0
-        left = _dims(types[each.operands[0]])
-        n = 2.0 * math.prod(_dims(each.type))
-        if each.opcode == "convolution":
-            n *= _taps_an_output(each, left, _dims(types[each.operands[1]]))
-        else:
+        kind = types[each.operands[0]]
+        left, out = _dims(kind), _dims(each.type)
+        if target in kernels.GEMMS:
+            found = kernels.gemm(each.rest, left, out)
+        elif target.startswith(kernels.ATTENTION):
+            found = kernels.attention(each.rest, left)
+        elif each.opcode == "convolution" or target in kernels.CONVOLUTIONS:
+            taps = _taps_an_output(each, left, _dims(types[each.operands[1]]))
+            found = kernels.Product(2.0 * math.prod(out) * taps, _precision(each.rest))
+        elif each.opcode == "dot":
+            n = 2.0 * math.prod(out)
             for place in re.search(r"lhs_contracting_dims=\{([\d,]*)\}", each.rest)[1].split(","):
                 n *= left[int(place)]
-        precision = re.search(r"operand_precision=\{(\w+)", each.rest)
-        return n * PASSES.get(precision[1] if precision else "", 1)
+            found = kernels.Product(n, _precision(each.rest))
+        else:
+            raise ValueError(f"the work of {target} is not known")
+        return found.flops * self.weight(_SHAPE.search(kind)[1], found.precision)
 
     def _rounds(self, each: _Instruction) -> int:
-        known = re.search(r'known_trip_count":\{"n":"(\d+)"', each.rest)
+        known = re.search(r'known_trip_count":\s*\{"n":\s*"(\d+)"', each.rest)
         if known:
             return int(known[1])
         condition = self.computations[_named(each.rest, "condition")]
@@ -238,6 +269,14 @@ class _Walker:
             if limit is not None and limit.opcode == "constant":
                 return int(limit.literal)
         raise ValueError(f"the text does not tell how often {each.name} runs")
+
+
+def _precision(rest: str) -> str:
+    """Of a product: what its operands ask for, or the algorithm that it names."""
+    if algorithm := re.search(r"algorithm=dot_(\w+)", rest):
+        return algorithm[1]
+    asked = re.search(r"operand_precision=\{(\w+)", rest)
+    return asked[1] if asked else "default"
 
 
 def _taps_an_output(each: _Instruction, left: list[int], right: list[int]) -> float:

@@ -51,7 +51,7 @@ class Objective:
       bandwidth: of the kernel in jumprelu's pseudo-gradient.
       relax_radius: largest norm of a row of Lam, in units of the features.
       compute_dtype: of the operands of matrix products; sums, norms and parameters are float32.
-      is_compact: hold active codes alone (pays on CPUs; batch_topk with mse).
+      is_compact: hold active codes alone (pays on a CPU and on a GPU; batch_topk with mse).
     """
 
     n_active: int

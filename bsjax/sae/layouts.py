@@ -5,7 +5,8 @@ A gradient written in these words (`bsjax.sae.gradient`) holds for both:
 * `Masked`: matrices [N, K] with zeros. Everything is a matrix product or passes over whole arrays,
   which accelerators are made for.
 * `Compact`: the active entries alone, [A]. With 5 of thousands of codes active the products with
-  the dictionary become gathers and scatters of a few rows, which pays on CPUs.
+  the dictionary become gathers and scatters of a few rows, which pays on CPUs and on GPUs (whose
+  scatters add in no fixed order: two runs agree but for rounding).
 
 An *entry* is an active (token, concept) pair; values of entries have the shape of `values`.
 """

@@ -8,23 +8,21 @@ captions for which both arms have a usable image.
 
 import dataclasses
 import pathlib
-from collections.abc import Mapping
-from typing import Any
 
 import ml_collections
 from absl import logging
 
 from bsjax import pipeline
-from bsjax.analysis.comparison import compare_again, compare_sets
-from bsjax.analysis.method import Method
+from bsjax.analysis.attrition import account
+from bsjax.analysis.comparison import Method, compare_again, compare_sets
 from bsjax.analysis.models import correlate_all
 from bsjax.core.artifacts import REAL, begin_stage, read_manifest, require_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import UserError, naming
 from bsjax.core.paths import AnyPath
 from bsjax.core.text import read_text
-from bsjax.data.captions import pair_keys
-from bsjax.experiment import controls, preflight
+from bsjax.data.pairing import LOT
+from bsjax.experiment import controls, pairs
 from bsjax.experiment.inputs import generated_name
 from bsjax.experiment.stored import EXPERIMENT
 from bsjax.results.comparisons import (
@@ -33,7 +31,7 @@ from bsjax.results.comparisons import (
     restore_pairs,
     write_compared,
 )
-from bsjax.results.ingested import Lost, read_lost
+from bsjax.results.ingested import read_lost
 from bsjax.results.measures import (
     CONCEPTS,
     IMAGE_CODES,
@@ -42,6 +40,7 @@ from bsjax.results.measures import (
     Measured,
     read_measured,
 )
+from bsjax.results.pairing import pair_measured
 from bsjax.stages.compare_models import compare_models, require_other
 from bsjax.stages.replicate import replicate_set
 from bsjax.stats.comparison import Rules
@@ -118,38 +117,26 @@ def _compare(config: ml_collections.ConfigDict, workdir: AnyPath, name: str) -> 
     real, generated = (
         _read(workdir / "measures" / arm, manifest) for arm, manifest in manifests.items()
     )
+    method = _method(config)
+    pairing = pair_measured(real, generated, method.pairs, method.seed)
     if config.generator.name == "none":
-        preflight.check_pairing(config, real.keys, generated.keys)
-    pairing = pair_keys(real.keys, generated.keys)
+        pairs.check_pairing(config, real.keys, generated.keys, pairing)
     with naming(NAMES):
         beside = {
             kind: _read(workdir / "measures" / names[kind], manifest)
             for kind, manifest in held_to.items()
         }
-        compared = compare_sets(
-            real, generated, _method(config), name, pairing, beside,
-            *_lost(workdir, name, *manifests.values()),
-        )  # fmt: skip
+        compared = compare_sets(real, generated, method, name, pairing, beside)
+    path = str(real.manifest.get(EXPERIMENT, {}).get("real.path", ""))
+    before = read_lost(path, real.manifest["counts"].get("listed", 0))
+    drawn = read_manifest(workdir / "images" / name, "generate")
+    compared = account(compared, pairing, method.rules.margin, before, drawn)
     # A config says of each setting what it is, also of those that this version does not use.
     manifest = {**compared.manifest, "config": settings}
     write_compared(folder, dataclasses.replace(compared, manifest=manifest))
     for arm, keys in ((REAL, pairing.unpaired_real), (name, pairing.unpaired_generated)):
-        if keys:
+        if keys and pairing.by != LOT:
             logging.warning("%d images of %s have no partner: %s", len(keys), arm, keys[:5])
-
-
-def _lost(
-    workdir: AnyPath, name: str, real: Mapping[str, Any], generated: Mapping[str, Any]
-) -> tuple[dict[str, str], list[Lost]]:
-    """Why images are missing, by key, and those lost before any was measured."""
-    drawn = read_manifest(workdir / "images" / name, "generate") or {}
-    reasons = {
-        image["key"]: image["reason"]
-        for manifest in (real, generated, drawn)
-        for image in manifest.get("bad_images", ())
-    }
-    path = str(real.get(EXPERIMENT, {}).get("real.path", ""))
-    return reasons, read_lost(path, int(real["counts"].get("listed", 0)))
 
 
 def _compare_again(
@@ -187,7 +174,7 @@ def correlate(left: pathlib.Path, right: pathlib.Path) -> float:
 
 def _method(config: ml_collections.ConfigDict) -> Method:
     rules = Rules(**{name: config.compare[name] for name in Rules._fields})
-    return Method(rules, config.compare.clusters, config.seed)
+    return Method(rules, config.compare.clusters, config.seed, config.compare.get("pairs", "auto"))
 
 
 def _check_comparable(real: dict, generated: dict, name: str) -> None:

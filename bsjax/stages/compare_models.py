@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from bsjax.analysis import models as analysis
-from bsjax.analysis.method import Method
+from bsjax.analysis.comparison import Method
 from bsjax.core.artifacts import REAL, begin_stage, differing_keys, list_finished, read_manifest
 from bsjax.core.errors import GateFailed, UserError, naming
 from bsjax.core.paths import AnyPath

@@ -17,7 +17,8 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from bsjax.core.artifacts import begin_stage, write_manifest
+from bsjax.core import distributed
+from bsjax.core.artifacts import identity_for, write_manifest
 from bsjax.core.config import controls_of
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import printable
@@ -105,7 +106,9 @@ def images_of(
         "config": control.settings | {"images_per_shard": config.generator.images_per_shard},
         "parents": control.parents | {"images": real.digest},
     }
-    done = begin_stage(folder, **made_of, overwrite=config.overwrite, stage="generate")
+    done = distributed.begin_together(
+        folder, **made_of, overwrite=config.overwrite, stage="generate"
+    )
     if done is None:
         done = _draw(control, config, folder, real, made_of)
     try:
@@ -123,26 +126,34 @@ def _draw(
     real: inputs.Arm,
     made_of: dict[str, Any],
 ) -> dict[str, Any]:
-    """Draws what is missing; returns the manifest."""
+    """Draws what is missing of this host's shards; returns the manifest when all are there."""
     records = real.images.records
     prompts = [Prompt(row, each.key, each.caption) for row, each in enumerate(records)]
-    shards = ImageShards(folder, prompts, config.generator.images_per_shard, seed=0)
-    missing = [(shard, shards.missing(shard)) for shard in range(shards.n_shards)]
+    identity = identity_for(made_of["config"], made_of["parents"])
+    shards = ImageShards(folder, prompts, config.generator.images_per_shard, 0, identity)
+    mine = distributed.my_turns(shards.n_shards)
+    missing = [(shard, shards.missing(shard)) for shard in mine]
     n_missing = sum(len(places) for _, places in missing)
+    n_mine = sum(len(shards.places(shard)) for shard in mine)
     if n_missing:
         with (
-            progress(control.name, len(prompts), len(prompts) - n_missing) as bar,
+            progress(control.name, n_mine, n_mine - n_missing) as bar,
             ThreadPoolExecutor(READ_THREADS) as pool,
         ):
             for shard, outcomes in _in_batches(control, config, records, prompts, missing, pool):
                 shards.add(shard, outcomes)
                 bar.update(len(outcomes))
+    distributed.wait_for_all("changed")
+    if not distributed.is_writer():
+        return distributed.read_written(folder, "generate")
     n_images, bad = shards.finish()
-    return write_manifest(
+    manifest = write_manifest(
         folder, stage="generate", **made_of,
         counts={"images": n_images, "failed": len(bad)}, notes=inputs.generator_notes(config),
         bad_images=[image._asdict() for image in bad],
     )  # fmt: skip
+    distributed.wait_for_all(distributed.WRITTEN)
+    return manifest
 
 
 def _in_batches(
@@ -155,7 +166,7 @@ def _in_batches(
 ) -> Iterator[tuple[int, list[tuple[int, Outcome]]]]:
     """Outcomes batch by batch; the devices work on one while the host books the one before."""
     trip, read_params = control.trip.round_trip, control.trip.read_params
-    mesh = make_mesh(-1, 1)
+    mesh = make_mesh(-1, 1, jax.local_devices())
     params = put(read_params(), replicated(mesh))
     if config.generator.dtype == "float32":
         params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), params)

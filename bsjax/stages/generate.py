@@ -24,7 +24,7 @@ from PIL import Image
 
 from bsjax import pipeline
 from bsjax.core import distributed
-from bsjax.core.artifacts import atomic_path, begin_stage, hash_json, write_manifest
+from bsjax.core.artifacts import atomic_path, hash_json, identity_for, write_manifest
 from bsjax.core.config import select
 from bsjax.core.errors import Preempted
 from bsjax.core.foreign import printable
@@ -98,18 +98,18 @@ def draw_set(
     """
     folder = workdir / name
     settings = select(config, pipeline.BY_NAME["generate"].config_keys)
-    done = None
-    if distributed.is_writer():
-        done = begin_stage(
-            folder, config=settings, parents=parents, overwrite=config.overwrite, stage="generate"
-        )
-    if distributed.agree(done is not None):
+    done = distributed.begin_together(
+        folder, config=settings, parents=parents, overwrite=config.overwrite, stage="generate"
+    )
+    if done is not None:
         return
     preflight.check_disk(preflight.bills_of_images(config, workdir, len(prompts), name))
-    shards = ImageShards(folder, prompts, config.generator.images_per_shard, config.seed)
+    identity = identity_for(settings, parents)
+    shards = ImageShards(folder, prompts, config.generator.images_per_shard, config.seed, identity)
     n_truncated = _draw_all(config, opened, shards, purpose)
     distributed.wait_for_all("generate")
     if not distributed.is_writer():
+        distributed.read_written(folder, "generate")
         return
     n_images, bad = shards.finish()
     for features in [path for path in folder.iterdir() if path.name.startswith(f"{FEATURES}-")]:
@@ -122,6 +122,7 @@ def draw_set(
         folder, stage="generate", config=settings, parents=parents, counts=counts,
         notes=inputs.generator_notes(config), bad_images=[image._asdict() for image in bad],
     )  # fmt: skip
+    distributed.wait_for_all(distributed.WRITTEN)
 
 
 def rows_of(arrays: dict[str, np.ndarray], places: np.ndarray) -> dict[str, np.ndarray]:
@@ -135,7 +136,7 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards, purpose: str)
     tokens = opened.generator.prompts(captions)
     if tokens.n_truncated:
         logging.warning("%d captions are longer than the text encoder reads", tokens.n_truncated)
-    mine = range(jax.process_index(), shards.n_shards, distributed.n_hosts())
+    mine = distributed.my_turns(shards.n_shards)
     missing = [(shard, shards.missing(shard)) for shard in mine]
     n_missing = sum(len(places) for _, places in missing)
     if not n_missing:
@@ -145,7 +146,7 @@ def _draw_all(config, opened: loading.Opened, shards: ImageShards, purpose: str)
     read_batch = functools.partial(rows_of, tokens.arrays)
     if generator.TEXT_COMPONENTS:
         folder = shards.folder / f"{FEATURES}-{jax.process_index()}"
-        features = TextFeatures(folder, opened, captions)
+        features = TextFeatures(folder, opened, captions, identity=shards.identity)
         features.make()
         read_batch = features.batch
     names = [name for name in generator.components if name not in generator.TEXT_COMPONENTS]

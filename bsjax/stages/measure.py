@@ -2,10 +2,12 @@
 
 Reads the images of both arms, the encoder and the SAE; writes measures/<set>/. Where the config
 asks for controls, also measures/control-<kind>/ of the real images, changed (`stages.control`).
+Several hosts divide each set and come to the same files; each works on its own devices.
 """
 
 from typing import Any
 
+import jax
 import ml_collections
 import numpy as np
 from etils import epath
@@ -22,7 +24,8 @@ from bsjax.analysis.engine import (
     measure_step,
 )
 from bsjax.analysis.measurement import write_measures
-from bsjax.core.artifacts import REAL, begin_stage
+from bsjax.core import distributed
+from bsjax.core.artifacts import REAL
 from bsjax.core.config import select
 from bsjax.core.errors import naming
 from bsjax.core.logs import PhaseTimer
@@ -30,7 +33,7 @@ from bsjax.core.mesh import make_mesh
 from bsjax.core.paths import AnyPath
 from bsjax.data.captions import BadImage
 from bsjax.encoders.protocol import Encoder
-from bsjax.experiment import controls, inputs, preflight, workers
+from bsjax.experiment import controls, inputs, pairs, preflight, workers
 from bsjax.experiment.stored import EXPERIMENT, experiment_of
 from bsjax.results.shards import ShardStore
 from bsjax.stages import control
@@ -44,7 +47,7 @@ NAMES = ("--config.sae.threshold", "--config.sae.weights", "--config.encoder.wei
 def measure(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     """Measures every image set of the config that is not measured yet; ranks if asked to."""
     arms = measure_sets(config, workdir)
-    if config.measure.rank_concept >= 0:
+    if config.measure.rank_concept >= 0 and distributed.is_writer():
         for arm in arms:
             rank(epath.Path(workdir) / "measures" / arm.name, config.measure.rank_concept)
 
@@ -54,8 +57,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: AnyPath) -> list[in
     preflight.check_workdir(workdir)
     arms = inputs.load_arms(config, workdir)
     if config.generator.name == "none" and len(arms) == 2:
-        keys = ([record.key for record in arm.images.records] for arm in arms)
-        preflight.check_pairing(config, *keys)
+        pairs.check_arms(config, *arms)
     encoder = inputs.load_encoder(config)
     sae, threshold = inputs.load_sae(config, workdir, encoder)
     preflight.check_ranked(config, sae.n_concepts)
@@ -79,7 +81,7 @@ def measure_sets(config: ml_collections.ConfigDict, workdir: AnyPath) -> list[in
             settings |= {**change.settings, "set": change.name}
             parents |= change.parents
         folder = workdir / "measures" / arm.name
-        done = begin_stage(
+        done = distributed.begin_together(
             folder, config=settings, parents=parents, overwrite=config.overwrite, stage="measure"
         )
         if done is not None:
@@ -112,8 +114,15 @@ def build_engine(
     sae_encoder: Any,
     threshold: float | np.ndarray,
 ) -> Engine:
-    """Places the parameters on the mesh and jits the step."""
-    mesh = make_mesh(config.mesh.data, config.mesh.model)
+    """Places the parameters on the mesh and jits the step.
+
+    Of several hosts each has a mesh of its own: none waits for another, and the axes of the config
+    are those of a training, which has all devices.
+    """
+    if distributed.n_hosts() > 1:
+        mesh = make_mesh(-1, 1, jax.local_devices())
+    else:
+        mesh = make_mesh(config.mesh.data, config.mesh.model)
     return make_engine(
         encoder,
         params,

@@ -1,6 +1,6 @@
 """plan: what a run costs before anyone pays for a chip.
 
-Compiles the very step that a stage runs, for TPU topologies that this machine need not have and for
+Compiles the very step that a stage runs, for TPUs and GPUs that this machine need not have and for
 its own devices; reads memory, FLOPs, bytes accessed and communication from the executable; prints
 roofline times for each mesh shape, best first. Reads the config alone; writes plan.json.
 """
@@ -33,8 +33,18 @@ from bsjax.experiment.text_phase import BATCH as TEXT_BATCH
 from bsjax.experiment.text_phase import jit_encode, text_shardings
 from bsjax.generators.loading import abstract_params as abstract_generator
 from bsjax.generators.protocol import Generator
-from bsjax.roofline.chips import Chip, devices_of, roofline, share_of_chip
+from bsjax.roofline.chips import (
+    CHIPS,
+    GPU_SHARE,
+    Chip,
+    devices_of,
+    roofline,
+    share_of_chip,
+    usable_memory,
+    weight_of,
+)
 from bsjax.roofline.compiled import cost_of
+from bsjax.roofline.gpus import compile_anywhere, is_gpu
 from bsjax.sae.train_step import CANDIDATES, TOKENS, shardings
 from bsjax.stages.generate import jit_sample
 from bsjax.stats import streaming
@@ -68,6 +78,7 @@ class Row:
     full_precision_ms: float  # roofline of the last steps (train_sae), else nan
     hours: float  # of the whole run, nan where its length is not known
     images: int = 0  # a step of all devices (generate, measure)
+    options: str = ""  # of the compiler, without which it failed
 
     @property
     def images_per_second(self) -> float:
@@ -96,7 +107,9 @@ def plan(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         rows += _rows_of(config, f"here: {jax.device_count()} x {jax.devices()[0].platform}",
                          jax.devices())  # fmt: skip
     if not rows:
-        raise UserError("nothing to plan for; set --topology=v5e:2x4 (several: with commas)")
+        raise UserError(
+            "nothing to plan for; set --topology=v5e:2x4 or h100:8 (several: with commas)"
+        )
     sys.stdout.write(render(rows, stage))
     write_json(workdir / "plan.json", {"stage": stage, "rows": [_as_json(row) for row in rows]})
     logging.info("written to %s", workdir / "plan.json")
@@ -105,7 +118,7 @@ def plan(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
 def _rows_of(config, topology: str, devices: Sequence[jax.Device]) -> list[Row]:
     """A row a mesh shape, best first; shapes that do not divide the problem are left out."""
     chip, n_chips = None, len(devices)
-    if devices[0].platform == "tpu":
+    if devices[0].device_kind in CHIPS or devices[0].platform == "tpu":
         chip, n_chips = share_of_chip(devices)
     rows, refused = [], []
     for part, mesh in _parts(config, devices):
@@ -239,13 +252,14 @@ def _lower_measure(config, mesh: Mesh) -> Any:
 
 def _row(config, part, topology, n_chips, chip: Chip | None, mesh: Mesh, images, lower) -> Row:
     try:
-        compiled = lower["usual"]().compile()
+        compiled, options = compile_anywhere(lower["usual"]())
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "Ran out of memory" not in str(error):
             raise
         logging.warning("does not compile: %s", str(error).splitlines()[0][:300])
         return _row_that_does_not_compile(part, topology, n_chips, chip, mesh, images)
-    cost, memory = cost_of(compiled.as_text()), compiled.memory_analysis()
+    weight = weight_of(chip)
+    cost, memory = cost_of(compiled.as_text(), weight), compiled.memory_analysis()
     peak = memory.peak_memory_in_bytes
     times = (
         roofline(cost, chip) if chip else dict.fromkeys(("compute", "memory", "exchange"), np.nan)
@@ -253,8 +267,9 @@ def _row(config, part, topology, n_chips, chip: Chip | None, mesh: Mesh, images,
     seconds = max(times.values())
     full = np.nan
     if "full" in lower and chip:
-        last = lower["full"]().compile()
-        full = max(roofline(cost_of(last.as_text()), chip).values())
+        last, more = compile_anywhere(lower["full"]())
+        options = options or more
+        full = max(roofline(cost_of(last.as_text(), weight), chip).values())
         peak = max(peak, last.memory_analysis().peak_memory_in_bytes)
     return Row(
         part=part,
@@ -266,7 +281,7 @@ def _row(config, part, topology, n_chips, chip: Chip | None, mesh: Mesh, images,
         temporary_gb=memory.temp_size_in_bytes / 1e9,
         peak_gb=peak / 1e9,
         memory_gb=chip.memory / 1e9 if chip else np.nan,
-        fits=peak <= chip.memory if chip else True,
+        fits=peak <= usable_memory(chip) if chip else True,
         teraflops=cost.flops / 1e12,
         traffic_gb=cost.bytes / 1e9,
         fallback_gb=cost.fallback_bytes / 1e9,
@@ -278,6 +293,7 @@ def _row(config, part, topology, n_chips, chip: Chip | None, mesh: Mesh, images,
         full_precision_ms=1e3 * full,
         hours=_hours(config, part, mesh, images, seconds, full),
         images=images,
+        options=options,
     )
 
 
@@ -287,7 +303,7 @@ def _row_that_does_not_compile(part, topology, n_chips, chip: Chip | None, mesh,
     known = {
         "part": part, "topology": topology, "n_chips": n_chips, "data": mesh.shape["data"],
         "model": mesh.shape["model"], "exchange": {}, "fits": False, "images": images,
-        "memory_gb": chip.memory / 1e9 if chip else np.nan,
+        "memory_gb": chip.memory / 1e9 if chip else np.nan, "options": "",
     }  # fmt: skip
     return Row(**unknown | known)
 
@@ -345,6 +361,16 @@ def render(rows: Sequence[Row], stage: str) -> str:
         " step, as compiled; a roofline is the least time that the slowest of the three can take,"
         " not a measurement."
     ]
+    if any(is_gpu(row.topology) for row in rows):
+        notes.append(
+            "GPUs: TFLOP count as bfloat16 ones, those in float32 by how much slower they are; fits"
+            f" means within {GPU_SHARE:.0%} of the memory, which jax takes"
+            " (XLA_PYTHON_CLIENT_MEM_FRACTION)."
+        )
+    for topology, options in dict.fromkeys((row.topology, row.options) for row in rows):
+        if options:
+            notes.append(f"{topology}: compiled with {options}, without which XLA fails where it"
+                         " has no GPU to try on.")  # fmt: skip
     if not any(row.fits for row in rows):
         notes.append("NOTHING FITS: more chips, more model sharding, fewer tokens per step, or"
                      " --config.train.accumulate")  # fmt: skip

@@ -31,7 +31,7 @@ from bsjax.report.exchange import read_imported, write_enriched
 from bsjax.report.explorer.moves import read_all_moved
 from bsjax.report.explorer.site import write_site, write_thumbnails
 from bsjax.report.explorer.stress import stress_payload
-from bsjax.report.figures import CAPTIONS, drawn_of
+from bsjax.report.figures import caption, drawn_of
 from bsjax.report.layout import BY_AMOUNT, BY_DICTIONARY, place_by_amount, place_concepts
 from bsjax.report.model_figures import SHEET_CONCEPTS, draw_models, draw_sheet
 from bsjax.report.names import look_at_names, read_names
@@ -70,7 +70,9 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         matrix = correlate_all(read_all_statistics(workdir, sets) if len(sets) > 1 else {})
     write_matrix(folder, matrix)
     style = config.report.style
-    write_summary(folder, comparisons, places, thumbnail, matrix=matrix, style=style)
+    write_summary(
+        folder, comparisons, places, thumbnail, matrix=matrix, style=style, places_are=places_are
+    )
     cards = [
         run_card(workdir, comparison, (unreadable[0], n))
         for comparison, n in zip(comparisons, unreadable[1:], strict=False)
@@ -81,7 +83,7 @@ def report(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     names = read_names(folder, [str(words) for words in comparisons[0].columns["words"]], sae)
     write_csv(folder / "findings.csv", {c.name: c.told for c in comparisons}, names)
     with step("drawing the figures"):
-        figures = _figures(folder / "figures", comparisons, matrix, style)
+        figures = _figures(folder / "figures", comparisons, matrix, style, places_are)
     cards += [{"source": f"imported from {name}"} for name in foreign]
     with step("writing the pages of the report"):
         path = write_site(
@@ -172,14 +174,14 @@ def _remove_stale(folder: pathlib.Path, before: dict[str, tuple[int, int]]) -> N
 
 
 def _figures(
-    folder: pathlib.Path, comparisons: list[Comparison], matrix: Matrix, style: str
+    folder: pathlib.Path, comparisons: list[Comparison], matrix: Matrix, style: str, places_are: str
 ) -> list[tuple[str, str, str]]:
     """Draws what the summary has not; (file stem, text, style) of all, in reading order."""
     figures = []
     for comparison in comparisons:
         name = comparison.name
         drawn = drawn_of(comparison)
-        figures += [(f"{name}_{each}", f"{name}: {CAPTIONS[each]}") for each in drawn]
+        figures += [(f"{name}_{each}", f"{name}: {caption(each, places_are)}") for each in drawn]
         for ranking in rank(comparison, SHEET_CONCEPTS):
             sheet = draw_sheet(folder, comparison, ranking, thumbnail, style)
             figures += [] if sheet is None else [sheet]

@@ -1,4 +1,7 @@
-"""run: every stage of the map in order; what is finished is not repeated."""
+"""run: every stage of the map in order; what is finished is not repeated.
+
+Several hosts draw, train and measure together; one compares and reports while the others wait.
+"""
 
 import sys
 
@@ -6,6 +9,7 @@ import ml_collections
 from etils import epath
 
 from bsjax import pipeline
+from bsjax.core import distributed, mirror
 from bsjax.core.errors import UserError
 from bsjax.core.logs import step
 from bsjax.core.paths import AnyPath
@@ -30,13 +34,19 @@ def run(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         controls.check_compared(config, epath.Path(workdir))
     for stage in pipeline.STAGES:
         with step(f"stage {stage.name}"):
-            stage.load()(config, workdir)
-    sys.stdout.write(summarise(workdir, generated_name(config)))
+            if stage.is_shared:
+                stage.load()(config, workdir)
+            elif distributed.is_writer():
+                with mirror.mirrored(workdir) as place:
+                    stage.load()(config, place)
+            distributed.wait_for_all(stage.name)
+    if distributed.is_writer():
+        sys.stdout.write(summarise(workdir, generated_name(config)))
 
 
 def summarise(workdir: AnyPath, name: str) -> str:
     """The strongest findings and the path of the report, as text."""
-    folder = workdir / "comparisons" / name
+    folder = mirror.fetch(workdir / "comparisons" / name)
     table, manifest = read_concepts(folder)
     found, replaced = (each.to_pylist() for each in read_findings(folder))
     columns = {column: table[column].to_pylist() for column in table.column_names}

@@ -2,7 +2,7 @@
 
 Reads comparisons/<set>/, captions, the generator, the encoder and the SAE; writes
 stress/<set>/<finding>/. Images and their measures lie in folders of their own in it, which are
-resumed as those of `generate` and `measure` are.
+resumed, and divided among hosts, as those of `generate` and `measure` are.
 """
 
 import pathlib
@@ -19,11 +19,12 @@ from bsjax import pipeline
 from bsjax.analysis import stress as analysis
 from bsjax.analysis.engine import Engine, Reading
 from bsjax.analysis.measurement import write_measures
+from bsjax.core import distributed
 from bsjax.core.artifacts import (
     REAL,
-    begin_stage,
     differing_keys,
     hash_json,
+    is_remote,
     read_manifest,
     require_manifest,
 )
@@ -91,17 +92,8 @@ def stress(
       UserError: no comparison, finding or prompt there, or encoder, SAE, threshold or generator are
         not those of the comparison.
     """
-    for name, value, most in (
-        ("samples", samples, analysis.MOST_SAMPLES), ("captions", captions, MOST_CAPTIONS),
-    ):  # fmt: skip
-        if not 1 <= value <= most:
-            raise UserError(f"--{name}={value}: expected a whole number from 1 to {most}")
+    _check_asked(config, workdir, samples, captions)
     name = inputs.generated_name(config)
-    if config.generator.name == "none":
-        raise UserError(
-            "a folder of images cannot be asked for others (generator.name=none); name by --config"
-            " the generator that drew them"
-        )
     preflight.check_workdir(workdir)
     workdir = epath.Path(workdir)
     folder = workdir / "comparisons" / name
@@ -132,7 +124,7 @@ def stress(
         "captions": hash_json(lines) if held is None else held.digest,
     }
     place = f"stress/{name}/{target.folder}" + ("" if lines is None else "-prompts")
-    done = begin_stage(
+    done = distributed.begin_together(
         workdir / place, config=settings, parents=parents, overwrite=config.overwrite, stage=STAGE
     )
     if done is None:
@@ -144,9 +136,34 @@ def stress(
         made = _try_out(bench, workdir, place, opened, target, chosen, samples)
         notes = [*made.manifest["notes"], *inputs.generator_notes(config)]
         told = {"config": settings, "parents": parents, "notes": notes}
-        write_stressed(workdir / place, Stressed(made.prompts, made.samples, made.manifest | told))
-    sys.stdout.write(f"{read_stressed(workdir / place)}\n")
-    sys.stdout.flush()
+        if distributed.is_writer():
+            write_stressed(
+                workdir / place, Stressed(made.prompts, made.samples, made.manifest | told)
+            )
+    if distributed.is_writer():
+        sys.stdout.write(f"{read_stressed(workdir / place)}\n")
+        sys.stdout.flush()
+
+
+def _check_asked(
+    config: ml_collections.ConfigDict, workdir: AnyPath, samples: int, captions: int
+) -> None:
+    """Refuses what cannot be, before anything is read."""
+    for name, value, most in (
+        ("samples", samples, analysis.MOST_SAMPLES), ("captions", captions, MOST_CAPTIONS),
+    ):  # fmt: skip
+        if not 1 <= value <= most:
+            raise UserError(f"--{name}={value}: expected a whole number from 1 to {most}")
+    if config.generator.name == "none":
+        raise UserError(
+            "a folder of images cannot be asked for others (generator.name=none); name by --config"
+            " the generator that drew them"
+        )
+    if is_remote(workdir):
+        raise UserError(
+            f"--workdir={workdir}: stress reads a comparison as files, expected a folder of this"
+            " machine; copy the workdir, and name the copy"
+        )
 
 
 def _try_out(
@@ -293,7 +310,7 @@ def _measure(bench: _Bench, folder: AnyPath, images: ImageSet, digest: str) -> M
     """Measures of images, made now where they are not there."""
     config, set_name = bench.config, folder.name
     settings, parents = bench.settings | {"set": set_name}, bench.parents | {"images": digest}
-    done = begin_stage(
+    done = distributed.begin_together(
         folder, config=settings, parents=parents, overwrite=config.overwrite, stage="measure"
     )
     if done is None:

@@ -23,9 +23,8 @@ from bsjax.convert.rasae import TRAINED, LoadedSAE, load_parameters, load_rasae,
 from bsjax.core import checksums, distributed
 from bsjax.core.artifacts import (
     atomic_path,
-    begin_stage,
     differing_keys,
-    identity_of,
+    identity_for,
     write_json,
     write_manifest,
 )
@@ -69,12 +68,10 @@ def train_sae(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
     arms = inputs.load_arms(config, workdir)
     settings = select(config, pipeline.BY_NAME["train_sae"].config_keys)
     parents = inputs.parents_of(encoder, arms)
-    done = None
-    if distributed.is_writer():
-        done = begin_stage(
-            folder, config=settings, parents=parents, overwrite=config.overwrite, stage="train_sae"
-        )
-    if distributed.agree(done is not None):
+    done = distributed.begin_together(
+        folder, config=settings, parents=parents, overwrite=config.overwrite, stage="train_sae"
+    )
+    if done is not None:
         return
     mesh = make_mesh(config.mesh.data, config.mesh.model)
     check_mesh(config, mesh)
@@ -111,7 +108,7 @@ def train_on(
       Preempted: SIGTERM came; everything is saved.
     """
     recipe = make_recipe(config, mesh, supply.n_tokens)
-    C = _candidates(config, folder, supply, mesh)
+    C = _candidates(config, folder, supply, mesh, settings, parents)
     checkpoints = Checkpoints(folder / CHECKPOINTS, config.train.keep_checkpoints)
     curves = Curves(folder, is_writer=distributed.is_writer())
     is_whole = False
@@ -128,42 +125,49 @@ def train_on(
     _finish(config, folder, recipe, state, C, supply, settings, parents, notes)
 
 
-def _candidates(config, folder, supply: Supply, mesh: Mesh) -> jax.Array:
+def _candidates(config, folder, supply: Supply, mesh: Mesh, settings, parents) -> jax.Array:
     """The candidate points, from an earlier start or fitted now, lying over the mesh."""
-    train, path = config.train, folder / CANDIDATES_FILE
-    identity = identity_of(folder)
+    path = folder / CANDIDATES_FILE
+    identity = identity_for(settings, parents)
+    C = None
     if distributed.is_writer() and path.exists():
         try:
-            checksums.load_arrays(path, identity)
+            C = checksums.load_arrays(path, identity)["candidates"]
         except ValueError as error:
             logging.warning("%s is made anew: %s", path, error)
             path.unlink()
-    distributed.wait_for_all("candidates_checked")
-    if train.init_from and not path.exists():
-        # W of another SAE weighs its own candidate points.
+    # Whether they are there is for one host to say: what each sees may differ, on NFS, and then
+    # some would wait for ever for the others' part of what follows.
+    if distributed.agree(C is not None):
+        if C is None:
+            distributed.wait_until_seen(path)
+            C = checksums.load_arrays(path, identity)["candidates"]
+    else:
+        C, more = _make_candidates(config, supply, mesh)
         if distributed.is_writer():
             with atomic_path(path) as temporary:
-                points = load_parameters(train.init_from)[1]
-                checksums.save_arrays(temporary, identity, candidates=points)
-        distributed.wait_for_all("candidates")
-    if not path.exists():
-        tokens = supply.sample(max(train.candidate_tokens, train.n_candidates))
-        if train.n_candidates > len(tokens):
-            raise UserError(
-                f"train.n_candidates={train.n_candidates}, but only {len(tokens)} tokens are there;"
-                " lower --config.train.n_candidates or raise --config.train.max_tokens"
-            )
-        key = stage_key(config.seed, "train_sae/candidates")
-        iterations = train.candidate_iterations
-        with step(f"k-means: {train.n_candidates} candidates of {len(tokens)} tokens"):
-            C, inertia = fit_candidates(key, tokens, train.n_candidates, iterations, mesh)
-            C = distributed.to_host(C)
-        if distributed.is_writer():
-            with atomic_path(path) as temporary:
-                checksums.save_arrays(temporary, identity, candidates=C, inertia=inertia)
-        distributed.wait_for_all("candidates")
-    C = checksums.load_arrays(path, identity)["candidates"]
+                checksums.save_arrays(temporary, identity, candidates=C, **more)
     return divide(C, NamedSharding(mesh, CANDIDATES))
+
+
+def _make_candidates(config, supply: Supply, mesh: Mesh) -> tuple[np.ndarray, dict[str, Any]]:
+    """The candidate points, and what is told of them, on every host."""
+    train = config.train
+    if train.init_from:
+        # W of another SAE weighs its own candidate points.
+        return np.asarray(load_parameters(train.init_from)[1]), {}
+    tokens = supply.sample(max(train.candidate_tokens, train.n_candidates))
+    if train.n_candidates > len(tokens):
+        raise UserError(
+            f"train.n_candidates={train.n_candidates}, but only {len(tokens)} tokens are there;"
+            " lower --config.train.n_candidates or raise --config.train.max_tokens"
+        )
+    key = stage_key(config.seed, "train_sae/candidates")
+    with step(f"k-means: {train.n_candidates} candidates of {len(tokens)} tokens"):
+        C, inertia = fit_candidates(
+            key, tokens, train.n_candidates, train.candidate_iterations, mesh
+        )
+        return distributed.to_host(C), {"inertia": inertia}
 
 
 def _start(config, recipe: Recipe, C, mesh: Mesh, checkpoints: Checkpoints, made_from) -> SAEState:

@@ -27,6 +27,7 @@ def find_clusters(
     real: sp.csr_array | None,
     same_image: float = SAME_IMAGE,
     twins: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
     """Labels [n] of the pairs' clusters, numbered in order of first mention.
 
@@ -36,8 +37,9 @@ def find_clusters(
       real: image codes [n, K]; pairs of one real image belong together. None: do not look.
       same_image: least cosine of two images that are the same.
       twins: rows [M, 2] of images that are the same, where that is known better than from codes.
+      known: rows [M, 2] that belong together whatever captions and images say.
     """
-    links = []
+    links = [] if known is None else [tuple(link) for link in known.tolist()]
     n = len(captions) if captions is not None else real.shape[0]
     if captions is not None:
         first: dict[str, int] = {}

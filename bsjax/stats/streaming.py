@@ -2,8 +2,8 @@
 
 The device reduces a batch of codes [B, T, K] to per-image numbers (`reduce_batch`) and keeps the
 list of top images (`update_top_images`); both are pure and are jitted by the stage over the mesh.
-The host adds the images up in float64 (`update`), image by image, so that totals depend neither on
-the batch size nor on the number of devices.
+The host adds the images up in float64 (`add_images`), image by image, so that totals depend neither
+on the batch size nor on the number of devices and hosts.
 """
 
 import functools
@@ -112,6 +112,29 @@ def update_top_images(
     return TopImages(scores=best, rows=jnp.where(best > 0, kept, -1))
 
 
+def empty_top_images(n_concepts: int, n_top: int) -> TopImages:
+    """`init_top_images` on the host."""
+    scores = np.zeros((n_concepts, n_top), np.float32)
+    return TopImages(scores, np.full((n_concepts, n_top), -1, np.int32))
+
+
+def merge_top_images(first: TopImages, then: TopImages) -> TopImages:
+    """The lists of two parts of a set, on the host; of equal scores those of `first` stay in front.
+
+    What `update_top_images` makes of all images, where the parts come in the order of the images.
+    """
+    n_top = first.scores.shape[1]
+    scores, rows = np.array(first.scores), np.array(first.rows)
+    # Once the lists are long most of a part is no match for them.
+    changed = np.flatnonzero(then.scores[:, 0] > scores[:, -1])
+    both = np.concatenate([scores[changed], then.scores[changed]], axis=1)
+    candidates = np.concatenate([rows[changed], then.rows[changed]], axis=1)
+    best = np.argsort(-both, axis=1, kind="stable")[:, :n_top]
+    scores[changed] = np.take_along_axis(both, best, axis=1)
+    rows[changed] = np.take_along_axis(candidates, best, axis=1)
+    return TopImages(scores, rows)
+
+
 def top_by_energy(image_codes: sp.csr_array, n_top: int) -> np.ndarray:
     """Images with the largest energy of each concept, best first [K, L]; -1 where none are left.
 
@@ -157,6 +180,34 @@ def update(totals: Totals, batch: BatchStatistics, mask: np.ndarray) -> Totals:
         energy_squared=totals.energy_squared + np.square(energy).sum(axis=0),
         fires=totals.fires + np.asarray(batch.fires, np.int64),
         present=totals.present + np.asarray(batch.present, np.int64),
+    )
+
+
+def add_images(
+    totals: Totals, codes: sp.csr_array, fires: np.ndarray, present: np.ndarray
+) -> Totals:
+    """Adds images to the totals, one after the other.
+
+    So the sums are the same to the last bit for any batch, number of devices and division into
+    parts, where these come in the order of the images.
+
+    Args:
+      totals: of the images before.
+      codes: energies [n, K] of each image; float32.
+      fires: tokens of all of them [K].
+      present: images [K].
+    """
+    energy, squared = totals.energy.copy(), totals.energy_squared.copy()
+    values = codes.data.astype(np.float64)
+    # In the order of the entries, unlike sum: image by image.
+    np.add.at(energy, codes.indices, values)
+    np.add.at(squared, codes.indices, np.square(values))
+    return Totals(
+        totals.n_images + codes.shape[0],
+        energy,
+        squared,
+        totals.fires + np.asarray(fires, np.int64),
+        totals.present + np.asarray(present, np.int64),
     )
 
 

@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
-from bsjax.analysis.attrition import audit
-from bsjax.analysis.comparison import compare_sets
-from bsjax.analysis.method import Method
+from bsjax.analysis.attrition import account, audit
+from bsjax.analysis.comparison import Method, compare_sets
 from bsjax.data.captions import pair_keys
+from bsjax.data.pairing import LOT
 from bsjax.report import said
 from bsjax.report.card import missing_images
 from bsjax.results.columns import FINDINGS, make_table
@@ -92,7 +92,9 @@ def test_shares_are_of_the_arm_that_could_change_the_finding(arms):
 
 def test_a_comparison_carries_it_and_the_card_tells_it(arms):
     real, generated = arms
-    compared = compare_sets(real, generated, Method(), reasons={"4": "blacked out"})
+    drawn = {"bad_images": [{"key": "4", "reason": "blacked out"}]}
+    pairing = pair_keys(real.keys, generated.keys)
+    compared = account(compare_sets(real, generated, Method()), pairing, 1.5, drawn=drawn)
     told = compared.manifest["attrition"]
     assert compared.attrition.num_rows == 2 and told["both"] == 0
     card = missing_images(told)
@@ -106,6 +108,8 @@ def test_a_comparison_carries_it_and_the_card_tells_it(arms):
 
 def test_nothing_missing_is_nothing_told(arms):
     real, _ = arms
-    compared = compare_sets(real, real, Method())
+    compared = account(compare_sets(real, real, Method()), pair_keys(real.keys, real.keys), 1.5)
     assert compared.attrition is None and missing_images(compared.manifest["attrition"]) == {}
     assert missing_images(None) == {}
+    by_lot = pair_keys(real.keys, real.keys)._replace(by=LOT)
+    assert "attrition" not in account(compare_sets(real, real, Method()), by_lot, 1.5).manifest

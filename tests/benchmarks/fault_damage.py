@@ -204,7 +204,10 @@ def interrupted(config, training, workdir: pathlib.Path, n: int, table: Table) -
             (path.name, (path / "data").read_bytes(), (path / "indices").read_bytes())
             for path in sorted(store.partial.iterdir()) if path.name.startswith("pairs")
         ]  # fmt: skip
-        state = digest(*progress.totals, *progress.top, progress.bad, runs)
+        shards = [
+            (path.name, path.read_bytes()) for path in sorted(store.partial.glob("shard-*.npz"))
+        ]
+        state = digest(progress.bad, runs, shards)
         if states.setdefault(progress.next_row, state) != state:
             return "another state"
         return "as measured"

@@ -33,8 +33,7 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from bsjax.analysis.comparison import compare_codes
-from bsjax.analysis.method import Method
+from bsjax.analysis.comparison import Method, compare_codes
 from bsjax.core.artifacts import write_json
 from bsjax.core.logs import quiet_libraries
 from bsjax.data import scenes

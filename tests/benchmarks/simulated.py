@@ -27,8 +27,8 @@ import scipy.sparse as sp
 from simulator import World, draw_world
 
 from bsjax.analysis import comparison as analysis
+from bsjax.analysis.comparison import Method
 from bsjax.analysis.copies import judge_sketches
-from bsjax.analysis.method import Method
 from bsjax.core.errors import GATE_FAILED
 from bsjax.stats import clusters, verdicts
 from bsjax.stats.comparison import Rules, compare_codes

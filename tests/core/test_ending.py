@@ -173,6 +173,69 @@ def test_sigterm_behind_the_last_step_still_counts(tmp_path):
     assert "stopped after the last step" in lines[0][0]
 
 
+# jax finds the first host missing by its connection, others by their heartbeat.
+@pytest.mark.parametrize(
+    ("killed", "seconds"), [(0, 15), pytest.param(2, 60, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("waits", ["distributed.wait_for_all('x')", "time.sleep(100)"])
+def test_a_killed_host_ends_the_others_by_one_line(tmp_path, killed, seconds, waits):
+    hosts = start(tmp_path, f"ready(); {waits} if host != {killed} else time.sleep(100)", 3)
+    wait_until_ready(tmp_path, 3)
+    hosts[killed].kill()
+    started = time.monotonic()
+    statuses, logs, lines = finish(hosts)
+    assert time.monotonic() - started < seconds
+    assert [status for i, status in enumerate(statuses) if i != killed] == [75, 75], logs
+    told = [line for i, line in enumerate(lines) if i != killed]
+    assert told[0] == told[1] and len(told[0]) == 1, logs
+    assert "another host is gone or cannot be reached; start the same command" in told[0][0]
+    assert "terminate called" not in "".join(logs)
+
+
+def test_hosts_of_other_commands_are_told_apart(tmp_path):
+    body = "distributed.require_same({'encoder.crop': 64, 'images': host})"
+    statuses, logs, lines = finish(start(tmp_path, body, 3))
+    assert statuses == [1] * 3, logs
+    assert lines[0] == lines[1] == lines[2]
+    assert "host 1 has another images than host 0" in lines[0][0]
+
+
+def test_hosts_that_wait_at_different_places_do_not_wait_for_ever(tmp_path):
+    statuses, logs, lines = finish(start(tmp_path, "distributed.wait_for_all(f'place {host}')", 2))
+    assert statuses == [1, 1], logs
+    assert "the hosts wait at different places: ['place 0', 'place 1']" in lines[0][0]
+
+
+SHARES = """
+assert distributed.from_writer(f"said by {host}") == "said by 0"
+assert distributed.from_all(host) == [0, 1, 2]
+assert distributed.agree(host == 0) and not distributed.agree(host != 0)
+items = list(range(7))
+parts = distributed.from_all(list(distributed.my_part(items)))
+assert sum(parts, []) == items and [len(part) for part in parts] == [2, 2, 3], parts
+turns = distributed.from_all(list(distributed.my_turns(7)))
+assert turns == [[0, 3, 6], [1, 4], [2, 5]], turns
+manifest = folder / "x" / "manifest.json"
+done = distributed.begin_together(folder / "x", config={"a": 1}, parents={}, overwrite=False)
+assert done is None and (host or (folder / "x" / "config.json").exists())
+if host:
+    found = distributed.read_written(folder / "x", "y")
+else:
+    from bsjax.core.artifacts import write_manifest
+    time.sleep(1)
+    found = write_manifest(folder / "x", stage="y", config={"a": 1}, parents={}, counts={})
+    distributed.wait_for_all(distributed.WRITTEN)
+again = distributed.begin_together(folder / "x", config={"a": 1}, parents={}, overwrite=False)
+assert again == found, (again, found)
+ready()
+"""
+
+
+def test_what_hosts_say_and_share(tmp_path):
+    statuses, logs, _ = finish(start(tmp_path, SHARES, 3))
+    assert statuses == [0] * 3, "\n".join(logs)
+
+
 TWICE = """
 import os, signal, subprocess, sys, time
 from bsjax.core import ending

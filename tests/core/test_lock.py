@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from bsjax.core import lock
 from bsjax.core.artifacts import TEMPORARY
 from bsjax.core.errors import UserError
+from tests.object_store import as_gs
 
 HOLDER = """
 import sys, time
@@ -198,3 +200,54 @@ def test_every_artifact_is_swept(tmp_path):
     (tmp_path / "mine" / f"{TEMPORARY}x").mkdir(parents=True)  # no artifact: a person's own
     assert lock.sweep(tmp_path) == len(places)  # a folder with all in it counts once
     assert [*tmp_path.rglob(f"{TEMPORARY}*")] == [tmp_path / "mine" / f"{TEMPORARY}x"]
+
+
+def test_an_object_store_takes_one_run_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.05)
+    with as_gs(tmp_path):
+        with lock.hold("gs://b/run", "measure", heartbeat=0.05):
+            first = json.loads((tmp_path / "b" / "run" / lock.FILE).read_text())
+            told = r"another bsjax works here, pid .* delete gs://b"
+            with pytest.raises(UserError, match=told), lock.hold("gs://b/run", "measure"):
+                pass
+            time.sleep(0.3)
+            again = json.loads((tmp_path / "b" / "run" / lock.FILE).read_text())
+            assert again["beat"] > first["beat"] and again["token"] == first["token"]
+            with lock.hold("gs://b/run", "explore"):  # only reads
+                pass
+        assert not (tmp_path / "b" / "run" / lock.FILE).exists()
+
+
+@pytest.mark.parametrize(("age", "is_free"), [(lock.LIMIT_SECONDS - 60, False), (400, True)])
+def test_an_object_of_another_machine_that_stopped_beating_is_stale(
+    tmp_path, monkeypatch, age, is_free
+):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.05)
+    place = tmp_path / "b" / "run" / lock.FILE
+    place.parent.mkdir(parents=True)
+    owner = {"pid": 1, "host": "elsewhere", "space": "", "since": "then", "token": "x"}
+    place.write_text(json.dumps(owner | {lock.BEAT: time.time() - age}))
+    with as_gs(tmp_path):
+        if is_free:
+            with lock.hold("gs://b/run", "measure"):
+                assert json.loads(place.read_text())["pid"] == os.getpid()
+        else:
+            told = "pid 1 on elsewhere, since then"
+            with pytest.raises(UserError, match=told), lock.hold("gs://b/run", "measure"):
+                pass
+
+
+def test_of_two_that_wrote_at_once_one_gives_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "SETTLE_SECONDS", 0.4)
+    other = {"pid": 1, "host": "elsewhere", "space": "", "since": "then", "token": "x"}
+
+    def write_after():
+        time.sleep(0.15)
+        (tmp_path / "b" / lock.FILE).write_text(json.dumps(other | {lock.BEAT: time.time()}))
+
+    with as_gs(tmp_path):
+        thread = threading.Thread(target=write_after)
+        thread.start()
+        with pytest.raises(UserError, match="pid 1 on elsewhere"), lock.hold("gs://b", "measure"):
+            pass
+        thread.join()

@@ -9,7 +9,7 @@ import scipy.sparse as sp
 from sklearn.metrics import roc_auc_score
 
 from bsjax import presets
-from bsjax.analysis.method import Method
+from bsjax.analysis.comparison import Method
 from bsjax.data import scenes
 from bsjax.stats import verdicts
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 import zlib
 
 import numpy as np
@@ -150,4 +151,39 @@ def read_data(path):
     """The payload of a data file of the explorer."""
     text = path.read_text(encoding="ascii").strip().removeprefix("bsjaxReceive(").removesuffix(");")
     _, payload, _, *is_deflated = json.loads(f"[{text}]")
-    return json.loads(zlib.decompress(base64.b64decode(payload))) if is_deflated else payload
+    if not is_deflated:
+        return payload
+    blob = zlib.decompress(base64.b85decode(payload))
+    (length,) = struct.unpack("<I", blob[:4])
+    body = blob[4 + length :]
+
+    def whole(packed):
+        """With its bytes in place, as in a small payload."""
+        if "at" not in packed:
+            return packed
+        dtype, n = np.dtype(packed["dtype"]), int(np.prod(packed["shape"]))
+        data = np.frombuffer(body, np.uint8, n * dtype.itemsize, packed["at"])
+        if packed["split"]:
+            data = data.reshape(dtype.itemsize, n).T
+        told = {name: packed[name] for name in ("dtype", "shape")}
+        return told | {"data": base64.b64encode(data.tobytes()).decode()}
+
+    return json.loads(blob[4 : 4 + length], object_hook=whole)
+
+
+def unpack(packed):
+    """A packed array."""
+    data = base64.b64decode(packed["data"])
+    return np.frombuffer(data, packed["dtype"]).reshape(packed["shape"])
+
+
+def unpack_sparse(packed, n_columns):
+    """A table of which what is not 0 alone is told."""
+    counts, gaps, values = (unpack(packed[name]) for name in ("counts", "gaps", "values"))
+    table, at = np.zeros((len(counts), n_columns), np.int64), 0
+    for row, count in enumerate(counts.tolist()):
+        columns = np.cumsum(gaps[at : at + count].astype(np.int64) + 1) - 1
+        table[row, columns] = values[at : at + count]
+        at += count
+    assert at == len(gaps) == len(values)
+    return table

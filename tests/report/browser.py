@@ -17,7 +17,8 @@ class Watched:
     """A page that remembers what went wrong in it and what it asked for."""
 
     def __init__(self, browser, folder, address="", base=None, **options):
-        options = {"viewport": {"width": 1200, "height": 800}} | options
+        # What waits for a condition evaluates it in the page, which the page's policy forbids.
+        options = {"viewport": {"width": 1200, "height": 800}, "bypass_csp": True} | options
         context = browser.new_context(**options)
         self.page = context.new_page()
         self.page.set_default_timeout(20_000)
@@ -41,6 +42,47 @@ class Watched:
         own = ("data:", "blob:", self.base)
         assert [url for url in self.requests if not url.startswith(own)] == []
         self.page.context.close()
+
+
+# The plot that is shown, and what of it tests look at.
+PLOT = "document.querySelector('.plot').plot"
+POINTS = """() => {
+  const { ids, place, size, colour, kind } = document.querySelector('.plot').plot.points;
+  return [...ids].map((id, p) => ({
+    id, x: place[2 * p], y: place[2 * p + 1], size: size[p], opacity: colour[4 * p + 3] / 255,
+    rgb: [...colour.slice(4 * p, 4 * p + 3)], symbol: kind[p] % 8, layer: Math.floor(kind[p] / 8),
+  }));
+}"""
+SYMBOLS = ("disc", "up", "down", "open up", "open down")
+BELOW, FADED, ABOVE = range(3)  # layers
+# Chromium without a graphics card draws WebGL by software, which the page does without.
+SOFT_GL = """HTMLCanvasElement.prototype.getContext = (old => function (kind, options) {
+return old.call(this, kind, {...options, failIfMajorPerformanceCaveat: false});
+})(HTMLCanvasElement.prototype.getContext);"""
+
+
+def points(page):
+    """Of the first plot, in the order in which they are drawn."""
+    page.wait_for_function(f"{PLOT.removesuffix('.plot')}?.plot.points.ids.length > 0")
+    return page.evaluate(POINTS)
+
+
+def place_of(page, concept):
+    """Pixels of the page at which the first plot shows a concept."""
+    return page.evaluate(
+        """k => { const { plane, points, at } = document.querySelector('.plot').plot;
+        const p = points.ids.indexOf(k);
+        const { left, top } = plane.getBoundingClientRect();
+        const { x, y } = at(points.place[2 * p], points.place[2 * p + 1]);
+        return [left + x, top + y]; }""",
+        concept,
+    )
+
+
+def show_part(page, left, right, low, high):
+    """Zooms the first plot to a part."""
+    part = f"{{left: {left}, right: {right}, low: {low}, high: {high}}}"
+    page.evaluate(f"() => {{ {PLOT}.setView({part}); }}")
 
 
 def wait_for_concept(page, concept):

@@ -63,7 +63,7 @@ def test_a_figure_that_is_gone_is_said(browser, reports, tmp_path):
     folder = tmp_path / "report"
     shutil.copytree(reports["light"], folder)
     (folder / "figures" / f"{STEM}.png").unlink()
-    page = browser.new_page(color_scheme="light")
+    page = browser.new_page(color_scheme="light", bypass_csp=True)
     page.goto(f"{folder.as_uri()}/index.html#view=figures")
     page.wait_for_selector("#view .gone")
     assert page.inner_text("#view .gone") == f"figures/{STEM}.png is missing"

@@ -17,15 +17,23 @@ from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, s
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
-from tests.report.browser import CHROMIUM, MARKS, playwright
+from tests.report.browser import (
+    CHROMIUM,
+    MARKS,
+    PLOT,
+    SOFT_GL,
+    place_of,
+    playwright,
+    points,
+    show_part,
+)
 
 pytestmark = MARKS
 N = 12
 KINDS = [verdicts.KINDS[k % 4] for k in range(N)]
 SETS = ("one", "two")
 NAMES = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", 'a "b", c', "two\nlines", "x=1", "", "ü", "é,"]
-MOST_SVG = 3000  # of points.js
-SVG_POINTS = "document.querySelectorAll('.scatterlayer .trace:first-child .point').length"
+BY = "document.querySelector('.plane')?.dataset.by"
 # As Safari does.
 LIMIT = """for (const name of ["pushState", "replaceState"]) {
   const old = history[name].bind(history);
@@ -75,7 +83,7 @@ def open_page(browser, workdir):
     pages = []
 
     def start(address="", folder=None, script=None, ready=True):
-        page = browser.new_context(viewport={"width": 1200, "height": 800}).new_page()
+        page = browser.new_page(viewport={"width": 1200, "height": 800}, bypass_csp=True)
         page.set_default_timeout(20_000)
         page.errors = []
         page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -151,7 +159,7 @@ def test_the_way_back_wins_over_what_was_to_be_written(open_page):
     "script",
     [
         None,
-        # A browser that has WebGL, but not what plotly needs of it.
+        # A browser that has WebGL, but not what the page needs of it.
         """HTMLCanvasElement.prototype.getContext = (old => function (kind, ...more) {
         return kind.includes("webgl") ? {getExtension: () => null} : old.call(this, kind, ...more);
         })(HTMLCanvasElement.prototype.getContext);""",
@@ -162,24 +170,35 @@ def test_the_way_back_wins_over_what_was_to_be_written(open_page):
 )
 def test_a_map_without_webgl(open_page, script):
     page = open_page("#view=map", script=script)
-    assert page.evaluate(SVG_POINTS) == N
+    assert page.evaluate(BY) == "pixels"
+    assert len(points(page)) == N and n_coloured(page) > 20 * N
     assert "WebGL" not in page.inner_text("#view")
-    page.locator(".scatterlayer .trace:first-child .point").nth(7).hover(force=True)
-    page.wait_for_timeout(200)
-    page.mouse.down()
-    page.mouse.up()
+    page.mouse.click(*place_of(page, 7))
     shown(page, 7)
     page.select_option("#second", SETS[1])
-    page.wait_for_function("document.querySelectorAll('.js-plotly-plot').length === 2")
+    page.wait_for_function("document.querySelectorAll('.plane').length === 2")
     page.click("#tab-models")
-    page.wait_for_function(
-        f"{SVG_POINTS} === {sum(kind != verdicts.NOT_ENOUGH_DATA for kind in KINDS)}"
-    )
+    page.wait_for_selector(".square .plane")
+    judged = sum(kind != verdicts.NOT_ENOUGH_DATA for kind in KINDS)
+    assert len(points(page)) == judged and page.evaluate(BY) == "pixels"
     assert page.errors == []
 
 
+def n_coloured(page):
+    """Pixels of the first plot that are not of the paper's colour."""
+    return page.evaluate(
+        """() => { const plot = document.querySelector('.plot').plot; plot.draw();
+        const canvas = plot.plane.querySelector('canvas.points');
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        let n = 0;
+        for (let at = 0; at < data.length; at += 4) {
+          n += [0, 1, 2].some((part) => data[at + part] !== data[part]); }
+        return n; }"""
+    )
+
+
 def test_many_points_without_webgl(open_page, workdir, tmp_path):
-    """The telling ones first; the others where one zooms in; the lasso catches all."""
+    """All are there, crowded ones as density; the lasso catches all that lie in it."""
     n, rng = 12_000, np.random.default_rng(0)
     comparisons = read_comparisons(workdir, SETS)
     columns = {name: rng.random(n) for name in COLUMNS}
@@ -191,50 +210,73 @@ def test_many_points_without_webgl(open_page, workdir, tmp_path):
     write_static(tmp_path)
     names = [f"words {k}" for k in range(n)]
     places = rng.uniform(size=(n, 2))
+    places[: n // 3] = rng.normal(0.2, 0.01, size=(n // 3, 2))
     write_data(tmp_path / "data", "site", site_payload(sets, places, names, [{}] * 2, []))
     for i in range(2):
         write_data(tmp_path / "data", f"columns/{i}", columns_payload(columns))
     page = open_page("#view=map", folder=tmp_path)
-    assert page.evaluate(SVG_POINTS) == MOST_SVG
-    assert f"at most {MOST_SVG} of {n} points" in page.inner_text("#view")
-    texts = page.evaluate("document.querySelector('.js-plotly-plot').data[0].text")
-    n_told = sum(verdicts.SUPPRESSED in text for text in texts)
-    outermost = {*places.argmin(axis=0), *places.argmax(axis=0)}
-    assert {int(text.split()[0]) for text in texts} >= outermost
-    assert n_told == n / 6
-    part = [k for k in range(n) if 0.4 <= places[k, 0] <= 0.5 and 0.4 <= places[k, 1] <= 0.5]
-    page.evaluate(
-        """() => Plotly.relayout(document.querySelector('.js-plotly-plot'),
-        {'xaxis.range': [0.4, 0.5], 'yaxis.range': [0.4, 0.5]})"""
+    drawn = points(page)
+    assert sorted(each["id"] for each in drawn) == list(range(n))
+    assert n_coloured(page) > 3 * n
+    thick, thin = (
+        page.evaluate(
+            """([x, y]) => { const { plane, at } = document.querySelector('.plot').plot;
+            const place = at(x, y), canvas = plane.querySelector('canvas.points');
+            const { data } = canvas.getContext('2d').getImageData(place.x - 5, place.y - 5, 11, 11);
+            let least = 0;
+            for (let at = 0; at < data.length; at += 4) least += data[at];
+            return least / 121; }""",
+            where,
+        )
+        for where in ((0.2, 0.2), (0.7, 0.7))
     )
-    page.wait_for_function(f"{SVG_POINTS} < {MOST_SVG}")
-    texts = page.evaluate("document.querySelector('.js-plotly-plot').data[0].text")
-    assert {int(text.split()[0]) for text in texts} >= set(part)  # the map is wider than high
-    page.evaluate(
-        """() => { const gd = document.querySelector('.js-plotly-plot');
-        gd.emit('plotly_selected', {points: [], lassoPoints: {x: [0, 1, 0], y: [0, 0, 1]}}); }"""
-    )
+    assert thick < thin - 20  # darker on white
+    box = page.locator(".plane").bounding_box()
+    show_part(page, -0.3, 1.3, -0.3, 1.3)
+    ends = [
+        page.evaluate(f"{PLOT}.at({x}, {y})") for x, y in ((-0.2, -0.2), (1.2, -0.2), (-0.2, 1.2))
+    ]
+    page.keyboard.down("Shift")
+    for each, act in zip(ends, (page.mouse.down, None, None), strict=True):
+        page.mouse.move(box["x"] + each["x"], box["y"] + each["y"], steps=4)
+        if act:
+            act()
+    page.mouse.up()
+    page.keyboard.up("Shift")
     page.click("#tab-table")
     n_caught = int((places.sum(axis=1) < 1).sum())
-    page.wait_for_function(
-        f"document.querySelector('#rows .hint').textContent.startsWith('{n_caught} of ')"
-    )
+    page.wait_for_selector("#rows .hint")
+    caught = int(page.inner_text("#rows .hint").split()[0])
+    assert caught == pytest.approx(n_caught, abs=40)  # to a pixel
     page.click("#tab-models")
-    page.wait_for_function(f"{SVG_POINTS} === {MOST_SVG}")
+    page.wait_for_selector(".square .plane")
+    assert len(points(page)) == n
     assert page.errors == []
 
 
 def test_a_lost_graphics_card(launch, workdir):
     with launch("--use-gl=swiftshader", "--enable-unsafe-swiftshader") as chromium:
-        page = chromium.new_page()
+        page = chromium.new_page(bypass_csp=True)
+        page.add_init_script(SOFT_GL)
         page.goto((workdir / "report" / "index.html").as_uri() + "#view=map")
         page.wait_for_selector("body[data-ready]")
-        assert page.evaluate(SVG_POINTS) == 0
+        assert page.evaluate(BY) == "webgl" and len(points(page)) == N
         page.evaluate(
-            """document.querySelector(".js-plotly-plot canvas").getContext("webgl")
+            """document.querySelector(".plane canvas.points").getContext("webgl2")
             .getExtension("WEBGL_lose_context").loseContext()"""
         )
-        page.wait_for_function(f"{SVG_POINTS} === {N}")
+        page.wait_for_function(f"{BY} === 'pixels'")
+        assert n_coloured(page) > 20 * N
+        assert page.locator("#fault").is_hidden()
+
+
+def test_software_webgl_is_left_alone(launch, workdir):
+    """It is slower than pixels by hand."""
+    with launch("--use-gl=swiftshader", "--enable-unsafe-swiftshader") as chromium:
+        page = chromium.new_page(bypass_csp=True)
+        page.goto((workdir / "report" / "index.html").as_uri() + "#view=map")
+        page.wait_for_selector("body[data-ready]")
+        assert page.evaluate(BY) == "pixels"
 
 
 @pytest.mark.parametrize("view", ["images", "models", "figures", "card"])
@@ -286,7 +328,7 @@ def test_quick_hands_end_where_they_went(open_page):
     )
     page.wait_for_function(f"document.querySelectorAll('#rows tbody tr').length === {N}")
     page.wait_for_timeout(900)
-    assert page.locator("#view .pair, #view .js-plotly-plot").count() == 0
+    assert page.locator("#view .pair, #view .plane").count() == 0
     assert page.errors == []
 
 
@@ -307,8 +349,8 @@ def test_csv_holds_no_formula(open_page):
     [("data/site.js", ""), ("data/columns/0.js", "#view=map"), ("data/findings/0.js", ""),
      ("data/called/0.js", "#concept=1"), ("data/columns/0.js", "#view=table"),
      ("data/pairs/0.js", "#view=images"), ("data/concepts/0/0.js", "#view=table&concept=1"),
-     ("data/thumbnails/1/0.js", "#view=images"), ("plotly.min.js", "#view=map"),
-     ("explorer.js", "")],
+     ("data/maps/0/0.js", "#view=table&concept=1"),
+     ("data/thumbnails/1/0.js", "#view=images"), ("explorer.js", "")],
 )  # fmt: skip
 def test_what_is_missing_is_said(open_page, workdir, tmp_path, file, address, damage):
     folder = shutil.copytree(workdir / "report", tmp_path / "report")

@@ -2,21 +2,34 @@
 
 import contextlib
 import dataclasses
+import io
 import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bsjax.data.images import thumbnail
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.encode import write_data
 from bsjax.report.explorer.site import COLUMNS, columns_payload, site_payload, write_site
-from bsjax.report.looks import LOOKS, RATIO
+from bsjax.report.looks import LOOKS, PALETTES, RATIO, SCHEMES
 from bsjax.report.tables import read_comparisons
 from bsjax.results.columns import COMPARED_CONCEPTS
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
-from tests.report.browser import MARKS
+from tests.report.browser import (
+    ABOVE,
+    BELOW,
+    FADED,
+    MARKS,
+    PLOT,
+    SOFT_GL,
+    SYMBOLS,
+    place_of,
+    points,
+    show_part,
+)
 
 pytestmark = MARKS
 N = 280
@@ -68,7 +81,9 @@ def open_page(browser, workdir):
 
         def start(address, folder=None, script=None, size=(1280, 800), **options):
             context = browser.new_context(
-                viewport=dict(zip(("width", "height"), size, strict=True)), **options
+                bypass_csp=True,
+                viewport=dict(zip(("width", "height"), size, strict=True)),
+                **options,
             )
             stack.callback(context.close)
             page = context.new_page()
@@ -82,13 +97,6 @@ def open_page(browser, workdir):
         yield start
 
 
-def trace(page, number, what):
-    return page.evaluate(
-        f"""() => {{ const t = document.querySelector('.js-plotly-plot').data[{number}];
-        return {what}; }}"""
-    )
-
-
 def texts(page, selector):
     return page.eval_on_selector_all(selector, "all => all.map(e => e.textContent)")
 
@@ -99,58 +107,100 @@ def boxes(page, selector):
     return page.eval_on_selector_all(selector, read)
 
 
-@pytest.mark.parametrize("script", [None, NO_GL], ids=["webgl", "svg"])
-def test_the_map_shows_what_changed_on_top_and_the_unjudged_small_and_grey(open_page, script):
+@pytest.mark.parametrize(("script", "by"), [(SOFT_GL, "webgl"), (NO_GL, "pixels")])
+def test_the_map_shows_what_changed_on_top_and_the_unjudged_small_and_grey(open_page, script, by):
     page = open_page("#view=map", script=script)
-    kind = "scatter" if script else "scattergl"
-    assert trace(page, 0, "t.type") == trace(page, 3, "t.type") == kind
-    sizes = np.array(trace(page, 0, "[...t.marker.size]"))
-    unjudged = np.array([not LOOKS[kind].is_judged for kind in KINDS])
-    judged = np.array([k for k in range(7, N) if not unjudged[k]])  # those that fire
-    assert np.ptp(sizes[unjudged]) == 0 and sizes[unjudged].max() < sizes[judged].min()
-    opacity = np.array(trace(page, 0, "[...t.marker.opacity]"))
-    on_top = np.isin(np.arange(N), CHANGED)
-    assert (opacity[on_top] == 0).all() and (opacity[~on_top] > 0).all()
-    assert opacity[unjudged].max() < opacity[~on_top & ~unjudged].min()
-    x = trace(page, 3, "[...t.x]")
-    all_x = trace(page, 0, "[...t.x]")
-    top = [all_x.index(each) for each in x]
-    assert sorted(top) == CHANGED
-    assert sorted(top[-len(CALLED) :]) == CALLED  # drawn last
-    symbols = trace(page, 3, "[...t.marker.symbol]")
-    told = {"suppressed": "triangle-down", "exaggerated": "triangle-up",
-            "less": "triangle-down-open", "more": "triangle-up-open"}  # fmt: skip
-    assert symbols == [told[KINDS[k]] for k in top]
-    upper = trace(page, 3, "[...t.marker.size]")
-    assert min(upper) > sizes[unjudged].max()
+    drawn = points(page)
+    assert page.get_attribute(".plane", "data-by") == by
+    assert sorted(each["id"] for each in drawn) == list(range(N))
+    layers = [each["layer"] for each in drawn]
+    assert layers == sorted(layers)
+    below = [each for each in drawn if each["layer"] == BELOW]
+    above = [each for each in drawn if each["layer"] == ABOVE]
+    assert len(below) + len(above) == N
+    unjudged = [each for each in below if not LOOKS[KINDS[each["id"]]].is_judged]
+    judged = [each for each in below if LOOKS[KINDS[each["id"]]].is_judged and each["id"] >= 7]
+    assert len({each["size"] for each in unjudged}) == 1  # those judged fire, from 7 on
+    assert unjudged[0]["size"] < min(each["size"] for each in judged)
+    assert max(e["opacity"] for e in unjudged) < min(e["opacity"] for e in judged)
+    grey = LOOKS[verdicts.NOT_ENOUGH_DATA].light
+    assert {tuple(each["rgb"]) for each in unjudged} == {rgb(grey)}
+    assert below[: len(unjudged)] == unjudged  # and lie lowest
+    assert {SYMBOLS[each["symbol"]] for each in below} == {"disc"}
+    assert sorted(each["id"] for each in above) == CHANGED
+    assert sorted(each["id"] for each in above[-len(CALLED) :]) == CALLED  # drawn last
+    told = {"suppressed": "down", "exaggerated": "up", "less": "open down", "more": "open up"}
+    for each in above:
+        assert SYMBOLS[each["symbol"]] == told[KINDS[each["id"]]]
+        assert each["size"] > unjudged[0]["size"] and each["opacity"] >= 0.79
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("colour", ["verdict", "ratio"])
+@pytest.mark.parametrize("script", [SOFT_GL, NO_GL], ids=["webgl", "pixels"])
+def test_points_are_drawn_where_and_as_they_are_told(open_page, script, scheme):
+    """A called concept's own colour at its place, the paper where nothing is."""
+    page = open_page("#view=map", script=script, color_scheme=scheme)
+    drawn = points(page)
+    page.evaluate("document.querySelector('.labels').style.display = 'none'")
+    picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"), np.int64)
+    paper = rgb(SCHEMES[scheme].paper)
+    for each in drawn[-10:]:  # nothing lies on these but one another
+        x, y = np.rint(place_of(page, each["id"])).astype(int)
+        others = [e for e in drawn[drawn.index(each) + 1 :] if is_near(page, e, (x, y), 14)]
+        if others:
+            continue
+        assert np.abs(picture[y - 1 : y + 2, x - 1 : x + 2] - rgb_of(each)).max() < 12
+        # Outside the symbol lies a line of the paper's colour.
+        around = picture[y - 9 : y + 10, x - 10 : x + 11].reshape(-1, 3)
+        assert (np.abs(around - paper).max(axis=1) < 12).sum() > 10
+    corner = page.locator(".plane").bounding_box()
+    left, bottom = int(corner["x"]) + 3, int(corner["y"] + corner["height"]) - 4
+    assert tuple(picture[bottom, left]) == paper
+
+
+def is_near(page, point, place, reach):
+    return np.hypot(*np.subtract(place_of(page, point["id"]), place)) < reach
+
+
+def rgb_of(point):
+    return np.array(point["rgb"])
+
+
+def rgb(colour):
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("colour", ["verdict", "ratio", "paper"])
 def test_colours_of_the_map(open_page, scheme, colour):
     page = open_page(f"#view=map&colour={colour}", color_scheme=scheme)
-    values = trace(page, 0, "[...t.marker.color]")
-    scale = trace(page, 0, "t.marker.colorscale")
-
-    def shown(value):
-        return [c for place, c in scale if place <= value][-1]
-
-    grey = getattr(LOOKS[verdicts.NOT_ENOUGH_DATA], scheme)
+    shown = {each["id"]: tuple(each["rgb"]) for each in points(page)}
+    grey = rgb(getattr(LOOKS[verdicts.NOT_ENOUGH_DATA], scheme))
+    ramp = [rgb(each) for each in RATIO[scheme]]
     for k, kind in enumerate(KINDS):
+        if colour == "paper":
+            continue
         if not LOOKS[kind].is_judged:
-            assert shown(values[k]) == grey
+            assert shown[k] == grey
         elif colour == "verdict":
-            assert shown(values[k]) == getattr(LOOKS[kind], scheme)
+            assert shown[k] == rgb(getattr(LOOKS[kind], scheme))
+    by_kind = {kind: shown[k] for k, kind in enumerate(KINDS)}
     if colour == "ratio":
-        by_kind = dict(zip(KINDS, values, strict=True))
         # Log ratios -3 and 3 lie beyond the ends, of 8 times; 0.5 does not.
-        assert by_kind["exaggerated"] == 1 and by_kind["suppressed"] == pytest.approx(0.1)
-        assert by_kind["more"] == pytest.approx(0.1 + 0.9 * (0.5 + 0.25 / np.log(8)))
-        assert [c for place, c in scale if place >= 0.1] == list(RATIO[scheme])
+        assert by_kind["exaggerated"] == ramp[-1] and by_kind["suppressed"] == ramp[0]
+        at = 4 * (0.5 + 0.25 / np.log(8))
+        mixed = np.array(ramp[2]) + (at - 2) * np.subtract(ramp[3], ramp[2])
+        assert np.abs(mixed - by_kind["more"]).max() <= 0.51
         assert texts(page, ".ramp span") == ["1/8×", "as real", "8×"]
+    if colour == "paper":
+        delta = [rgb(each) for each in PALETTES["paper"]]
+        for kind, at in (("suppressed", 0.08), ("exaggerated", 3.88), ("less", 1.8)):
+            low = int(at)
+            mixed = np.array(delta[low]) + (at - low) * np.subtract(delta[low + 1], delta[low])
+            assert np.abs(mixed - by_kind[kind]).max() <= 0.51
 
 
-@pytest.mark.parametrize("script", [None, NO_GL], ids=["webgl", "svg"])
+@pytest.mark.parametrize("script", [SOFT_GL, NO_GL], ids=["webgl", "pixels"])
 def test_names_on_the_map_do_not_overlap(open_page, script):
     page = open_page("#view=map", script=script)
     for _ in range(2):
@@ -168,11 +218,9 @@ def test_names_on_the_map_do_not_overlap(open_page, script):
         assert page.eval_on_selector_all(
             ".label", "all => all.every(e => e.scrollWidth <= e.offsetWidth)"
         )
-        page.evaluate(
-            """() => Plotly.relayout(document.querySelector('.js-plotly-plot'),
-            {'xaxis.range': [0.4, 0.8], 'yaxis.range': [0.4, 0.8]})"""
-        )
-        page.wait_for_timeout(100)
+        show_part(page, 0.4, 0.8, 0.4, 0.8)
+        page.wait_for_selector(".labels", state="hidden")
+        page.wait_for_selector(".labels")
 
 
 def test_the_legend_counts_and_filters_and_a_chip_takes_the_filter_away(open_page):
@@ -187,12 +235,13 @@ def test_the_legend_counts_and_filters_and_a_chip_takes_the_filter_away(open_pag
     page.click(".legend button >> nth=2")
     page.wait_for_selector(".chip")
     n = KINDS.count(verdicts.LESS)
-    page.wait_for_function(f"document.querySelector('.js-plotly-plot').data[3].x.length === {n}")
+    page.wait_for_function(f"[...{PLOT}.points.kind].filter((kind) => kind >= 16).length === {n}")
     assert texts(page, ".chip span >> nth=0") == ["verdict: ▽ less"]
     assert texts(page, ".legend .count")[:3] == ["0 of 40", "0 of 40", "40 of 40"]
     assert page.get_attribute(".legend button >> nth=2", "aria-pressed") == "true"
-    opacity = trace(page, 0, "[...t.marker.opacity]")
-    assert max(opacity) <= 0.06
+    others = [each for each in points(page) if each["layer"] != ABOVE]
+    assert {each["layer"] for each in others} == {FADED}
+    assert max(each["opacity"] for each in others) <= 0.06
     page.click("#tab-table")
     page.wait_for_selector("#rows .chip")
     assert page.locator("#rows tbody tr").count() == n
@@ -213,49 +262,139 @@ def test_many_points_are_no_opaque_mass(open_page, workdir, many):
     """Where they are crowded they shine through and are smaller; zoomed in they are clear."""
     few = open_page("#view=map")
     page = open_page("#view=map", many)
-    read = "[t.marker.opacity[6], t.marker.size[6]]"  # without enough data in both
-    usual, (opacity, size) = trace(few, 0, read), trace(page, 0, read)
-    assert opacity < 0.75 * usual[0] and size < 0.85 * usual[1]
-    page.evaluate(
-        """() => Plotly.relayout(document.querySelector('.js-plotly-plot'),
-        {'xaxis.range': [0.1, 0.2], 'yaxis.range': [0.1, 0.2]})"""
-    )
-    page.wait_for_function(
-        f"document.querySelector('.js-plotly-plot').data[0].marker.opacity[6] > {opacity + 0.1}"
-    )
-    assert trace(page, 0, read)[1] > size
+    points(few), points(page)
+    read = f"(() => {{ {PLOT}.draw(); return {PLOT}.weights; }})()"
+    usual, crowded = few.evaluate(read), page.evaluate(read)
+    assert crowded["fade"][BELOW] < 0.75 * usual["fade"][BELOW]
+    assert crowded["shrink"][BELOW] < 0.85 * usual["shrink"][BELOW]
+    assert crowded["fade"][FADED] == min(1, 2 * crowded["fade"][BELOW])
+    show_part(page, 0.1, 0.2, 0.1, 0.2)
+    clear = page.evaluate(read)
+    assert clear["fade"][BELOW] > crowded["fade"][BELOW] + 0.1
+    assert clear["shrink"][BELOW] > crowded["shrink"][BELOW]
 
 
-def test_the_map_is_moved_as_a_picture_and_then_drawn(open_page):
+def view_of(page):
+    return page.evaluate(f"{PLOT}.view")
+
+
+def test_the_map_moves_with_the_hand(open_page):
     page = open_page("#view=map")
-    ranges = "document.querySelector('.js-plotly-plot')._fullLayout.xaxis.range"
-    length = page.evaluate("document.querySelector('.js-plotly-plot')._fullLayout.xaxis._length")
-    ((x0, y0, x1, y1),) = boxes(page, ".plot")
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    before = page.evaluate(ranges)
+    box = page.locator(".plane").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    before = view_of(page)
     page.mouse.move(x, y)
     page.mouse.down()
-    page.mouse.move(x + 60, y, steps=3)
-    moved = page.evaluate("document.querySelector('.gl-container').style.transform")
-    assert moved.startswith("translate(60px, 0px)")
-    assert page.evaluate(ranges) == before  # not drawn yet
+    page.mouse.move(x + 60, y + 30, steps=3)
+    after = view_of(page)
+    unit = (before["right"] - before["left"]) / box["width"]
+    assert after["left"] == pytest.approx(before["left"] - 60 * unit)
+    assert after["high"] == pytest.approx(before["high"] + 30 * unit)
+    assert not page.locator(".labels").is_visible()
     page.mouse.up()
-    page.wait_for_function(f"{ranges}[0] !== {before[0]}")
-    page.wait_for_function("!document.querySelector('.gl-container').style.transform")
-    after = page.evaluate(ranges)
-    shift = -60 * (before[1] - before[0]) / length
-    np.testing.assert_allclose(after, np.add(before, shift), rtol=1e-6)
+    page.wait_for_selector(".labels")
     assert "concept" not in page.url
-    assert page.locator(".labels").is_visible()
     page.mouse.move(x + 100, y)
     page.mouse.wheel(0, -100)
-    page.wait_for_function(f"{ranges}[0] !== {after[0]}")
-    zoomed = page.evaluate(ranges)
-    offset = page.evaluate("document.querySelector('.js-plotly-plot')._fullLayout.xaxis._offset")
-    share = (x + 100 - x0 - offset) / length  # what lies there stays there
-    at = [low + share * (high - low) for low, high in (after, zoomed)]
+    page.wait_for_function(f"{PLOT}.view.left !== {after['left']}")
+    zoomed = view_of(page)
+    share = (x + 100 - box["x"]) / box["width"]  # what lies there stays there
+    at = [each["left"] + share * (each["right"] - each["left"]) for each in (after, zoomed)]
     assert at[0] == pytest.approx(at[1], abs=1e-6)
-    assert (after[1] - after[0]) / (zoomed[1] - zoomed[0]) == pytest.approx(np.exp(0.4), rel=1e-6)
+    wide, narrow = (each["right"] - each["left"] for each in (after, zoomed))
+    assert wide / narrow == pytest.approx(np.exp(0.4), rel=1e-6)
+    tall, low = (each["high"] - each["low"] for each in (after, zoomed))
+    assert tall / low == pytest.approx(np.exp(0.4), rel=1e-6)
+    page.mouse.dblclick(box["x"] + 4, box["y"] + box["height"] - 4)
+    page.wait_for_function(f"{PLOT}.view.left === {before['left']}")
+
+
+def test_the_map_answers_keys_and_buttons(open_page):
+    page = open_page("#view=map")
+    points(page)
+    before = view_of(page)
+    width = before["right"] - before["left"]
+    page.focus(".plane")
+    page.keyboard.press("ArrowRight")
+    assert view_of(page)["left"] == pytest.approx(before["left"] + 0.15 * width)
+    page.keyboard.press("+")
+    shown = view_of(page)
+    assert shown["right"] - shown["left"] == pytest.approx(width / 1.4)
+    page.keyboard.press("0")
+    assert view_of(page) == before
+    page.click("role=button[name='zoom in']")
+    shown = view_of(page)
+    assert shown["right"] - shown["left"] == pytest.approx(width / 1.5)
+    assert (shown["right"] + shown["left"]) == pytest.approx(before["right"] + before["left"])
+    page.click("role=button[name='show all points']")
+    assert view_of(page) == before
+    page.set_viewport_size({"width": 900, "height": 700})  # all stays all
+    page.wait_for_function(f"{PLOT}.width < 880")
+    found, view = points(page), view_of(page)
+    assert all(view["left"] < each["x"] < view["right"] for each in found)
+    assert all(view["low"] < each["y"] < view["high"] for each in found)
+
+
+def test_two_fingers_zoom(open_page):
+    page = open_page("#view=map", has_touch=True)
+    points(page)
+    box, before = page.locator(".plane").bounding_box(), view_of(page)
+    x, y = box["x"] + 400, box["y"] + 200
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind, *places):
+        found = [{"x": each, "y": y, "id": i} for i, each in enumerate(places)]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": found})
+
+    touch("touchStart", x - 50, x + 50)
+    touch("touchMove", x - 100, x + 100)
+    touch("touchEnd")
+    after = view_of(page)
+    span = [each["right"] - each["left"] for each in (before, after)]
+    assert span[0] / span[1] == pytest.approx(2, rel=0.02)
+    share = 400 / box["width"]  # what lay between the fingers stays there
+    at = [v["left"] + share * s for v, s in zip((before, after), span, strict=True)]
+    assert at[0] == pytest.approx(at[1], abs=0.02 * span[0])
+
+
+def test_what_one_points_at_is_told(open_page):
+    page = open_page("#view=map")
+    top = points(page)[-1]["id"]
+    page.mouse.move(*place_of(page, top))
+    page.wait_for_selector(".tip")
+    said = page.inner_text(".tip").split("\n")
+    assert said[0] == f"{top} words {top}" and said[1].startswith("generated / real ")
+    assert said[-1] == f"{LOOKS[KINDS[top]].symbol} {KINDS[top]}"
+    box = page.locator(".plane").bounding_box()
+    tip = page.locator(".tip").bounding_box()
+    assert tip["x"] >= box["x"] and tip["x"] + tip["width"] <= box["x"] + box["width"]
+    page.mouse.move(box["x"] + 2, box["y"] - 20)
+    page.wait_for_selector(".tip", state="hidden")
+
+
+def test_two_maps_show_the_same_part(open_page, both):
+    page = open_page("#view=map&second=one", both)
+    points(page)
+    assert page.locator(".plane").count() == 2
+    page.locator(".plane").nth(1).focus()
+    page.keyboard.press("+")
+    views = page.evaluate("[...document.querySelectorAll('.plot')].map((box) => box.plot.view)")
+    assert views[0] == views[1]
+    assert views[0]["right"] - views[0]["left"] < 1
+    caught = page.evaluate("document.querySelectorAll('.plot')[0].plot.weights")
+    assert caught["shrink"][BELOW] <= 1
+
+
+@pytest.fixture(scope="module")
+def both(workdir, tmp_path_factory):
+    """A report of the set and its twin."""
+    folder = tmp_path_factory.mktemp("both")
+    (one,) = read_comparisons(workdir, ["one"])
+    places = np.random.default_rng(0).uniform(size=(N, 2)).astype(np.float32)
+    names = [f"words {k}" for k in range(N)]
+    sets = [one._replace(name="zero"), one]
+    write_site(folder, sets, places, names, [{}] * 2, [], thumbnail)
+    return folder
 
 
 def test_the_table_shows_what_changed_until_one_asks_for_all(open_page):

@@ -31,7 +31,7 @@ KINDS = [verdicts.KINDS[k % len(verdicts.KINDS)] for k in range(N)]
 FOUND = [finding(1, [0], verdicts.SUPPRESSED, -2.0, -4.0, -1.0)]
 TABS = {  # what each shows
     "findings": "#view article",
-    "map": "#view .plot .main-svg",
+    "map": "#view .plot canvas.points",
     "table": "#rows tbody tr",
     "models": "#view .matrix td",
     "images": "#view figure img",

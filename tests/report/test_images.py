@@ -1,11 +1,9 @@
 """Image pairs and the page of one image in a real browser, and the data that they stand on."""
 
-import base64
 import csv
 import dataclasses
 import io
 import pathlib
-import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +17,14 @@ from bsjax.report.explorer.site import CONCEPTS_PER_CHUNK, write_site
 from bsjax.report.said import write_csv
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
-from tests.report.artifacts import EVIL, finding, substitution, write_arm, write_comparison
+from tests.report.artifacts import (
+    EVIL,
+    finding,
+    substitution,
+    unpack,
+    write_arm,
+    write_comparison,
+)
 from tests.report.browser import (
     MARKS,
     Watched,
@@ -107,12 +112,6 @@ def folder(comparisons, tmp_path_factory):
 
 
 pytestmark = MARKS
-
-
-def unpack(packed):
-    data = base64.b64decode(packed["data"])
-    data = zlib.decompress(data) if packed["deflate"] else data
-    return np.frombuffer(data, packed["dtype"]).reshape(packed["shape"])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from bsjax.results.models import folder_of, write_moved
 from bsjax.stats import moves, verdicts
 from bsjax.stats.models import Correlation
 from tests.report.artifacts import EVIL, SETTINGS, write_arm, write_comparison
-from tests.report.browser import MARKS, serious_faults
+from tests.report.browser import ABOVE, MARKS, PLOT, points, serious_faults
 
 pytestmark = MARKS
 SETS = ("base <b>", "dpo", "third")
@@ -187,20 +187,39 @@ def test_without_that_comparison_estimates_are_told_as_such(open_page):
 
 def test_axes_speak_in_words_and_the_diagonal_is_drawn(open_page):
     page = open_page("#view=models&second=dpo")
-    read = "document.querySelector('.js-plotly-plot')._fullLayout"
-    ticks = page.evaluate(f"{read}.xaxis.ticktext")
-    assert ticks[len(ticks) // 2] == "the same" and "10× less" in ticks and "10× more" in ticks
-    x = page.evaluate(f"{read}.xaxis.range")
-    assert page.evaluate(f"{read}.yaxis.range") == x and x[0] == -x[1]
-    shape = page.evaluate(f"(({{x0, x1, y0, y1}}) => [x0, x1, y0, y1])({read}.shapes[0])")
-    assert shape == [*x, *x]
-    shown = page.evaluate("[...document.querySelector('.js-plotly-plot').data[0].customdata]")
+
+    def ticks(kind):
+        return texts(page, f".tick.{kind}")
+
+    for kind in ("across", "up"):
+        assert "the same" in ticks(kind) and {"10× less", "10× more"} <= {*ticks(kind)}
+    assert texts(page, ".axis") == [f"{name}, compared with real images" for name in SETS[:2]]
+    view = page.evaluate(f"{PLOT}.view")
+    assert view["left"] == -view["right"] == view["low"] == -view["high"]
     judged = [k for k in range(N) if verdicts.NOT_ENOUGH_DATA not in (KINDS[k], KINDS[N - 1 - k])]
-    assert shown == judged
+    shown = points(page)
+    assert sorted(each["id"] for each in shown) == judged
+    for each in shown:
+        kinds = (KINDS[each["id"]], KINDS[N - 1 - each["id"]])
+        n_called = sum(kind in verdicts.CALLED for kind in kinds)
+        assert (each["layer"] == ABOVE) == (n_called > 0)
+        size = dict(zip(verdicts.KINDS, (-3.0, 3.0, -0.5, 0.5, 0.05, -0.2, -1.2), strict=True))
+        assert [each["x"], each["y"]] == pytest.approx([size[kind] for kind in kinds])
+    # The diagonal goes from corner to corner.
+    drawn = page.evaluate(
+        """() => { const canvas = document.querySelector('.plot canvas.over');
+        const { width: w, height: h } = canvas, context = canvas.getContext('2d');
+        let n = 0;
+        for (let i = 10; i < 90; i += 1) {
+          const at = [Math.round(w * i / 100) - 1, Math.round(h * (1 - i / 100)) - 1, 3, 3];
+          n += context.getImageData(...at).data.some((value) => value > 0); }
+        return n; }"""
+    )
+    assert drawn > 40
     page.select_option("#view .toolbar select", "delta")
-    page.wait_for_function(f"{read}.xaxis.title.text.startsWith('delta')")
-    low, high = page.evaluate(f"{read}.xaxis.range")
-    assert (low + high) / 2 == pytest.approx(0.5)
+    page.wait_for_function("document.querySelector('.axis')?.textContent.startsWith('delta')")
+    view = page.evaluate(f"{PLOT}.view")
+    assert (view["left"] + view["right"]) / 2 == pytest.approx(0.5)
     assert "x=delta" in page.url
 
 

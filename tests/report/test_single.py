@@ -45,8 +45,8 @@ def test_where_no_port_is_reached_the_page_stands_in_the_notebook(workdir, place
 
 
 def test_a_report_that_no_notebook_should_hold_is_refused(workdir, monkeypatch):
-    monkeypatch.setattr(single, "MOST_MEGABYTES", 1)
-    with pytest.raises(UserError, match=r"report is 5 MB, more than .*run `bsjax explore`"):
+    monkeypatch.setattr(single, "MOST_MEGABYTES", 0.1)
+    with pytest.raises(UserError, match=r"report is 0 MB, more than .*run `bsjax explore`"):
         show(workdir, inline=True)
 
 
@@ -64,7 +64,7 @@ def test_the_page_works_in_its_frame(workdir, browser, tmp_path):
     page.goto((tmp_path / "notebook.html").as_uri())
     frame = page.frame_locator("iframe")
     frame.locator("body[data-ready]").wait_for()
-    for tab, shown in (("map", ".plot .main-svg"), ("table", "#rows tbody tr"),
+    for tab, shown in (("map", ".plot canvas.points"), ("table", "#rows tbody tr"),
                        ("images", "#view figure img"), ("findings", "#view article")):  # fmt: skip
         frame.locator(f"#tab-{tab}").click()
         frame.locator(shown).first.wait_for()

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from etils import epath
 
 from bsjax.core.artifacts import begin_stage
 from bsjax.core.dims import Grid
 from bsjax.data.captions import ImageRecord
 from bsjax.data.images import Batch
+from bsjax.results.runs import Runs
 from bsjax.results.shards import ShardStore, count_tokens
 from bsjax.stats import streaming
+from tests.object_store import as_gs
 
 K, BATCH, N_SHARDS = 6, 4, 7
 GRID = Grid(0, 2, 2)
@@ -73,6 +76,58 @@ def test_shards_of_another_place_or_run_are_not_used(tmp_path):
         (partial / name).write_bytes(data)
         assert measure(tmp_path / "a") == 3
         assert content(tmp_path / "a") == whole
+
+
+def finish(folder, **options):
+    store = ShardStore(folder, K, GRID, **options)
+    store.resume(3)
+    records = [ImageRecord(f"{row:03d}", "", str(row), {}) for row in range(N_SHARDS * BATCH)]
+    counts = store.finish(records, ())
+    store.clean()
+    return counts
+
+
+@pytest.mark.parametrize("fan_in", [16, 2])
+def test_an_object_store_holds_the_same(tmp_path, fan_in):
+    """Shards that are damaged and made anew, merged co-occurrence, the artifacts."""
+    here, there = tmp_path / "here", epath.Path("gs://b/run/measures/x")
+    measure(here, fan_in=fan_in)
+    with as_gs(tmp_path / "store"):
+        measure(there, fan_in=fan_in)
+        kept = tmp_path / "store" / "b" / "run" / "measures" / "x"
+        assert content(kept) == content(here)
+        (there / ".partial" / "shard-00004.npz").unlink()
+        (there / ".partial" / ".bsjax-tmp-x").write_text("left by a killed run")
+        assert measure(there, fan_in=fan_in) == 4
+        assert content(kept) == content(here)
+        assert finish(there, fan_in=fan_in) == finish(here, fan_in=fan_in)
+    names = {path.name for path in here.iterdir()}
+    assert names == {path.name for path in kept.iterdir() if path.name != ".partial"}
+    for name in names:
+        assert (kept / name).read_bytes() == (here / name).read_bytes(), name
+
+
+def test_the_same_blocks_are_merged_in_whatever_order_shards_come(tmp_path):
+    """Sums of floats tell the order in which they were added."""
+    rng, n, fan_in = np.random.default_rng(0), 11, 3
+    pairs = [sp.csr_array(rng.random((K, K)) * 10.0 ** rng.integers(-8, 8)) for _ in range(n)]
+    sums = []
+    for name, order in (("a", range(n)), ("b", rng.permutation(n).tolist())):
+        runs = Runs(tmp_path / name, K, fan_in, str)
+        for i in order:
+            runs.add(i, pairs[i])
+            runs.merge(i)
+        sums.append(sp.vstack(list(runs.sum_all())).toarray())
+        assert runs.known == {(0, 8), (9, 9), (10, 10)}
+    # Of several hosts none sees a block whole: the one that writes the sum merges it.
+    runs = Runs(tmp_path / "c", K, fan_in, str)
+    for i in range(n):
+        runs.add(i, pairs[i])
+    runs.known = {(i, i) for i in range(n)}
+    sums.append(sp.vstack(list(runs.sum_all())).toarray())
+    assert sums[0].tobytes() == sums[1].tobytes() == sums[2].tobytes()
+    plain = np.sum([pair.toarray() for pair in pairs], axis=0)
+    assert plain.tobytes() != sums[0].tobytes()  # so the test would tell
 
 
 def test_tokens_that_fire_are_counted_image_by_image(tmp_path):

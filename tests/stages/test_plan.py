@@ -1,5 +1,6 @@
 """plan compiles what training runs and tells what it costs."""
 
+import dataclasses
 import json
 import math
 import pathlib
@@ -50,6 +51,26 @@ def test_a_tpu_slice(config, tmp_path, capsys):
     assert "v5e:2x4" in capsys.readouterr().out
 
 
+def test_gpus_beside_tpus(config, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("jax_cuda12_plugin")
+    pytest.importorskip("libtpu")
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+    config.plan.topology, config.plan.local = "h100:8,v5e:2x4,a100", False
+    config.plan.fixed_mesh, config.mesh.data, config.mesh.model = True, -1, 1
+    config.train.steps = 1000
+    plan(config, epath.Path(tmp_path))
+    rows = rows_of(tmp_path)
+    assert [(row["topology"], row["n_chips"], row["memory_gb"]) for row in rows] == [
+        ("h100:8", 8, 80), ("v5e:2x4", 8, 16), ("a100", 1, 80),
+    ]  # fmt: skip
+    assert all(row["fits"] and row["teraflops"] > 0 and row["traffic_gb"] > 0 for row in rows)
+    assert any(key.startswith("all-reduce over 8") for key in rows[0]["exchange"])
+    assert not rows[2]["exchange"]
+    # The last steps are in float32.
+    assert all(row["full_precision_ms"] > 0 for row in rows)
+    assert "within 75% of the memory" in capsys.readouterr().out
+
+
 def test_what_does_not_fit_is_said(config, tmp_path, capsys, monkeypatch):
     pytest.importorskip("libtpu")
     from bsjax.roofline import chips
@@ -62,6 +83,32 @@ def test_what_does_not_fit_is_said(config, tmp_path, capsys, monkeypatch):
     assert not rows_of(tmp_path)[0]["fits"]
     printed = capsys.readouterr().out
     assert "DOES NOT FIT" in printed and "NOTHING FITS" in printed
+
+
+def test_what_a_gpu_leaves_to_others_does_not_fit(config, tmp_path, monkeypatch):
+    pytest.importorskip("jax_cuda12_plugin")
+    from bsjax.roofline import chips
+
+    config.plan.topology, config.plan.local = "h100", False
+    plan(config, epath.Path(tmp_path / "a"))
+    (row,) = rows_of(tmp_path / "a")
+    name = "NVIDIA H100 80GB HBM3"
+    for share, fits in ((0.74, True), (0.76, False)):
+        memory = row["peak_gb"] * 1e9 / share
+        monkeypatch.setitem(chips.CHIPS, name, chips.CHIPS[name]._replace(memory=memory))
+        plan(config, epath.Path(tmp_path / str(share)))
+        assert rows_of(tmp_path / str(share))[0]["fits"] == fits
+
+
+def test_an_option_of_the_compiler_is_said():
+    numbers = dict.fromkeys((field.name for field in dataclasses.fields(plan_stage.Row)), 1.0)
+    known = {"part": "", "topology": "h100:8", "exchange": {}, "fits": True}
+    known |= {"n_chips": 8, "data": 8, "model": 1, "images": 0}
+    row = plan_stage.Row(**numbers | known | {"options": "xla_gpu_enable_triton_gemm=false"})
+    text = plan_stage.render([row], "generate")
+    assert "h100:8: compiled with xla_gpu_enable_triton_gemm=false, without which" in text
+    row = dataclasses.replace(row, options="")
+    assert "compiled with" not in plan_stage.render([row], "generate")
 
 
 def test_measure(config, tmp_path):

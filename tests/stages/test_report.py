@@ -134,6 +134,7 @@ def test_a_map_without_the_dictionary_says_what_it_is(config, workdir):
     report(config, workdir)
     told = read_data(workdir / "report" / "data" / "site.js")["places_are"]
     assert told.startswith("fires across, energy upwards")
+    assert f"The concepts; {told}." in (workdir / "report" / "summary.html").read_text()
 
 
 def test_the_config_chooses_the_style_of_the_figures(config, workdir):
@@ -147,7 +148,7 @@ def test_the_config_chooses_the_style_of_the_figures(config, workdir):
             assert found == {f"{stem}.{kind}" for kind in style.FILES} | {f"{stem}_{other}.png"}
         told = read_data(workdir / "report" / "data" / "site.js")["figures"]
         (text,) = (text for stem, text, _ in told if stem == "one_map")
-        assert text.startswith("one: ") and "fire on similar image parts." in text
+        assert text.startswith("one: ") and "fires across, energy upwards" in text
         assert [chosen] * len(told) == [style for _, _, style in told]
         assert {stem for stem, *_ in told} == {
             name.removesuffix(".svg") for name in names if name.endswith(".svg")

@@ -82,6 +82,49 @@ def test_sums_of_compact_codes_are_those_of_dense_ones(n_kept):
     np.testing.assert_array_equal(got.present, (kept.sum(1) > 0).sum(0))
 
 
+def test_top_images_of_parts_are_those_of_the_whole():
+    rng = np.random.default_rng(1)
+    scores = rng.integers(0, 6, (40, 5)).astype(np.float32)  # many are equal, many are zero
+    scores[:, 4] = 0
+
+    def top_of(rows):
+        top = streaming.init_top_images(5, 4)
+        for batch in np.array_split(rows, 3):
+            top = streaming.update_top_images(top, jnp.asarray(scores[batch]), jnp.asarray(batch))
+        return streaming.TopImages(*map(np.asarray, top))
+
+    whole = top_of(np.arange(40, dtype=np.int32))
+    parts = streaming.empty_top_images(5, 4)
+    for part in np.array_split(np.arange(40, dtype=np.int32), 7):
+        parts = streaming.merge_top_images(parts, top_of(part))
+    np.testing.assert_array_equal(parts.scores, whole.scores)
+    np.testing.assert_array_equal(parts.rows, whole.rows)
+
+
+def test_sums_over_images_do_not_tell_how_they_were_divided():
+    rng = np.random.default_rng(2)
+    codes = rng.random((30, 4)).astype(np.float32) * 10.0 ** rng.integers(-6, 6, (30, 1))
+    codes = sp.csr_array((codes * (rng.random((30, 4)) > 0.3)).astype(np.float32))
+    none = np.zeros(4, np.int64)
+
+    def total(cuts):
+        totals = streaming.init(4)
+        for part in np.split(np.arange(30), cuts):
+            totals = streaming.add_images(totals, codes[part], none + 1, none + 2)
+        return totals
+
+    whole = total([])
+    by_hand = np.zeros(4)
+    for row in codes.toarray().astype(np.float64):
+        by_hand = by_hand + row
+    assert whole.energy.tobytes() == by_hand.tobytes()
+    for cuts in ([1], [7, 19], range(1, 30)):
+        parts = total(cuts)
+        assert parts.n_images == 30 and parts.fires.tolist() == [len(cuts) + 1] * 4
+        assert parts.energy.tobytes() == whole.energy.tobytes()
+        assert parts.energy_squared.tobytes() == whole.energy_squared.tobytes()
+
+
 def test_images_by_energy_where_no_patch_fires():
     energies = sp.csr_array(np.array([[0.0, 2.0], [3.0, 2.0], [5.0, 0.0]]))
     rows = streaming.top_by_energy(energies, 3)

@@ -3,20 +3,17 @@
 import importlib.resources
 import pathlib
 import re
-import shutil
-
-import plotly
 
 from bsjax.core.artifacts import atomic_path
 
 STATIC = importlib.resources.files("bsjax.report.explorer") / "static"
-PLOTLY_JS = pathlib.Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-STYLE_ID = re.compile(r'getElementById\("([0-9a-f]{32,})"\)')
 # In the order in which they use each other.
 MODULES = ("faults", "data", "state", "elements", "marked", "concepts", "csv", "opening", "colour",
-           "called", "pictures", "originals", "points", "filter", "marks", "labels", "glide", "map",
+           "called", "pictures", "originals", "glpoints", "pixels", "hands", "scatter", "axes",
+           "filter", "marks", "labels", "map",
            "stress", "findings", "panel", "rows", "table", "moves", "models", "listing", "tiles",
            "images", "image", "about", "app")  # fmt: skip
+BESIDE = ("index.html", "explorer.css")
 IMPORT = re.compile(r"^import [^;]*;\n", re.MULTILINE)
 EXPORT = re.compile(r"^export ", re.MULTILINE)
 
@@ -30,23 +27,11 @@ def bundle() -> str:
     return "".join([*parts, "})();\n"])
 
 
-def page() -> str:
-    """index.html, in which plotly finds the styles of its maps, which nothing here uses, present.
-
-    It would otherwise write them into the page, which the page's policy forbids.
-    """
-    ids = sorted(set(STYLE_ID.findall(PLOTLY_JS.read_text(encoding="utf-8"))))
-    present = "\n".join(f'<meta id="{each}">' for each in ids)
-    return (STATIC / "index.html").read_text(encoding="utf-8").replace("<!-- styles -->", present)
-
-
 def write_static(folder: pathlib.Path) -> None:
     """The page itself, its style and scripts."""
     folder.mkdir(parents=True, exist_ok=True)
-    style = (STATIC / "explorer.css").read_text(encoding="utf-8")
-    texts = {"index.html": page(), "explorer.css": style, "explorer.js": bundle()}
-    for name, text in texts.items():
+    texts = {name: (STATIC / name).read_text(encoding="utf-8") for name in BESIDE}
+    for name, text in (texts | {"explorer.js": bundle()}).items():
         with atomic_path(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    with atomic_path(folder / PLOTLY_JS.name) as temporary:
-        shutil.copyfile(PLOTLY_JS, temporary)
+    (folder / "plotly.min.js").unlink(missing_ok=True)  # of a report of an earlier version

@@ -8,6 +8,7 @@ import scipy.sparse as sp
 
 from bsjax.report.explorer.encode import pack
 from bsjax.report.tables import Comparison, Measured
+from bsjax.results.pairing import pair_measured
 from bsjax.stats import clusters
 
 N_SHARED = 3  # concepts that both images of a pair show most
@@ -68,10 +69,9 @@ def counterparts_payload(comparison: Comparison) -> dict[str, Any]:
     to_generated = np.full(len(real.keys), -1)
     to_real = np.full(len(generated.keys), -1)
     if comparison.datapoints:  # imported results have keys without images
-        for row, key in enumerate(generated.keys):
-            place = real.place.get(key, -1)
-            if place >= 0:
-                to_generated[place], to_real[row] = row, place
+        pairing = pair_measured(real, generated)
+        to_generated[pairing.rows_real] = pairing.rows_generated
+        to_real[pairing.rows_generated] = pairing.rows_real
         for pair in comparison.datapoints:
             to_generated[pair["row_real"]] = pair["row_generated"]
             to_real[pair["row_generated"]] = pair["row_real"]
@@ -113,7 +113,7 @@ def showing_payloads(arm: Measured, size: int) -> Iterator[tuple[int, dict[str, 
             chunk,
             {
                 "ends": pack(pointers[1:] - pointers[0], "int32"),
-                "rows": pack(steps, "int32", deflate=True),
+                "rows": pack(steps, "int32"),
             },
         )
 
@@ -136,9 +136,9 @@ def strongest_payloads(arm: Measured, size: int) -> Iterator[tuple[int, dict[str
         yield (
             chunk,
             {
-                "concepts": pack(found, "int32", deflate=True),
-                "shares": pack(np.rint(WHOLE * share), "uint16", deflate=True),
-                "slots": pack(slot, "uint8", deflate=True),
+                "concepts": pack(found, "int32"),
+                "shares": pack(np.rint(WHOLE * share), "uint16"),
+                "slots": pack(slot, "uint8"),
                 "count": pack((codes[rows] > 0).sum(axis=1), "int32"),
             },
         )

@@ -8,14 +8,13 @@ import pathlib
 import re
 
 from bsjax.core.errors import UserError
-from bsjax.report.explorer.bundle import PLOTLY_JS
 
 MOST_MEGABYTES = 64  # that a notebook can hold and a browser takes as one text
 POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
 # As the page's own, but for what comes from beside it.
 INLINE = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; script-src'
-    " 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:;"
+    " 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:;"
     " base-uri 'none'; form-action 'none'\">"
 )
 ENDS = re.compile("<(/script|!--)", re.IGNORECASE)  # what would end a script, or hide its end
@@ -35,7 +34,6 @@ def as_one_page(folder: pathlib.Path) -> str:
     data = sorted((folder / "data").rglob("*.js"))
     html = (folder / "index.html").read_text(encoding="utf-8")
     beside = [folder / name for name in SCRIPT.findall(html) + STYLE.findall(html)]
-    beside.append(folder / PLOTLY_JS.name)
     size = sum(path.stat().st_size for path in [*data, *beside]) / 1e6
     if size > MOST_MEGABYTES:
         raise UserError(
@@ -44,11 +42,7 @@ def as_one_page(folder: pathlib.Path) -> str:
             " index.html"
         )
     kept = [f"bsjaxKept[{_name(path, folder)!r}] = () => {{ {_script(path)} }};\n" for path in data]
-    scripts = [
-        f"<script>window.bsjaxKept = {{}};\n{''.join(kept)}</script>\n",
-        # No script before a plot is asked for.
-        f'<script type="text/plain" id="plotly-source">{_script(beside[-1])}</script>\n',
-    ]
+    scripts = [f"<script>window.bsjaxKept = {{}};\n{''.join(kept)}</script>\n"]
     scripts += [f"<script>{_script(folder / name)}</script>\n" for name in SCRIPT.findall(html)]
     html = SCRIPT.sub("", POLICY.sub(lambda _: INLINE, html))
     html = STYLE.sub(lambda found: f"<style>{_text(folder / found[1])}</style>", html)

@@ -8,7 +8,7 @@ pairs/<set>     image pairs, those most unusually alike for their caption first
 counterparts/<set>, repeats
                 which images belong together: by key, and by caption or file
 moves/<a>-<b>   set b held against set a
-histograms/<set>/<chunk>, concepts/<arm>/<chunk>, thumbnails/<arm>/<chunk>
+histograms/<set>/<chunk>, concepts/<arm>/<chunk>, maps/<arm>/<chunk>, thumbnails/<arm>/<chunk>
                 what a concept's panel needs, loaded chunk by chunk
 showing/<arm>/<chunk>
                 which images show a concept, by chunks of concepts
@@ -22,7 +22,6 @@ report's stamp, and a page that is given one of another asks to be loaded again.
 """
 
 import base64
-import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -34,12 +33,11 @@ import scipy.sparse as sp
 from bsjax import __version__
 from bsjax.core import checksums
 from bsjax.core.artifacts import REAL, hash_json, write_json
-from bsjax.core.dims import Grid
 from bsjax.report.card import grouped
 from bsjax.report.correlations import Matrix, as_text, find
 from bsjax.report.explorer.bundle import write_static
 from bsjax.report.explorer.called import called_payload, findings_payload
-from bsjax.report.explorer.encode import ORIGINALS, pack, write_data
+from bsjax.report.explorer.encode import ORIGINALS, pack, pack_sparse, write_data
 from bsjax.report.explorer.images import (
     counterparts_payload,
     pairs_payload,
@@ -49,6 +47,7 @@ from bsjax.report.explorer.images import (
 )
 from bsjax.report.explorer.moves import Moved, moved_payload
 from bsjax.report.explorer.stress import Stress
+from bsjax.report.explorer.tops import concept_payloads, kept, map_payloads
 from bsjax.report.layout import BY_DICTIONARY
 from bsjax.report.looks import LOOKS, PALETTES, RATIO, meanings, rule
 from bsjax.report.overlays import LoadThumbnail, encode_thumbnail
@@ -59,7 +58,6 @@ from bsjax.stats import verdicts
 CONCEPTS_PER_CHUNK, IMAGES_PER_CHUNK = 128, 64
 THUMBNAIL = 128  # pixels
 N_BINS = 20
-N_TOGETHER = 8  # co-occurring concepts shown
 N_SEARCHED = 4  # top images whose captions the search looks at
 PAPER_KINDS = (verdicts.SUPPRESSED, verdicts.BETWEEN, verdicts.EXAGGERATED)
 COLUMNS = (
@@ -111,7 +109,8 @@ def write_site(
     site |= {"moves": [list(pair) for pair in held], "places_are": places_are}
     write_data(data, "site", site, stamp)
     for i, comparison in enumerate(comparisons):
-        write_data(data, f"columns/{i}", columns_payload(comparison.columns), stamp)
+        columns = columns_payload(comparison.columns, i, comparisons[0].columns)
+        write_data(data, f"columns/{i}", columns, stamp)
         write_data(
             data,
             f"findings/{i}",
@@ -127,9 +126,11 @@ def write_site(
     for (i, j), each in held.items():
         write_data(data, f"moves/{i}-{j}", moved_payload(each), stamp)
     arms = [comparisons[0].real, *(comparison.generated for comparison in comparisons)]
-    for i, arm in enumerate(arms):
+    for i, whole in enumerate(arms):
+        arm = kept(whole, i, comparisons)
         for kind, payloads in (
-            ("concepts", concept_payloads(arm)),
+            ("concepts", concept_payloads(arm, CONCEPTS_PER_CHUNK, None if i else whole.together)),
+            ("maps", map_payloads(arm, CONCEPTS_PER_CHUNK)),
             ("showing", showing_payloads(arm, CONCEPTS_PER_CHUNK)),
             ("strongest", strongest_payloads(arm, IMAGES_PER_CHUNK)),
         ):
@@ -231,9 +232,33 @@ def site_payload(
     }
 
 
-def columns_payload(columns: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Numbers of every concept of a set."""
-    payload = {name: pack(columns[name], "float32") for name in COLUMNS}
+def columns_payload(
+    columns: Mapping[str, np.ndarray],
+    number: int = 0,
+    first: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """Numbers of every concept of a set.
+
+    A column that is another's twin is told as {"set", "column"} of the other: delta is one of its
+    two forms, and the real images are the same of all sets.
+
+    Args:
+      columns: of the set.
+      number: of the set.
+      first: columns of set 0.
+    """
+    payload: dict[str, Any] = {}
+    known: dict[str, tuple[int, str]] = {}
+    for i, each in (
+        ((0, first), (number, columns)) if first is not None and number else ((number, columns),)
+    ):
+        for name in COLUMNS:
+            packed = pack(each[name], "float32")
+            twin = known.setdefault(packed["data"], (i, name))
+            if i == number:
+                payload[name] = (
+                    packed if twin == (i, name) else dict(zip(("set", "column"), twin, strict=True))
+                )
     kinds = {kind: i for i, kind in enumerate(verdicts.KINDS)}
     payload["verdict"] = pack(np.array([kinds[v] for v in columns["verdict"]]), "uint8")
     paper = [PAPER_KINDS.index(v) for v in columns["verdict_paper"]]
@@ -260,8 +285,9 @@ def histogram_payloads(comparison: Comparison) -> Iterator[tuple[int, dict[str, 
             chunk,
             {
                 "top": pack(top[part], "float32"),
-                "real": pack(counts[0][part], "uint32"),
-                "generated": pack(counts[1][part], "uint32"),
+                "bins": N_BINS,
+                "real": pack_sparse(counts[0][part]),
+                "generated": pack_sparse(counts[1][part]),
             },
         )
 
@@ -272,40 +298,6 @@ def _binned(codes: sp.csc_array, top: np.ndarray) -> np.ndarray:
     place = np.minimum((codes.data / top[concept] * N_BINS).astype(np.int64), N_BINS - 1)
     flat = np.bincount(concept * N_BINS + place, minlength=codes.shape[1] * N_BINS)
     return flat.reshape(-1, N_BINS)
-
-
-def concept_payloads(arm: Measured) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Top images of each concept with where it fires, and which others fire with it."""
-    together, strength = (part[:, :N_TOGETHER] for part in arm.together)
-    for chunk, part in _chunks(len(arm.top_rows), CONCEPTS_PER_CHUNK):
-        codes = [np.asarray(values[part], np.float32) for values in (arm.maps, arm.special)]
-        # Special tokens may be none.
-        flat = [np.abs(c).reshape(*c.shape[:2], math.prod(c.shape[2:])) for c in codes]
-        peak = np.maximum(*(c.max(axis=2, initial=0) for c in flat))
-        scale = np.where(peak > 0, peak, 1)[:, :, None]
-        maps = np.rint(codes[0].reshape(*peak.shape, -1) / scale * 255)
-        special = np.rint(codes[1] / scale * 255)
-        yield (
-            chunk,
-            {
-                "rows": pack(arm.top_rows[part], "int32"),
-                "grid": list(codes[0].shape[2:]),
-                "special_names": special_names(arm),
-                "peak": pack(peak, "float32"),
-                "maps": pack(maps, "uint8", deflate=True),
-                "special": pack(special, "uint8", deflate=True),
-                "together": pack(together[part], "int32"),
-                "strength": pack(strength[part], "float32"),
-            },
-        )
-
-
-def special_names(arm: Measured) -> list[str]:
-    """What the tokens in front of the patches are, as far as the measures say."""
-    known = arm.manifest.get("counts", {}).get("special_tokens", [])
-    n_special = math.prod(arm.special.shape[2:])
-    # Measures of before it was written down: encoders had a class token.
-    return known or list(Grid(n_special - 1, 0, 0).special_names if n_special else ())
 
 
 def thumbnail_payloads(

@@ -12,6 +12,7 @@ import { showMap, updateMap } from "./map.js";
 import { showModels } from "./models.js";
 import { showPanel } from "./panel.js";
 import { leaveImage } from "./opening.js";
+import { leavePlots } from "./scatter.js";
 import { address, listen, readAddress, set, state, tell } from "./state.js";
 import { listed, showTable, updateTable } from "./table.js";
 
@@ -117,8 +118,10 @@ const drawView = oneByOne(async (keys) => {
     || (view === "models" && keys.has("x"));
   root.dataset.view = view;
   try {
-    if (isNew) await VIEWS[view][1](root);
-    else if (view === "findings" && keys.has("finding")) goToFinding();
+    if (isNew) {
+      leavePlots();
+      await VIEWS[view][1](root);
+    } else if (view === "findings" && keys.has("finding")) goToFinding();
     else if (view === "map") await updateMap(keys);
     else if (view === "table") updateTable(keys);
     else if (view === "images") await updateImages(root, keys);

@@ -1,13 +1,24 @@
-// Colours of delta, from suppressed to exaggerated; of the page for what plotly draws.
+// Colours as numbers, of verdicts and of the page.
 
-import { site } from "./concepts.js";
 import { el } from "./elements.js";
 
-/** plotly's form of a palette. */
-export function scale(name) {
-  const { palettes } = site;
-  const colours = Object.hasOwn(palettes, name) ? palettes[name] : Object.values(palettes)[0];
-  return colours.map((colour, i) => [i / (colours.length - 1), colour]);
+const parsed = new Map(); // colours as numbers
+
+/** [red, green, blue] of "#rgb" or "#rrggbb". */
+export function rgbOf(colour) {
+  if (!parsed.has(colour)) {
+    const digits = colour.length === 4 ? [...colour.slice(1)].map((digit) => digit + digit).join("") : colour.slice(1);
+    parsed.set(colour, [0, 2, 4].map((at) => Number.parseInt(digits.slice(at, at + 2), 16)));
+  }
+  return parsed.get(colour);
+}
+
+/** The colour at a place from 0 to 1 of a ramp of colours [red, green, blue]. */
+export function between(ramp, share) {
+  const at = Math.max(0, Math.min(1, share)) * (ramp.length - 1);
+  const step = Math.min(ramp.length - 2, Math.floor(at));
+  const [from, to, part] = [ramp[step], ramp[step + 1], at - step];
+  return [from[0] + part * (to[0] - from[0]) + 0.5 | 0, from[1] + part * (to[1] - from[1]) + 0.5 | 0, from[2] + part * (to[2] - from[2]) + 0.5 | 0];
 }
 
 /** A verdict in its colour, light or dark. */
@@ -23,53 +34,3 @@ export function themed(name) {
 
 /** Whether the page is dark now. */
 export const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
-
-let arriving = null; // plotly, once a plot was asked for
-
-/** The library that draws plots, once it is there: it is large, and not every view has a plot. */
-export function needPlotly() {
-  arriving ??= new Promise((resolve, reject) => {
-    const kept = document.getElementById("plotly-source"); // of a page that bears everything itself
-    const script = document.createElement("script");
-    const end = () => (window.Plotly ? resolve(window.Plotly) : reject(
-      new Error("plotly.min.js is missing or damaged; write the report anew with `bsjax report`")));
-    script.onload = end;
-    script.onerror = end;
-    if (kept) script.textContent = kept.textContent;
-    else script.src = "plotly.min.js";
-    document.head.append(script);
-    if (kept) end();
-  }).catch((error) => {
-    arriving = null; // asked for again, it may be there
-    throw error;
-  });
-  return arriving;
-}
-
-/** The same, where a plot is drawn already. */
-export const plotly = () => window.Plotly;
-
-/** What every plot has in common. */
-export function plotLayout(more) {
-  const ink = themed("ink");
-  const axis = {
-    gridcolor: themed("line"), zerolinecolor: themed("line"), linecolor: themed("line"),
-    tickfont: { color: themed("soft") }, title: { font: { color: ink } },
-  };
-  const layout = {
-    paper_bgcolor: themed("paper"), plot_bgcolor: themed("paper"), font: { color: ink },
-    margin: { l: 8, r: 8, t: 8, b: 8 }, showlegend: false, hovermode: "closest",
-    hoverlabel: { bgcolor: themed("card"), bordercolor: themed("line"), font: { color: ink } },
-    ...more,
-  };
-  layout.xaxis = { ...axis, ...more.xaxis };
-  layout.yaxis = { ...axis, ...more.yaxis };
-  return layout;
-}
-
-export const PLOT_CONFIG = { responsive: true, displaylogo: false, scrollZoom: true };
-
-/** Text for plotly, which takes some markup: captions are text alone. */
-export function plain(text) {
-  return text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
-}

@@ -1,6 +1,7 @@
 // The concepts: numbers of each set, names, what is filtered and in which order.
 
 import { load, unpack } from "./data.js";
+import { breathe } from "./elements.js";
 import { state, lasso } from "./state.js";
 
 export let site = null;
@@ -26,8 +27,14 @@ export function setNumber(name) {
 export async function loadColumns(i) {
   if (!columns.has(i)) {
     const packed = await load(`columns/${i}`);
-    columns.set(i, Object.fromEntries(
-      Object.entries(packed).map(([name, array]) => [name, unpack(array)])));
+    await breathe();
+    const found = {};
+    for (const [name, array] of Object.entries(packed)) {
+      // A twin stands where it was told first.
+      const twin = array.column && (array.set === i ? packed : await load(`columns/${array.set}`))[array.column];
+      found[name] = unpack(twin ?? array);
+    }
+    columns.set(i, found);
   }
   return columns.get(i);
 }
@@ -48,6 +55,7 @@ export const isNarrowed = (i) => !state.all && isUnfiltered() && columnsOf(i).ve
 export function passing(i) {
   const c = columnsOf(i);
   const words = state.q.trim().toLowerCase();
+  const hasWords = words ? mentions(words) : null;
   const wanted = state.verdict ? site.verdicts.findIndex((each) => each.name === state.verdict) : -1;
   const caught = lasso.ids;
   const keep = new Uint8Array(site.n);
@@ -56,7 +64,7 @@ export function passing(i) {
     if (c.delta[k] < state.low || c.delta[k] > state.high) continue;
     if (c.fires_real[k] < state.fires) continue;
     if (wanted >= 0 && c.verdict[k] !== wanted) continue;
-    if (words && !mentions(k, words)) continue;
+    if (hasWords && !hasWords(k)) continue;
     keep[k] = 1;
   }
   return keep;
@@ -64,21 +72,38 @@ export function passing(i) {
 
 /** Ids that the table lists of set i, in order. */
 export function filtered(i) {
-  const c = columnsOf(i);
+  const { verdict } = columnsOf(i);
   const keep = passing(i);
   const isNarrow = isNarrowed(i);
+  const isTold = site.verdicts.map((each) => Boolean(each.sign));
   const ids = [];
-  for (let k = 0; k < site.n; k += 1) if (keep[k] && !(isNarrow && !site.verdicts[c.verdict[k]].sign)) ids.push(k);
-  const key = state.sort === "concept" ? (k) => k : state.sort === "name"
-    ? (k) => site.lowerNames[k] : state.sort === "strength" ? strength(c) : (k) => c[state.sort]?.[k] ?? k;
-  const sign = state.down ? -1 : 1;
-  const keys = new Array(site.n);
-  for (const k of ids) keys[k] = key(k);
-  return ids.sort((a, b) => {
-    const [x, y] = [keys[a], keys[b]];
-    if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
-    return x < y ? -sign : x > y ? sign : a - b;
-  });
+  for (const k of orderOf(i)) if (keep[k] && (!isNarrow || isTold[verdict[k]])) ids.push(k);
+  return ids;
+}
+
+const orders = new Map(); // "set column down" -> all ids in order
+
+/** All ids in the order that is asked for; what is not known last, and the lower id first of equals. */
+function orderOf(i) {
+  const name = `${i} ${state.sort} ${state.down}`;
+  if (!orders.has(name)) {
+    const keys = keysOf(i);
+    const sign = state.down ? -1 : 1;
+    orders.set(name, Uint32Array.from({ length: site.n }, (_, k) => k).sort((a, b) => {
+      const [x, y] = [keys[a], keys[b]];
+      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
+      return x < y ? -sign : x > y ? sign : a - b;
+    }));
+  }
+  return orders.get(name);
+}
+
+/** What concepts of set i are sorted by. */
+function keysOf(i) {
+  const c = columnsOf(i);
+  if (state.sort === "name") return site.lowerNames;
+  if (state.sort === "strength") return Float64Array.from({ length: site.n }, (_, k) => k).map(strength(c));
+  return Object.hasOwn(c, state.sort) ? c[state.sort] : Uint32Array.from({ length: site.n }, (_, k) => k);
 }
 
 /** Least for what changed most beyond doubt; concepts that were not judged come last. */
@@ -88,8 +113,18 @@ export function strength(c) {
   return (k) => (isJudged[c.verdict[k]] ? 0 : last) - Math.abs(c.near[k]);
 }
 
-function mentions(concept, words) {
-  return String(concept) === words || site.lowerNames[concept].includes(words) || captionWith(concept, words) !== null;
+let heard = { words: null, rows: null }; // the last search: which captions have the words
+
+/** Tells of a concept whether its number, its name or a caption of its top images has the words. */
+function mentions(words) {
+  if (heard.words !== words) heard = { words, rows: Uint8Array.from(site.lowerCaptions, (caption) => Number(caption.includes(words))) };
+  const { rows } = heard;
+  const { top, nTop, lowerNames } = site;
+  return (k) => {
+    if (lowerNames[k].includes(words) || String(k) === words) return true;
+    for (let slot = k * nTop; slot < (k + 1) * nTop; slot += 1) if (top[slot] >= 0 && rows[top[slot]]) return true;
+    return false;
+  };
 }
 
 /** The first caption of the concept's top images that has the words, in lower case; null: none has. */

@@ -49,3 +49,6 @@ export function copyButton(text, label, write) {
   };
   return el("button", { type: "button", className: "copy", textContent: text, "aria-label": label, onclick });
 }
+
+/** Lets the browser paint and answer before the work goes on. */
+export const breathe = () => new Promise((done) => { setTimeout(done); });

@@ -3,7 +3,7 @@
 import { conceptButton } from "./called.js";
 import { verdictLabel } from "./colour.js";
 import { columnsOf, loadColumns, percent, setNumber, site, verdictOf } from "./concepts.js";
-import { inflate, load, unpack } from "./data.js";
+import { load, unpack } from "./data.js";
 import { el } from "./elements.js";
 import { fault } from "./faults.js";
 import { isConcept, listPairs } from "./listing.js";
@@ -75,7 +75,7 @@ async function large({ arm, row }) {
 async function strongest(arm, row) {
   const size = site.chunk.images;
   const chunk = await load(`strongest/${arm}/${Math.floor(row / size)}`);
-  const [ids, shares, slots] = await Promise.all(["concepts", "shares", "slots"].map((name) => inflate(chunk[name])));
+  const [ids, shares, slots] = ["concepts", "shares", "slots"].map((name) => unpack(chunk[name]));
   const n = chunk.concepts.shape[1];
   const concepts = new Map();
   let rest = 0;

@@ -8,7 +8,7 @@ import { state } from "./state.js";
 const MOST_LABELS = 20;
 const LONGEST = 28; // letters
 const HEIGHT = 16; // pixels
-const GAP = 8; // from the middle of the point
+const GAP = 10; // from the middle of the point
 
 /**
  * Writes as many names as have room, the first first.

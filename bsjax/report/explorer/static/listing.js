@@ -1,7 +1,7 @@
 // Which pairs of images are listed, and in which order.
 
 import { site } from "./concepts.js";
-import { inflate, load, unpack } from "./data.js";
+import { load, unpack } from "./data.js";
 import { loadPairs } from "./pictures.js";
 import { state } from "./state.js";
 
@@ -18,7 +18,7 @@ export const ARMS = [["both", "both images"], ["real", "the real image"], ["gene
   ["missed", "the real image alone"], ["added", "the generated image alone"]];
 /** Keys whose change lists other pairs, or in another order. */
 export const LIST_KEYS = ["score", "caption", "shows", "arm"];
-const orders = new Map(); // "set score" -> pairs in order
+const pairOrders = new Map(); // "set score" -> pairs in order
 
 /** Scores that the pairs have. */
 export const knownScores = (pairs) => Object.keys(SCORES).filter((score) => Object.hasOwn(pairs.scores, score));
@@ -45,13 +45,13 @@ export async function listPairs(i) {
 function ordered(pairs, i) {
   const score = scoreOf(pairs);
   const name = `${i} ${score}`;
-  if (!orders.has(name)) {
+  if (!pairOrders.has(name)) {
     const [values, key] = [pairs.scores[score], SCORES[score][1]];
     const order = [...values.keys()];
     if (key) order.sort((a, b) => key(values[a]) - key(values[b]) || a - b);
-    orders.set(name, order);
+    pairOrders.set(name, order);
   }
-  return orders.get(name);
+  return pairOrders.get(name);
 }
 
 async function concerned(pairs, i, k, arm) {
@@ -68,7 +68,7 @@ async function loadShowing(arm, k) {
   const size = site.chunk.concepts;
   const chunk = await load(`showing/${arm}/${Math.floor(k / size)}`);
   const ends = unpack(chunk.ends);
-  const steps = (await inflate(chunk.rows)).subarray((k % size ? ends[k % size - 1] : 0), ends[k % size]);
+  const steps = unpack(chunk.rows).subarray((k % size ? ends[k % size - 1] : 0), ends[k % size]);
   const rows = new Set();
   let row = -1;
   for (const step of steps) rows.add(row += step);

@@ -1,55 +1,48 @@
 // The map of the dictionary: one point per concept, what changed on top; one model, or two side by side.
 
-import { needPlotly, PLOT_CONFIG, plain, plotLayout, plotly, themed } from "./colour.js";
+import { themed } from "./colour.js";
 import { columnsOf, fixed, formOf, isCalled, isUnfiltered, loadColumns, passing, ratioText, setNumber, site, strength, verdictOf, whole } from "./concepts.js";
 import { load, unpack } from "./data.js";
-import { choice, el } from "./elements.js";
-import { guarded } from "./faults.js";
+import { breathe, choice, el } from "./elements.js";
 import { chips, FILTER_KEYS } from "./filter.js";
-import { glide } from "./glide.js";
+import { LAYERS, SYMBOLS } from "./glpoints.js";
 import { drawLabels } from "./labels.js";
-import { colourings, crowding, legend, opacityOf, paint, sizesOf, symbolOf } from "./marks.js";
-import { drawn, isInside, isThinned, loseGl, pointType, thinnedText } from "./points.js";
+import { colourings, crowding, legend, opacityOf, paint, sizesOf, symbolsOf } from "./marks.js";
+import { emptyPoints, scatter, setPoint } from "./scatter.js";
 import { lasso, set, state, tell } from "./state.js";
 
 const NEIGHBOURS = 6; // nearest on the map
-const MOST_TOLD = 1000; // marks on top that SVG draws without a wait
-const [ALL_POINTS, ARCS, SELECTED, CHANGED] = [0, 1, 2, 3]; // plotly's traces, in this order
-const NOTICED = 1.15; // a factor of size or opacity that is worth drawing anew
-const REST_OF_VIEW = 250; // ms for which the shown part stays as it is before points are weighed anew
-let plots = []; // {box, layer, key: of the legend, i, ids: the concepts drawn, told: those on top, crowd, texts, timer}
-let xs = null;
-let ys = null;
+let maps = []; // {i: of the set, plot, key: of the legend, keep, told: those on top, weakest first, n: points, areas: mean ones of those below and on top}
+let ends = null; // of the places
+let rings = { k: -1, near: [], ids: [] }; // the selected concept, its neighbours, what fires with it
 
 /** Draws the view into `root`. */
 export async function showMap(root) {
   const shown = [setNumber(state.model)];
   if (state.second) shown.push(setNumber(state.second));
-  await Promise.all([needPlotly(), ...shown.map(loadColumns)]);
-  xs = Array.from({ length: site.n }, (_, k) => site.places[2 * k]);
-  ys = Array.from({ length: site.n }, (_, k) => site.places[2 * k + 1]);
-  for (const { box } of plots) window.Plotly?.purge(box); // a browser has few WebGL contexts
-  plots = shown.map((i) => ({
-    box: el("div", { className: "plot", role: "group", "aria-label":
-      `map of ${site.n} concepts coloured by what was said of ${site.sets[i].name}; the table view lists them` }),
-    layer: el("div", { className: "labels", "aria-hidden": "true" }), key: el("div"), i, ids: null, told: [], crowd: null, texts: [],
-  }));
+  for (const i of shown) await loadColumns(i);
+  await breathe();
+  ends = endsOf(site.places);
+  rings = { k: -1, near: [], ids: [] };
+  maps = shown.map((i) => ({ i, box: el("div", { className: "plot" }), key: el("div"), keep: null, told: [], n: [0, 0, 0], areas: [0, 0] }));
   root.replaceChildren(toolbar(), el("div", { id: "map-chips" }), el("div", { className: shown.length > 1 ? "maps two" : "maps" },
-    ...plots.map(({ box, layer, key, i }) => el("figure", { className: "map" },
-      el("figcaption", { textContent: site.sets[i].name }), key, el("div", { className: "layers" }, box, layer)))));
-  if (isThinned(site.n)) root.querySelector(".toolbar").append(el("p", { className: "hint", textContent: thinnedText(site.n, `${site.verdicts.filter((each) => each.sign).map((each) => each.name).join(", ")} and filtered ones`) }));
+    ...maps.map(({ box, key, i }) => el("figure", { className: "map" }, el("figcaption", { textContent: site.sets[i].name }), key, box))));
   tellFilter();
-  for (const plot of plots) await drawPlot(plot);
-  for (const { box } of plots) joinViews(box);
+  for (const map of maps) {
+    await breathe();
+    map.plot = plotOf(map);
+    await breathe();
+    await drawPoints(map);
+  }
   await markSelected();
 }
 
 /** Brings the drawn map up to date. */
 export async function updateMap(keys) {
   if ([...FILTER_KEYS, "colour", "size"].some((k) => keys.has(k))) {
-    if (keys.has("lasso") && !lasso.ids) for (const { box } of plots) await plotly().relayout(box, { selections: [] });
+    if (keys.has("lasso") && !lasso.ids) for (const { plot } of maps) plot.lasso = null;
     tellFilter();
-    for (const plot of plots) await redraw(plot);
+    for (const map of maps) await drawPoints(map);
   }
   if (keys.has("concept")) await markSelected();
 }
@@ -62,187 +55,169 @@ function toolbar() {
     choice("colours", options, colour, (value) => set({ colour: value })),
     choice("size by", sizes, state.size, (size) => set({ size })),
     el("p", { className: "hint", textContent:
-      `Places: ${site.places_are ?? "as the report has them"}. Scroll to zoom, drag to move, lasso to filter.` }));
+      `Places: ${site.places_are ?? "as the report has them"}. Scroll or pinch to zoom, drag to move, lasso (or drag with Shift) to filter.` }));
 }
 
 /** What acts on the map, and what its colours mean. */
 function tellFilter() {
-  document.getElementById("map-chips")?.replaceChildren(chips(plots[0].i, false));
-  for (const plot of plots) {
+  document.getElementById("map-chips")?.replaceChildren(chips(maps[0].i, false));
+  for (const map of maps) {
     const isFiltered = !isUnfiltered();
-    plot.keep = isFiltered ? passing(plot.i) : new Uint8Array(site.n).fill(1);
-    plot.key.replaceChildren(legend(plot.i, plot.keep, isFiltered));
+    map.keep = isFiltered ? passing(map.i) : new Uint8Array(site.n).fill(1);
+    map.key.replaceChildren(legend(map.i, map.keep, isFiltered));
   }
 }
 
-/** The shown part in units of places and in pixels; of all, before it is drawn. */
-function viewOf(box) {
-  const { xaxis, yaxis } = box._fullLayout ?? {};
-  if (xaxis?._length && xaxis.range?.every(Number.isFinite)) {
-    return { left: xaxis.range[0], right: xaxis.range[1], low: yaxis.range[0], high: yaxis.range[1], width: xaxis._length, height: yaxis._length };
+/** Least and largest of places x, y. */
+function endsOf(places) {
+  const found = { left: Infinity, right: -Infinity, low: Infinity, high: -Infinity };
+  for (let p = 0; p < places.length; p += 2) {
+    const [x, y] = [places[p], places[p + 1]];
+    if (!Number.isFinite(x) || !Number.isFinite(y)) continue;
+    if (x < found.left) found.left = x;
+    if (x > found.right) found.right = x;
+    if (y < found.low) found.low = y;
+    if (y > found.high) found.high = y;
   }
-  const ends = [xs, ys].map((values) => values.reduce(([a, b], v) => [Math.min(a, v), Math.max(b, v)], [Infinity, -Infinity]));
-  return { left: ends[0][0], right: ends[0][1] + 1e-6, low: ends[1][0], high: ends[1][1] + 1e-6, width: box.clientWidth || 800, height: box.clientHeight || 500 };
+  return Number.isFinite(found.left) ? found : { left: 0, right: 1, low: 0, high: 1 };
 }
 
-/** How crowded the points of a plot are where it shows them now: all, and those on top. */
-function crowdOf(plot) {
-  const size = sizesOf(plot.i);
-  const view = viewOf(plot.box);
-  return [plot.ids, plot.told].map((ids) => {
-    let area = 0;
-    for (const k of ids) area += size(k) ** 2;
-    return crowding(ids.map((k) => xs[k]), ids.map((k) => ys[k]), 0.785 * area / Math.max(ids.length, 1), view);
+function plotOf(map) {
+  return scatter(map.box, {
+    label: `map of ${site.n} concepts coloured by what was said of ${site.sets[map.i].name}; the table view lists them. Arrow keys move it, + and - zoom, 0 shows all`,
+    ends, isEven: true,
+    weigh: (view, plot) => weigh(map, view, plot),
+    over: drawRings,
+    tip: (k) => tipOf(map.i, k),
+    onClick: (concept) => set({ concept }),
+    onLasso: (ids) => { lasso.ids = ids.size ? ids : null; tell(new Set(["lasso"])); },
+    onRest: (plot) => writeNames(map, plot),
+    onMove(view, isWhole) { for (const { plot } of maps) if (plot && plot !== map.plot) plot.setView(view, isWhole); },
   });
 }
 
-/** Size and opacity of both traces, which depend on how crowded they are. */
-function weights(plot) {
-  const [all, top] = plot.crowd;
-  const [size, opacity] = [sizesOf(plot.i), opacityOf(plot.i, plot.keep, new Set(plot.told), all.opacity)];
-  return [
-    { size: plot.ids.map((k) => size(k) * all.shrink), opacity: plot.ids.map(opacity) },
-    { size: plot.told.map((k) => size(k) * top.shrink), opacity: plot.told.map((k) => (isCalled(plot.i, k) ? 1 : 0.8) * top.opacity) },
-  ];
+/** Size and opacity by how crowded the points are in the shown part: zoomed in, they are large and clear. */
+function weigh({ n: [faded, below, above], areas }, view, plot) {
+  const [lower, upper] = [[0, faded + below], [faded + below, faded + below + above]].map((part, p) =>
+    crowding(plot.points.place, part, areas[p], view, plot));
+  return {
+    shrink: [lower.shrink, lower.shrink, upper.shrink],
+    fade: [lower.opacity, Math.min(1, 2 * lower.opacity), upper.opacity],
+  };
 }
 
-/** The two traces of points: all, and on top of them what changed. */
-function points(plot) {
-  const { i, keep, box } = plot;
+/** All points in the order in which they lie on one another: what is filtered out, not judged, judged, and what changed. */
+async function drawPoints(map) {
+  const lists = inLayers(map);
+  await breathe(); // between parts of some 20 ms at 32,000 concepts
+  const points = pointsOf(map, lists);
+  await breathe();
+  map.plot.setPoints(points);
+}
+
+/** Ids by where they lie, the lowest first. */
+function inLayers(map) {
+  const { i, keep } = map;
+  const { verdict } = columnsOf(i);
+  const isCall = site.verdicts.map((each) => site.called.includes(each.name));
+  const signs = site.verdicts.map((each) => each.sign);
+  const isJudged = site.verdicts.map((each) => each.is_judged);
+  const lists = [[], [], [], []];
+  for (let k = 0; k < site.n; k += 1) {
+    if (!Number.isFinite(site.places[2 * k]) || !Number.isFinite(site.places[2 * k + 1])) continue;
+    lists[!keep[k] ? 0 : signs[verdict[k]] ? 3 : isJudged[verdict[k]] ? 2 : 1].push(k);
+  }
+  const weak = strength(columnsOf(i));
+  map.told = lists[3].sort((a, b) => isCall[verdict[a]] - isCall[verdict[b]] || weak(b) - weak(a));
+  return lists;
+}
+
+function pointsOf(map, lists) {
+  const { i, keep } = map;
+  const { verdict } = columnsOf(i);
+  const isCall = site.verdicts.map((each) => site.called.includes(each.name));
+  map.n = [lists[0].length, lists[1].length + lists[2].length, lists[3].length];
+  const points = emptyPoints(map.n[0] + map.n[1] + map.n[2]);
+  const [size, opacity, symbols, { rgb }] = [sizesOf(i), opacityOf(i, keep), symbolsOf(), paint(i)];
+  let p = 0;
+  const areas = [0, 0];
+  for (const [place, ids] of lists.entries()) {
+    const isOnTop = place === 3;
+    const layer = isOnTop ? LAYERS.above : place ? LAYERS.below : LAYERS.faded;
+    for (const k of ids) {
+      const pixels = size(k);
+      areas[Number(isOnTop)] += 0.785 * pixels * pixels;
+      setPoint(points, p, {
+        id: k, x: site.places[2 * k], y: site.places[2 * k + 1], size: pixels, rgb: rgb(k), layer,
+        opacity: isOnTop ? (isCall[verdict[k]] ? 1 : 0.8) : opacity(k), symbol: isOnTop ? symbols[verdict[k]] : SYMBOLS.disc,
+      });
+      p += 1;
+    }
+  }
+  map.areas = [areas[0] / Math.max(1, map.n[0] + map.n[1]), areas[1] / Math.max(1, map.n[2])];
+  return points;
+}
+
+/** What is told of a concept that one points at. */
+function tipOf(i, k) {
   const c = columnsOf(i);
-  const isTold = new Uint8Array(site.verdicts.map((each) => each.sign !== 0));
-  const rank = (k) => 2 * (1 - keep[k]) + 1 - isTold[c.verdict[k]] + 1 / (2 + c.fires_real[k] + c.fires_generated[k]);
-  plot.ids = drawn(site.names, xs, ys, rank, box);
-  const weak = strength(c);
-  const weakest = (a, b) => isCalled(i, a) - isCalled(i, b) || weak(b) - weak(a);
-  plot.told = plot.ids.filter((k) => keep[k] && isTold[c.verdict[k]]).sort(weakest).slice(isThinned(site.n) ? -MOST_TOLD : 0);
-  plot.crowd = crowdOf(plot);
-  const { value, scale: colorscale } = paint(i);
-  const form = formOf(i);
-  const text = (k) => plot.texts[k] ??=
-    `${k} ${plain(site.names[k] || "(no typical word)")}<br>generated / real ${ratioText(c, k)}<br>delta ${fixed(c.delta[k])} (${form})<br>fires ${whole(c.fires_real[k])} times in real, ${whole(c.fires_generated[k])} in generated images<br>${verdictOf(i, k).symbol} ${verdictOf(i, k).name}`;
-  const [lower, upper] = weights(plot);
-  const marker = { colorscale, cmin: 0, cmax: 1, showscale: false };
-  const at = (ids) => ({ type: pointType(), mode: "markers", x: ids.map((k) => xs[k]), y: ids.map((k) => ys[k]) });
-  // The filter fades; a selection of plotly's own would fade once more.
-  const plainSelection = { selected: { marker: {} }, unselected: { marker: { opacity: 0.06 } } };
-  return [
-    { ...at(plot.ids), ...plainSelection, text: plot.ids.map(text), hoverinfo: "text", marker: { ...marker, ...lower, color: plot.ids.map(value), line: { width: 0 } } },
-    { ...at(plot.told), ...plainSelection, hoverinfo: "skip", marker: { ...marker, ...upper, color: plot.told.map(value), symbol: plot.told.map((k) => symbolOf(i, k)), line: { width: 1, color: themed("paper") } } },
-  ];
+  const verdict = verdictOf(i, k);
+  return [`${k} ${site.names[k] || "(no typical word)"}`, `generated / real ${ratioText(c, k)}`, `delta ${fixed(c.delta[k])} (${formOf(i)})`,
+    `fires ${whole(c.fires_real[k])} times in real, ${whole(c.fires_generated[k])} in generated images`, `${verdict.symbol} ${verdict.name}`];
 }
 
-/** Brings points, their weights and names up to date. */
-async function redraw(plot) {
-  const { box } = plot;
-  const [lower, upper] = points(plot);
-  const traces = [lower, ...[...box.data].slice(ARCS, CHANGED), upper];
-  await plotly().react(box, traces, box.layout, box._context);
-  writeNames(plot);
-}
-
-/** After the shown part changed: fewer points in it may be larger and clearer. */
-async function reweigh(plot) {
-  if (!plot.box.isConnected) return;
-  const before = plot.crowd;
-  const crowd = crowdOf(plot);
-  const isOther = crowd.some((each, p) => ["shrink", "opacity"].some((key) =>
-    Math.abs(Math.log(each[key] / before[p][key])) > Math.log(NOTICED)));
-  if (!isOther) return;
-  plot.crowd = crowd;
-  const [lower, upper] = weights(plot);
-  await plotly().restyle(plot.box, { "marker.size": [lower.size, upper.size], "marker.opacity": [lower.opacity, upper.opacity] }, [ALL_POINTS, CHANGED]);
-}
+const placeOf = (plot, k) => plot.at(site.places[2 * k], site.places[2 * k + 1]);
 
 /** Names of the called concepts, those that changed most first. */
-function writeNames({ box, layer, i, told }) {
-  const { xaxis, yaxis } = box._fullLayout;
+function writeNames({ i, told }, plot) {
   const called = told.filter((k) => isCalled(i, k)).reverse();
-  drawLabels(layer, called, (k) => ({ x: xaxis._offset + xaxis.d2p(xs[k]), y: yaxis._offset + yaxis.d2p(ys[k]) }), {
-    left: xaxis._offset, right: xaxis._offset + xaxis._length, top: yaxis._offset, bottom: yaxis._offset + yaxis._length,
-  });
-  layer.hidden = false;
-}
-
-async function drawPlot(plot) {
-  const { box } = plot;
-  const [concepts, changed] = points(plot);
-  const together = { type: "scatter", mode: "lines", x: [], y: [], hoverinfo: "skip", line: { width: 1.5, shape: "spline" } };
-  const marks = { type: "scatter", mode: "markers+text", x: [], y: [], hoverinfo: "skip", marker: { symbol: "circle-open" }, textposition: "top center" };
-  const hidden = { visible: false, fixedrange: false };
-  await plotly().newPlot(box, [concepts, together, marks, changed], plotLayout({
-    xaxis: hidden, yaxis: { ...hidden, scaleanchor: "x" }, dragmode: "pan", uirevision: "map",
-  }), { ...PLOT_CONFIG, modeBarButtonsToAdd: ["lasso2d"], modeBarButtonsToRemove: ["select2d", "toImage"] });
-  writeNames(plot);
-  const select = (hit) => {
-    const point = hit.find((each) => each.curveNumber === ALL_POINTS);
-    if (point) set({ concept: plot.ids[point.pointNumber] });
-  };
-  box.on("plotly_click", (event) => select(event.points));
-  glide(box, plot.layer, select);
-  box.on("plotly_selected", guarded((event) => {
-    if (!event?.points) return;
-    lasso.ids = new Set(event.points.filter((p) => p.curveNumber === ALL_POINTS).map((p) => plot.ids[p.pointNumber]));
-    if (isThinned(site.n) && event.lassoPoints) {
-      for (let k = 0; k < site.n; k += 1) if (isInside(event.lassoPoints, xs[k], ys[k])) lasso.ids.add(k);
-    }
-    if (!lasso.ids.size) lasso.ids = null;
-    tell(new Set(["lasso"]));
-  }));
-  box.on("plotly_relayouting", () => { plot.layer.hidden = true; });
-  box.on("plotly_relayout", guarded(async (change) => {
-    if (!/axis|autosize|width|height/.test(Object.keys(change).join(" "))) return;
-    writeNames(plot);
-    clearTimeout(plot.timer);
-    if (isThinned(site.n)) await redraw(plot);
-    else plot.timer = setTimeout(guarded(() => reweigh(plot)), REST_OF_VIEW);
-  }));
-  box.on("plotly_webglcontextlost", () => {
-    if (!box.isConnected) return;
-    loseGl();
-    tell(new Set(["view"]));
-  });
-}
-
-/** Two maps show the same part. */
-function joinViews(box) {
-  box.on("plotly_relayout", (change) => {
-    const ranges = Object.fromEntries(Object.entries(change).filter(([key]) => /axis\.(range|autorange)/.test(key)));
-    if (box.isFollowing || !Object.keys(ranges).length) return;
-    for (const { box: other } of plots) {
-      if (other === box) continue;
-      other.isFollowing = true;
-      plotly().relayout(other, ranges).then(() => { other.isFollowing = false; });
-    }
-  });
+  drawLabels(plot.labels, called, (k) => placeOf(plot, k), { left: 0, right: plot.width, top: 0, bottom: plot.height });
 }
 
 /** Rings the selected concept, its neighbours, and draws arcs to what fires with it. */
 async function markSelected() {
   const k = state.concept;
-  let arcs = { x: [], y: [] };
-  let marks = { x: [], y: [], text: [] };
+  rings = { k: -1, near: [], ids: [] };
   if (k >= 0 && k < site.n) {
     const near = nearest(k);
-    marks = {
-      x: [xs[k], ...near.map((j) => xs[j])], y: [ys[k], ...near.map((j) => ys[j])],
-      text: [String(k), ...near.map(() => "")],
-    };
     const { ids } = await firingWith(k);
     if (state.concept !== k) return;
-    arcs = bow(k, ids);
+    rings = { k, near, ids };
   }
-  const sizes = marks.x.map((_, place) => (place ? 10 : 18));
-  for (const { box } of plots) {
-    await plotly().restyle(box, {
-      x: [arcs.x, marks.x], y: [arcs.y, marks.y], text: [[], marks.text], "line.color": themed("soft"),
-      "marker.size": [6, sizes], "marker.color": themed("ink"), "textfont.color": themed("ink"),
-    }, [ARCS, SELECTED]);
+  for (const { plot } of maps) plot.ask();
+}
+
+function drawRings(context, plot) {
+  const { k, near, ids } = rings;
+  if (k < 0) return;
+  const from = placeOf(plot, k);
+  context.strokeStyle = themed("soft");
+  context.lineWidth = 1.5;
+  for (const j of ids) {
+    const to = placeOf(plot, j);
+    const [dx, dy] = [to.x - from.x, to.y - from.y];
+    context.beginPath();
+    context.moveTo(from.x, from.y);
+    context.quadraticCurveTo(from.x + dx / 2 + 0.3 * dy, from.y + dy / 2 - 0.3 * dx, to.x, to.y);
+    context.stroke();
   }
+  context.strokeStyle = themed("ink");
+  context.fillStyle = themed("ink");
+  for (const [radius, each] of [[10, from], ...near.map((j) => [5.5, placeOf(plot, j)])]) {
+    context.beginPath();
+    context.arc(each.x, each.y, radius, 0, 2 * Math.PI);
+    context.stroke();
+  }
+  context.font = "600 13px system-ui, sans-serif";
+  context.textAlign = "center";
+  context.lineWidth = 4;
+  context.strokeStyle = themed("paper");
+  context.strokeText(String(k), from.x, from.y - 14);
+  context.fillText(String(k), from.x, from.y - 14);
 }
 
 function nearest(k) {
-  const distance = (j) => (xs[j] - xs[k]) ** 2 + (ys[j] - ys[k]) ** 2;
+  const distance = (j) => (site.places[2 * j] - site.places[2 * k]) ** 2 + (site.places[2 * j + 1] - site.places[2 * k + 1]) ** 2;
   const best = [];
   for (let j = 0; j < site.n; j += 1) {
     if (j === k) continue;
@@ -265,15 +240,4 @@ export async function firingWith(k) {
   const ids = [...unpack(chunk.together).slice(from, from + n)];
   const strength = [...unpack(chunk.strength).slice(from, from + n)];
   return { ids: ids.filter((id) => id >= 0), strength };
-}
-
-function bow(k, ids) {
-  const x = [];
-  const y = [];
-  for (const j of ids) {
-    const [dx, dy] = [xs[j] - xs[k], ys[j] - ys[k]];
-    x.push(xs[k], xs[k] + dx / 2 - 0.15 * dy, xs[j], null);
-    y.push(ys[k], ys[k] + dy / 2 + 0.15 * dx, ys[j], null);
-  }
-  return { x, y };
 }

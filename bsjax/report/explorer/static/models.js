@@ -1,23 +1,25 @@
 // How models differ: one against another concept by concept, and the matrix of correlations.
 
-import { needPlotly, PLOT_CONFIG, plain, plotLayout, plotly, themed } from "./colour.js";
+import { axesOf } from "./axes.js";
+import { rgbOf, themed } from "./colour.js";
 import { loadColumns, setNumber, site } from "./concepts.js";
-import { choice, el } from "./elements.js";
-import { guarded } from "./faults.js";
+import { breathe, choice, el } from "./elements.js";
+import { LAYERS, SYMBOLS } from "./glpoints.js";
+import { crowding } from "./marks.js";
 import { disagreements, foldWords, loadMoves, movesPart } from "./moves.js";
-import { drawn, isThinned, loseGl, pointType, thinnedText } from "./points.js";
-import { set, state, tell } from "./state.js";
+import { emptyPoints, scatter, setPoint } from "./scatter.js";
+import { set, state } from "./state.js";
 
 const FORMS = { ratio: "times less or more than real", relative: "relative contrast", difference: "difference of energies", delta: "delta" };
 const MIDDLE = { delta: 0.5 }; // no change, where it is not 0
-const FOLDS = [1, 2, 4, 10, 30, 100]; // ticks
+const FOLDS = [1, 10, 100, 2, 4, 30, 1.2, 1.5, 3, 6, 20, 50]; // ticks, where there is room for them
 const FARTHEST = Math.log(100); // log ratio at the edge
-const NARROW = 520; // pixels, in which not all ticks have room
-let box = null;
+const MARGIN = { left: 104, right: 8, top: 8, bottom: 48 }; // pixels, for the axes
+const DOT = 5; // pixels
+const CALLED_DOT = 8;
 
 /** Draws the view into `root`. */
 export async function showModels(root) {
-  if (box) window.Plotly?.purge(box);
   if (site.sets.length < 2) {
     root.replaceChildren(el("p", { className: "hint", textContent:
       "There is one model here. Run another config into the same workdir, and both stand side by side." }));
@@ -25,10 +27,10 @@ export async function showModels(root) {
   }
   const i = setNumber(state.model);
   const j = state.second && setNumber(state.second) !== i ? setNumber(state.second) : Number(i === 0);
-  const [a, b, found] = await Promise.all([loadColumns(i), loadColumns(j), loadMoves(i, j), needPlotly()]);
+  const [a, b, found] = [await loadColumns(i), await loadColumns(j), await loadMoves(i, j)];
+  await breathe();
   const form = Object.hasOwn(FORMS, state.x) ? state.x : "ratio";
-  box = el("div", { className: "plot square", role: "group", "aria-label":
-    `${FORMS[form]}, every concept, ${site.sets[i].name} against ${site.sets[j].name}; correlation ${correlationText(i, j)}` });
+  const box = el("div", { className: "plot square" });
   const head = el("h2", {}, el("bdi", { textContent: site.sets[i].name }), " and ", el("bdi", { textContent: site.sets[j].name }),
     `: ${site.correlations[i][j] === null ? "" : "r = "}${correlationText(i, j)}`);
   root.replaceChildren(head,
@@ -43,7 +45,8 @@ export async function showModels(root) {
       disagreements(found, i, j, a, b)),
     el("h2", { textContent: "Do two models change the same concepts?" }),
     el("p", { className: "hint", textContent: "Correlation of log ratios with its 95 % interval; on the diagonal how reliable each model's own ratios are, from one half of the captions to the other. A cell opens its two models." }), matrix());
-  await drawDots(i, j, a, b, form);
+  await breathe();
+  drawDots(box, i, j, a, b, form);
 }
 
 const pairValue = (columns, form, k) => (form === "ratio"
@@ -52,60 +55,49 @@ const pairColours = () => [["called in neither", "soft"], ["in one", "accent"], 
 const pairLegend = () => el("span", { className: "legend" }, ...pairColours().map(([text, colour]) =>
   el("span", { className: "count" }, el("i", { className: "dot", css: { background: `var(--${colour})` }, "aria-hidden": "true" }), ` ${text} `)));
 
-/** One dot a concept that both can judge. */
-async function drawDots(i, j, a, b, form) {
-  const isJudged = (columns, k) => site.verdicts[columns.verdict[k]].is_judged;
-  const isCalled = (columns, k) => site.called.includes(site.verdicts[columns.verdict[k]].name);
-  const ids = [];
-  for (let k = 0; k < site.n; k += 1) if (isJudged(a, k) && isJudged(b, k)) ids.push(k);
-  const [x, y] = [a, b].map((columns) => ids.map((k) => pairValue(columns, form, k)));
-  const colours = pairColours().map(([, name]) => themed(name));
-  const pick = () => {
-    const positions = drawn(ids, x, y, (p) => -Math.abs(x[p] - y[p]), box);
-    const called = positions.map((p) => Number(isCalled(a, ids[p])) + Number(isCalled(b, ids[p])));
-    return {
-      x: positions.map((p) => x[p]), y: positions.map((p) => y[p]), customdata: positions.map((p) => ids[p]),
-      text: positions.map((p) => `${ids[p]} ${plain(site.names[ids[p]])}<br>${foldWords(a.log_ratio[ids[p]])}, ${foldWords(b.log_ratio[ids[p]])}`),
-      "marker.color": called.map((n) => colours[n]), "marker.size": called.map((n) => (n ? 8 : 5)),
-    };
-  };
-  const { "marker.color": color, "marker.size": size, ...points } = pick();
-  const ends = pairRange([...x, ...y], form);
-  await plotly().newPlot(box, [{ type: pointType(), mode: "markers", ...points, hoverinfo: "text", marker: { size, opacity: 0.75, color } }],
-    pairLayout(i, j, form, ends), { ...PLOT_CONFIG, modeBarButtonsToRemove: ["select2d", "lasso2d", "toImage"] });
-  const mine = box;
-  box.on("plotly_click", (event) => set({ concept: event.points[0].customdata }));
-  box.on("plotly_webglcontextlost", () => { if (mine.isConnected) { loseGl(); tell(new Set(["view"])); } });
-  if (!isThinned(ids.length)) return;
-  box.after(el("p", { className: "hint", textContent: thinnedText(ids.length, "those that differ most") }));
-  box.on("plotly_relayout", guarded(async (change) => {
-    if (!/axis/.test(Object.keys(change).join(" "))) return;
-    await plotly().restyle(mine, Object.fromEntries(Object.entries(pick()).map(([key, value]) => [key, [value]])), [0]);
-  }));
-}
-
-/** Ends of both axes: the same, and no change in the middle. */
-function pairRange(values, form) {
+/** One dot a concept that both can judge; those called in both on top. */
+function drawDots(box, i, j, a, b, form) {
+  const isJudged = site.verdicts.map((each) => each.is_judged);
+  const isCalled = site.verdicts.map((each) => site.called.includes(each.name));
+  const lists = [[], [], []]; // by how many of the two call it
+  let reach = form === "ratio" ? Math.log(2) : 0.01;
   const middle = MIDDLE[form] ?? 0;
-  const reach = 1.08 * values.reduce((most, value) => (Number.isFinite(value) ? Math.max(most, Math.abs(value - middle)) : most), form === "ratio" ? Math.log(2) : 0.01);
-  return [middle - reach, middle + reach];
-}
-
-function pairLayout(i, j, form, [low, high]) {
-  const line = themed("soft");
-  const folds = FOLDS.filter((fold) => Math.log(fold) <= high);
-  const isCrowded = folds.length > 4 || box.clientWidth < NARROW;
-  const shown = isCrowded ? folds.filter((fold) => [1, 10, 100].includes(fold) || folds.length < 4) : folds;
-  const ticks = [...shown.slice(1).map((fold) => -Math.log(fold)), ...shown.map(Math.log)];
-  const words = form === "ratio" ? { tickvals: ticks, ticktext: ticks.map(foldWords) } : {};
-  const axis = (number) => ({
-    ...words, range: [low, high], tickangle: 0, zerolinecolor: line,
-    title: { text: form === "ratio" ? `${plain(site.sets[number].name)}, compared with real images` : `${FORMS[form]}, ${plain(site.sets[number].name)}`, font: { color: themed("ink") } },
+  for (let k = 0; k < site.n; k += 1) {
+    if (!isJudged[a.verdict[k]] || !isJudged[b.verdict[k]]) continue;
+    const values = [pairValue(a, form, k), pairValue(b, form, k)];
+    if (!values.every(Number.isFinite)) continue;
+    for (const value of values) reach = Math.max(reach, Math.abs(value - middle));
+    lists[isCalled[a.verdict[k]] + isCalled[b.verdict[k]]].push(k);
+  }
+  const [n, below] = [lists[0].length + lists[1].length + lists[2].length, lists[0].length];
+  const points = emptyPoints(n);
+  const colours = pairColours().map(([, name]) => rgbOf(themed(name)));
+  lists.flat().forEach((k, p) => {
+    const called = isCalled[a.verdict[k]] + isCalled[b.verdict[k]];
+    setPoint(points, p, {
+      id: k, x: pairValue(a, form, k), y: pairValue(b, form, k), size: called ? CALLED_DOT : DOT, rgb: colours[called],
+      opacity: called ? 0.9 : 0.75, symbol: SYMBOLS.disc, layer: called ? LAYERS.above : LAYERS.below,
+    });
   });
-  return plotLayout({
-    margin: { l: 88, r: 12, t: 8, b: 52 }, dragmode: "pan", xaxis: axis(i), yaxis: axis(j),
-    shapes: [{ type: "line", layer: "below", x0: low, x1: high, y0: low, y1: high, line: { color: line, width: 1.5, dash: "dot" } }],
+  const [low, high] = [middle - 1.08 * reach, middle + 1.08 * reach]; // no change in the middle
+  const words = form === "ratio" ? FOLDS.flatMap((fold) => [Math.log(fold), -Math.log(fold)].slice(0, fold === 1 ? 1 : 2)).map((x) => [x, foldWords(x)]) : null;
+  const title = (number) => (form === "ratio" ? `${site.sets[number].name}, compared with real images` : `${FORMS[form]}, ${site.sets[number].name}`);
+  let axes = null;
+  const plot = scatter(box, {
+    label: `${FORMS[form]}, every concept, ${site.sets[i].name} against ${site.sets[j].name}; correlation ${correlationText(i, j)}. Arrow keys move the plot, + and - zoom, 0 shows all`,
+    ends: { left: low, right: high, low, high }, isEven: false, margin: MARGIN,
+    weigh(view, shown) {
+      const parts = [[0, below], [below, n]].map((part, p) => crowding(points.place, part, 0.785 * [DOT, CALLED_DOT][p] ** 2, view, shown));
+      return { shrink: [parts[0].shrink, 1, parts[1].shrink], fade: [parts[0].opacity, 1, Math.max(0.6, parts[1].opacity)] };
+    },
+    tip: (k) => [`${k} ${site.names[k]}`, `${foldWords(a.log_ratio[k])}, ${foldWords(b.log_ratio[k])}`],
+    onClick: (concept) => set({ concept }),
+    over(context, shown) { axes?.over(context, shown); },
+    onRest(shown) { axes?.write(shown); },
   });
+  axes = axesOf(box, { x: title(i), y: title(j) }, words);
+  axes.write(plot);
+  plot.setPoints(points);
 }
 
 /** r with its interval, the reliability of a model itself, or why there is none. */

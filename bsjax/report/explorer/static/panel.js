@@ -3,7 +3,7 @@
 import { findingButton, insteadOf, intervalBar, loadCalls, titleOf } from "./called.js";
 import { themed, verdictLabel } from "./colour.js";
 import { columnsOf, fixed, formOf, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
-import { load, unpack } from "./data.js";
+import { load, unpack, unpackRow } from "./data.js";
 import { copyButton, el } from "./elements.js";
 import { fault } from "./faults.js";
 import { firingWith } from "./map.js";
@@ -131,9 +131,7 @@ async function topImages(k, i, arm, title, otherTitle) {
 async function histogram(k, i) {
   const size = site.chunk.concepts;
   const chunk = await load(`histograms/${i}/${Math.floor(k / size)}`);
-  const nBins = chunk.real.shape[1];
-  const from = (k % size) * nBins;
-  const arms = ["real", "generated"].map((arm) => [...unpack(chunk[arm]).slice(from, from + nBins)]);
+  const arms = ["real", "generated"].map((arm) => [...unpackRow(chunk[arm], k % size, chunk.bins)]);
   const top = unpack(chunk.top)[k % size];
   const canvas = el("canvas", {
     className: "histogram", width: 640, height: 220, role: "img",

@@ -4,7 +4,7 @@ import { bareBar } from "./called.js";
 import { verdictLabel } from "./colour.js";
 import { captionWith, columnsOf, filtered, fixed, formOf, isNarrowed, loadColumns, percent, ratioText, setNumber, short, site, verdictOf, whole } from "./concepts.js";
 import { downloadCsv } from "./csv.js";
-import { choice, el } from "./elements.js";
+import { breathe, choice, el } from "./elements.js";
 import { chips, FILTER_KEYS, UNFILTERED } from "./filter.js";
 import { fromHit, hits, marked } from "./marked.js";
 import { isSheet } from "./opening.js";
@@ -27,6 +27,9 @@ export async function showTable(root) {
   const i = setNumber(state.model);
   await loadColumns(i);
   root.replaceChildren(quick(), filters(i), help(i), el("div", { id: "rows" }));
+  await breathe();
+  filtered(i); // which remembers the order
+  await breathe();
   drawRows();
 }
 
