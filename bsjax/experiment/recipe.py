@@ -57,7 +57,7 @@ def check_mesh(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
 
 def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) -> Recipe:
     """Steps, learning rates and objectives of a training on `n_tokens` tokens per epoch."""
-    train, platform = config.train, mesh.devices.flat[0].platform
+    train = config.train
     n_steps = train.steps
     if n_steps < 1:
         n_steps = max(round(train.epochs * n_tokens / train.tokens_per_step), 1)
@@ -72,9 +72,9 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
         relax_radius=train.relax_radius,
         is_compact=(
             mesh.size == 1
-            # Compiled for one H100, 16,384 tokens and 32,000 concepts: 71 GB accessed a step
-            # against 107 (in bfloat16 66 against 96). TPUs gather and scatter rows slowly.
-            and platform in ("cpu", "gpu")
+            # GPUs would access less memory too, but scatter by atomic additions in no fixed order,
+            # and a run that was killed must end with the same bits. TPUs scatter rows slowly.
+            and mesh.devices.flat[0].platform == "cpu"
             and (train.loss, train.activation) == ("mse", "batch_topk")
             # The compact layout names codes by their place.
             and train.tokens_per_step // train.accumulate * train.n_concepts < 2**31
@@ -82,9 +82,7 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
     )
     low = full
     if train.compute_dtype != "float32":
-        # A CPU has no bfloat16 products, only their rounding.
-        is_compact = full.is_compact and platform == "gpu"
-        low = dataclasses.replace(full, compute_dtype=train.compute_dtype, is_compact=is_compact)
+        low = dataclasses.replace(full, compute_dtype=train.compute_dtype, is_compact=False)
     return Recipe(
         n_steps=n_steps,
         n_low=n_steps - round(train.full_precision_share * n_steps),
