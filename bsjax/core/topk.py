@@ -145,6 +145,48 @@ def by_blocks(function: Callable[..., Any], *arrays: Float[Array, "N ..."]) -> A
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), found)
 
 
+def split_rows(tree: Any, rows: int) -> Any:
+    """Arrays [N, ...] as [N / rows, rows, ...] for `in_parts`; as they are if rows is 0."""
+    if not rows:
+        return tree
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, rows, *leaf.shape[1:]), tree)
+
+
+def join_rows(tree: Any, rows: int) -> Any:
+    """The inverse of `split_rows`."""
+    if not rows:
+        return tree
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), tree)
+
+
+def in_parts(function: Callable[..., Any], *arrays: Any, rows: int) -> tuple[Any, Any]:
+    """`function` of so many rows of the arrays at a time.
+
+    Args:
+      function: of rows of each array; returns (results by row, results to be summed).
+      arrays: trees of arrays as `split_rows` makes them.
+      rows: at a time; 0 for all.
+
+    Returns:
+      Results by row, split as the arrays are (joined and split again, a matrix may be laid out
+      anew), and the sums: in parts they differ from those of all rows at once by the rounding of
+      float32 sums in another order.
+    """
+    if not rows:
+        return function(*arrays)
+
+    def add(sums, part):
+        # Behind a barrier a part is fetched once, not by each that reads it.
+        by_row, more = function(*jax.lax.optimization_barrier(part))
+        return jax.tree.map(jnp.add, sums, more), by_row
+
+    first = jax.tree.map(lambda leaf: leaf[0], arrays)
+    _, shapes = jax.eval_shape(function, *first)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    sums, by_row = jax.lax.scan(add, zeros, arrays)
+    return by_row, sums
+
+
 def places_of_largest(
     values: Float[Array, " S"], n: int, smallest: Float[Array, ""]
 ) -> Int[Array, " n"]:

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from bsjax.core.errors import UserError
 from bsjax.core.mesh import replicated
 from bsjax.core.rng import stage_key
+from bsjax.data import token_store
 from bsjax.sae.gradient import Objective
 from bsjax.sae.train_step import (
     SAEState,
@@ -21,6 +22,10 @@ from bsjax.sae.train_step import (
     shardings,
     train_step,
 )
+
+# Tokens whose codes a platform works on together, by compute dtype (see `Objective`): of 4,000
+# concepts a v5e then holds what is made of them in its fast memory.
+ROWS_AT_ONCE = {"tpu": {"float32": 512, "bfloat16": 1024}}
 
 
 class Recipe(NamedTuple):
@@ -64,6 +69,8 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
     schedule = make_schedule(
         train.peak_learning_rate, train.final_learning_rate, n_steps, train.warmup_share
     )
+    platform = mesh.devices.flat[0].platform
+    rows_at_once = ROWS_AT_ONCE.get(platform, {})
     full = Objective(
         n_active=train.n_active,
         loss=train.loss,
@@ -74,15 +81,27 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
             mesh.size == 1
             # GPUs would access less memory too, but scatter by atomic additions in no fixed order,
             # and a run that was killed must end with the same bits. TPUs scatter rows slowly.
-            and mesh.devices.flat[0].platform == "cpu"
+            and platform == "cpu"
             and (train.loss, train.activation) == ("mse", "batch_topk")
             # The compact layout names codes by their place.
             and train.tokens_per_step // train.accumulate * train.n_concepts < 2**31
         ),
+        rows_at_once=rows_at_once.get("float32", 0),
+        bfloat16_tokens=(
+            platform == "tpu"
+            and train.full_precision == "high"
+            and train.supply == "store"
+            and token_store.DTYPE.name == "bfloat16"
+        ),
     )
     low = full
     if train.compute_dtype != "float32":
-        low = dataclasses.replace(full, compute_dtype=train.compute_dtype, is_compact=False)
+        low = dataclasses.replace(
+            full,
+            compute_dtype=train.compute_dtype,
+            is_compact=False,
+            rows_at_once=rows_at_once.get(train.compute_dtype, 0),
+        )
     return Recipe(
         n_steps=n_steps,
         n_low=n_steps - round(train.full_precision_share * n_steps),

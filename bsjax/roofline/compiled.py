@@ -35,6 +35,8 @@ FREE = frozenset(
     ]
 )
 FAST_MEMORY = "S(1)"
+# A call that makes room and writes nothing.
+ALLOCATES = "AllocateBuffer"
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
@@ -163,8 +165,13 @@ class _Walker:
         opcode = each.opcode
         if opcode in FREE:
             # A prefetch into fast memory accesses bytes, its reader then none.
-            if opcode in ("copy-start", "slice-start"):
+            if opcode == "copy-start":
                 total.bytes += max(_bytes_of(part) for part in _parts(each.type))
+            if opcode == "slice-start":  # its type: all, the slice, a context
+                whole, part = _parts(each.type)[:2]
+                total.bytes += max(min(_bytes_of(whole), _bytes_of(part, True)), _bytes_of(part))
+            return
+        if kernels.target_of(each.rest) == ALLOCATES:
             return
         if opcode == "while":
             total.add(self.cost(_named(each.rest, "body")), self._rounds(each))
@@ -216,16 +223,34 @@ class _Walker:
             return whole if i else 0
         if each.opcode != "fusion" or not whole:
             return whole
+        looked_at = self._looked_at(each, i)
+        return whole if looked_at is None else min(whole, looked_at)
+
+    def _looked_at(self, each: _Instruction, i: int) -> int | None:
+        """Bytes of a fusion's operand i of which slices alone are looked at; None: all of it is.
+
+        Also by fusions within the fusion. What is updated in place is not looked at.
+        """
         body = self._body(each)
-        inside = next((p.name for p in body if p.opcode == "parameter" and p.literal == str(i)), "")
-        users = [user for user in body if inside in user.operands]
-        if users and all(user.opcode == "dynamic-slice" for user in users):
-            return min(whole, sum(_bytes_of(user.type, True) for user in users))
-        if users and all(
-            user.opcode == "dynamic-update-slice" and user.operands[0] == inside for user in users
-        ):
-            return 0
-        return whole
+        names = {p.name for p in body if p.opcode == "parameter" and p.literal == str(i)}
+        total, n_users = 0, 0
+        for user in body:
+            for place, operand in enumerate(user.operands):
+                if operand not in names:
+                    continue
+                n_users += 1
+                if user.opcode == "bitcast":
+                    names.add(user.name)
+                elif user.opcode == "dynamic-slice" and place == 0:
+                    total += _bytes_of(user.type, True)
+                elif user.opcode == "fusion":
+                    inner = self._looked_at(user, place)
+                    if inner is None:
+                        return None
+                    total += inner
+                elif user.opcode != "dynamic-update-slice" or place:
+                    return None
+        return total if n_users else None
 
     def _flops(self, each: _Instruction, types: dict[str, str]) -> float:
         if each.opcode == "fusion":

@@ -37,15 +37,26 @@ class ActiveCodes(NamedTuple):
     concepts: Int[Array, " A"]
 
 
-def batch_threshold(codes: Float[Array, "N K"], n_active: int, axes: Axes = ()) -> Float[Array, ""]:
+def batch_threshold(
+    codes: Float[Array, "*N K"],
+    n_active: int,
+    axes: Axes = (),
+    group_maxima: list[Float[Array, "*N G"]] | None = None,
+) -> Float[Array, ""]:
     """The `n_active`-th largest code of the batch, from non-negative codes.
 
     Looks at the few largest codes of each group of concepts first, an eighth of all. They hold the
     answer unless some group has still more codes above it; then all are searched.
+
+    Args:
+      codes: those that lie here.
+      n_active: of the whole batch.
+      axes: of the mesh, over which the codes lie.
+      group_maxima: what `largest_of_groups` made of them, if that is known.
     """
-    if codes.shape[1] < GROUP * LANES // 4:
+    kept = by_blocks(largest_of_groups, codes) if group_maxima is None else group_maxima
+    if not kept:
         return nth_largest(codes, n_active, axes)
-    kept = by_blocks(_largest_of_groups, codes)
     threshold = nth_largest(kept, n_active, axes)
     complete = max_over(jnp.max(kept[-1]), axes) <= threshold
     return jax.lax.cond(
@@ -53,12 +64,14 @@ def batch_threshold(codes: Float[Array, "N K"], n_active: int, axes: Axes = ()) 
     )
 
 
-def _largest_of_groups(codes: Float[Array, "N K"]) -> list[Float[Array, "N G"]]:
-    """The largest, second largest, ... of each group of concepts.
+def largest_of_groups(codes: Float[Array, "N K"]) -> list[Float[Array, "N G"]]:
+    """The largest, second largest, ... of each group of concepts; none of too few concepts.
 
     A group takes every n-th stretch of lanes, so that comparing is between whole vectors.
     """
     width = codes.shape[1]
+    if width < GROUP * LANES // 4:
+        return []
     stride = -(-width // (GROUP * LANES)) * LANES
     codes = jnp.pad(codes, ((0, 0), (0, -width % stride)))
     kept = [jnp.zeros_like(codes[:, :stride]) for _ in range(KEPT_OF_GROUP)]

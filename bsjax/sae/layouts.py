@@ -11,6 +11,7 @@ A gradient written in these words (`bsjax.sae.gradient`) holds for both:
 An *entry* is an active (token, concept) pair; values of entries have the shape of `values`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,15 +23,34 @@ Entries = Float[Array, "..."] | Int[Array, "..."]
 
 def matmul(a: Float[Array, "n m"], b: Float[Array, "m k"], dtype: str) -> Float[Array, "n k"]:
     """a @ b with operands in `dtype`, summed and returned in float32."""
-    return jnp.matmul(a.astype(dtype), b.astype(dtype), preferred_element_type=jnp.float32)
+    # Of bfloat16 numbers one pass is exact, whatever precision products in float32 are to have.
+    precision = "default" if dtype == "bfloat16" else None
+    return jnp.matmul(
+        a.astype(dtype), b.astype(dtype), precision=precision, preferred_element_type=jnp.float32
+    )
+
+
+def in_two_passes(product: Callable[[Array], Array], operand: Float[Array, "..."]) -> Array:
+    """A matrix product in bfloat16, whose other operand holds bfloat16 numbers, of a float32 one.
+
+    Of the three products that make up one in float32 on a TPU (the precision "high": high x high,
+    high x low, low x high) the third is then zero, and is not made.
+
+    Args:
+      product: of an operand, linear in it.
+      operand: float32.
+    """
+    # Not a cast there and back, which XLA may leave out.
+    high = jax.lax.reduce_precision(operand, exponent_bits=8, mantissa_bits=7)
+    return product(high) + product(operand - high)
 
 
 def stored(array: Float[Array, "..."], dtype: str) -> Float[Array, "..."]:
-    """The float32 array as one of `dtype` remembers it: half the bytes accessed in bfloat16."""
+    """The float32 array in `dtype`: half the bytes accessed in bfloat16."""
     if dtype == "float32":
         return array
     # Behind a barrier, or XLA would take rounding there and back for nothing and keep float32.
-    return jax.lax.optimization_barrier(array.astype(dtype)).astype(jnp.float32)
+    return jax.lax.optimization_barrier(array.astype(dtype))
 
 
 class Masked(NamedTuple):
@@ -63,9 +83,11 @@ class Masked(NamedTuple):
         """entries @ D: rows of D summed by token."""
         return matmul(entries, D, self.dtype)
 
-    def times_tokens(self, entries: Entries, x: Float[Array, "N D"]) -> Float[Array, "K D"]:
-        """entries^T @ x: rows of x summed by concept."""
-        return matmul(entries.T, x, self.dtype)
+    def times_tokens(
+        self, entries: Entries, x: Float[Array, "N D"], dtype: str = ""
+    ) -> Float[Array, "K D"]:
+        """entries^T @ x: rows of x summed by concept; in `dtype`, or the layout's."""
+        return matmul(entries.T, x, dtype or self.dtype)
 
     def inner(self, x: Float[Array, "N D"], D: Float[Array, "K D"]) -> Entries:
         """x[token] . D[concept] of each entry, 0 elsewhere."""
@@ -100,7 +122,10 @@ class Compact(NamedTuple):
         rows = entries[:, None] * D[self.concepts]
         return jnp.zeros((self.n_tokens, D.shape[1]), D.dtype).at[self.tokens].add(rows)
 
-    def times_tokens(self, entries: Entries, x: Float[Array, "N D"]) -> Float[Array, "K D"]:
+    def times_tokens(
+        self, entries: Entries, x: Float[Array, "N D"], dtype: str = ""
+    ) -> Float[Array, "K D"]:
+        del dtype  # no matrix product is made
         rows = entries[:, None] * x[self.tokens]
         return jnp.zeros((self.n_concepts, x.shape[1]), x.dtype).at[self.concepts].add(rows)
 

@@ -35,6 +35,24 @@ def test_layout(platform, n_devices, loss, low, full):
     assert (made.low.compute_dtype, made.full.compute_dtype) == ("bfloat16", "float32")
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_a_tpu_works_on_a_few_tokens_at_a_time(platform):
+    config = presets.experiment()
+    config.train.supply, config.train.full_precision = "store", "high"
+    made = make_recipe(config, mesh_of(platform), 1_000_000).full
+    assert (made.rows_at_once > 0) == (platform == "tpu")
+    assert made.bfloat16_tokens == (platform == "tpu")
+
+
+@pytest.mark.parametrize(
+    ("supply", "precision"), [("memory", "high"), ("images", "high"), ("store", "highest")]
+)
+def test_two_passes_are_for_stored_tokens_in_high_precision(supply, precision):
+    config = presets.experiment()
+    config.train.supply, config.train.full_precision = supply, precision
+    assert not make_recipe(config, mesh_of("tpu"), 1_000_000).full.bfloat16_tokens
+
+
 def test_more_entries_than_a_place_can_name_are_not_compact():
     config = presets.experiment()
     config.train.loss, config.train.tokens_per_step = "mse", 2**20

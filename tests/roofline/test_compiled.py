@@ -48,6 +48,49 @@ def test_of_a_condition_the_cheaper_branch_counts_and_the_other_is_told():
     assert found.fallback_bytes > 4 * 64 * 32
 
 
+SLICES = """HloModule m
+%inner (p: f32[64,32], i: s32[]) -> f32[8,32] {
+  %p = f32[64,32]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %s = f32[8,32]{1,0} dynamic-slice(%p, %i, %i), dynamic_slice_sizes={8,32}
+}
+%outer (q: f32[64,32], j: s32[]) -> f32[8,32] {
+  %q = f32[64,32]{1,0} parameter(0)
+  %j = s32[] parameter(1)
+  %f = f32[8,32]{1,0} fusion(%q, %j), kind=kLoop, calls=%inner
+  ROOT %n = f32[8,32]{1,0} MORE
+}
+ENTRY %main (a: f32[64,32], k: s32[]) -> f32[8,32] {
+  %a = f32[64,32]{1,0} parameter(0)
+  %k = s32[]{:S(6)} parameter(1)
+  %room = f32[64,32]{1,0} custom-call(), custom_call_target="AllocateBuffer"
+  ROOT %o = f32[8,32]{1,0} fusion(%a, %k), kind=kOutput, calls=%outer
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "read"),
+    [("negate(%f)", 8), ("slice(%q), slice={[0:8], [0:32]}", 64)],
+    ids=["a slice", "all"],
+)
+def test_of_an_array_that_a_fusion_slices_the_slice_is_read(more, read):
+    """Also where the slice is taken by a fusion within; room that is made costs nothing."""
+    found = cost_of(SLICES.replace("MORE", more))
+    assert found.bytes == 4 * 32 * (read + 8) + 4
+
+
+def test_a_slice_that_is_fetched_ahead_counts_alone():
+    text = """HloModule m
+ENTRY %main (a: f32[64,32]) -> f32[8,32] {
+  %a = f32[64,32]{1,0} parameter(0)
+  %b = ((f32[64,32]{1,0}), f32[8,32]{1,0:S(1)}, s32[]{:S(2)}) slice-start(%a), slice={[0:8], [0:32]}
+  ROOT %c = f32[8,32]{1,0:S(1)} slice-done(%b)
+}
+"""
+    assert cost_of(text).bytes == 4 * 8 * 32
+
+
 def convolution(window, left, right, out):
     """A program of one convolution, as the TPU compiler writes it."""
     labels = "dim_labels=b01f_01io->b01f"

@@ -1,5 +1,6 @@
 """The gradient written out, in both layouts and over every mesh, is that of autodiff."""
 
+import dataclasses
 import functools
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 from bsjax.core.mesh import make_mesh
 from bsjax.sae.dictionary import project
 from bsjax.sae.gradient import Objective
+from bsjax.sae.layouts import in_two_passes, matmul
 from bsjax.sae.train_step import init_state, loss_and_gradient, shardings, state_of, train_step
 from tests.sae import dense
 
@@ -63,6 +65,10 @@ OBJECTIVES = [
     Objective(n_active=100, is_compact=True),
     Objective(n_active=310, is_compact=True),
     Objective(n_active=310),
+    # A device works on a few tokens at a time.
+    Objective(n_active=5, rows_at_once=4),
+    Objective(n_active=5, loss="aux", rows_at_once=4),
+    Objective(n_active=5, activation="topk", loss="aux", l1_weight=0.1, rows_at_once=4),
 ]
 
 
@@ -141,6 +147,61 @@ def test_low_precision_is_near():
     error = np.linalg.norm(got["encoder"]["kernel"] - expected["encoder"]["kernel"])
     assert 1e-4 < error / np.linalg.norm(expected["encoder"]["kernel"]) < 0.1
     assert got["dictionary"]["W"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 4)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("activation", ["batch_topk", "topk", "jumprelu"])
+def test_a_few_tokens_at_a_time_change_no_code(activation, dtype, shape):
+    # So many concepts that the threshold is looked for among the largest of groups.
+    params, C, tokens = random_problem(n_concepts=1024 * shape[1])
+    if activation == "jumprelu":
+        params["encoder"]["log_threshold"] = jnp.linspace(-1.0, 1.0, 1024 * shape[1])
+    whole = Objective(
+        n_active=5, loss="aux", activation=activation, l1_weight=0.1, bandwidth=0.5,
+        compute_dtype=dtype,
+    )  # fmt: skip
+    ends = []
+    for objective in (whole, dataclasses.replace(whole, rows_at_once=8)):
+        evaluate = functools.partial(loss_and_gradient, objective=objective, mesh=mesh_of(*shape))
+        ends.append(jax.jit(evaluate)(params, tokens[None], C))
+    (_, expected, fired, metrics), (_, got, fired_in_parts, metrics_in_parts) = ends
+    np.testing.assert_array_equal(fired_in_parts, fired)
+    if activation == "batch_topk":  # one of the codes; of the others a mean
+        assert metrics_in_parts.threshold == metrics.threshold
+    assert metrics_in_parts.l0 == metrics.l0
+    assert_close(metrics_in_parts, metrics, 1e-6)
+    # Sums of float32 in another order, of bfloat16 numbers that are the same.
+    assert_close(got, expected, 1e-5 if dtype == "float32" else 1e-4)
+
+
+def test_two_passes_are_the_product_in_three_when_an_operand_is_bfloat16():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(keys[0], (40, 60)).astype(jnp.bfloat16).astype(jnp.float32)
+    kernel = jax.random.normal(keys[1], (60, 50))
+
+    def product(kernel):
+        return matmul(x, kernel, "bfloat16")
+
+    exact = np.asarray(x, np.float64) @ np.asarray(kernel, np.float64)
+    scale = np.abs(np.asarray(x)) @ np.abs(np.asarray(kernel))
+    got = jax.jit(functools.partial(in_two_passes, product))(kernel)
+    # The low part is rounded to 8 bits of its own: an error of 2^-17 of each term.
+    assert np.max(np.abs(got - exact) / scale) < 2**-16
+    assert np.max(np.abs(product(kernel) - exact) / scale) > 2**-12
+
+
+def test_products_with_bfloat16_tokens_in_two_passes():
+    params, C, tokens = random_problem()
+    tokens = tokens.astype(jnp.bfloat16).astype(jnp.float32)
+    ends = []
+    for is_short in (False, True):
+        objective = Objective(n_active=5, loss="aux", bfloat16_tokens=is_short, rows_at_once=16)
+        evaluate = functools.partial(loss_and_gradient, objective=objective, mesh=mesh_of(1, 2))
+        ends.append(jax.jit(evaluate)(params, tokens[None], C)[1])
+    assert_close(ends[1], ends[0], 1e-4)
+    differ = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), *ends)
+    assert differ["encoder"]["kernel"]
 
 
 def test_compact_layout_is_for_mse_alone():
