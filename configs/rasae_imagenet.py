@@ -9,7 +9,7 @@ here 65,536 tokens.
     bsjax train_sae --config=configs/rasae_imagenet.py --workdir=gs://BUCKET/rasae \
         --config.train.token_store=/mnt/disks/tokens
 
-Hardware, compiled for and by roofline (`bsjax plan`, not measured): v5e:2x4 2.5 hours, v5e:4x4 1.2
+Hardware, compiled for and by roofline (`bsjax plan`, not measured): v5e:2x4 1.6 hours, v5e:4x4 1.2
 hours, v5e:8x8 0.3 hours, with 3 to 6 GB of 16 GB per chip.
 Disk: the token store takes 513 GB (`train.supply=images` needs none, but encodes every epoch
 anew). Expected quality: nobody has run this yet; the published SAE has 9.99 fires per token over
