@@ -23,9 +23,9 @@ from bsjax.sae.train_step import (
     train_step,
 )
 
-# Tokens whose codes a platform works on together, by compute dtype (see `Objective`): of 4,000
-# concepts a v5e then holds what is made of them in its fast memory.
-ROWS_AT_ONCE = {"tpu": {"float32": 512, "bfloat16": 1024}}
+# Tokens whose codes a platform works on together (see `Objective`): with 4,000 concepts a v5e holds
+# what is made of so many in its fast memory, in float32 too; of 1,024 it no longer does.
+ROWS_AT_ONCE = {"tpu": 512}
 
 
 class Recipe(NamedTuple):
@@ -70,7 +70,6 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
         train.peak_learning_rate, train.final_learning_rate, n_steps, train.warmup_share
     )
     platform = mesh.devices.flat[0].platform
-    rows_at_once = ROWS_AT_ONCE.get(platform, {})
     full = Objective(
         n_active=train.n_active,
         loss=train.loss,
@@ -86,7 +85,7 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
             # The compact layout names codes by their place.
             and train.tokens_per_step // train.accumulate * train.n_concepts < 2**31
         ),
-        rows_at_once=rows_at_once.get("float32", 0),
+        rows_at_once=ROWS_AT_ONCE.get(platform, 0),
         bfloat16_tokens=(
             platform == "tpu"
             and train.full_precision == "high"
@@ -96,12 +95,7 @@ def make_recipe(config: ml_collections.ConfigDict, mesh: Mesh, n_tokens: int) ->
     )
     low = full
     if train.compute_dtype != "float32":
-        low = dataclasses.replace(
-            full,
-            compute_dtype=train.compute_dtype,
-            is_compact=False,
-            rows_at_once=rows_at_once.get(train.compute_dtype, 0),
-        )
+        low = dataclasses.replace(full, compute_dtype=train.compute_dtype, is_compact=False)
     return Recipe(
         n_steps=n_steps,
         n_low=n_steps - round(train.full_precision_share * n_steps),
