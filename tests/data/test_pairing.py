@@ -132,6 +132,38 @@ def test_numbers_that_do_not_tell_a_prompt_are_refused(tmp_path, names):
 
 
 @pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        # Of ten prompts the first ones alone were drawn, more often than there are of them.
+        ([f"{i:05d}_{j}" for i in range(2) for j in range(4)], [0] * 4 + [1] * 4),
+        ([f"{j}_{i:05d}" for i in range(2) for j in range(4)], [0, 1] * 4),
+        # As many seeds as prompts.
+        ([f"seed{j}_{i}" for i in range(10) for j in range(10)], [*range(10)] * 10),
+        ([f"sample_{i:02d}" for i in range(10)], [*range(10)]),
+        ([f"{i}-s{j}" for i in range(2) for j in range(4)], [0] * 4 + [1] * 4),
+        ([f"{i}_{j}" for i in range(10) for j in range(10)], [i // 10 for i in range(100)]),
+    ],
+)  # fmt: skip
+def test_of_several_numbers_the_prompts_is_taken(tmp_path, names, told):
+    prompts = "\n".join(f"p{i}" for i in range(10))
+    found = numbered(tmp_path, [f"{name}.png" for name in names], prompts)
+    assert [found[name] for name in sorted(names)] == [f"p{i}" for i in told]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["sd9_1111", "sd9_2222", "sd9_3333"],  # the ninth prompt is not that of all
+        [f"{i}_{j}" for i in range(2) for j in range(4)],  # nor is it clear which is the prompt
+    ],
+)
+def test_numbers_that_may_be_others_are_refused(tmp_path, names):
+    prompts = "\n".join(f"p{i}" for i in range(10))
+    with pytest.raises(UserError, match="tell no number of one"):
+        numbered(tmp_path, [f"{name}.png" for name in names], prompts)
+
+
+@pytest.mark.parametrize(
     ("name", "text"),
     [
         ("p.tsv", "Prompt\tCategory\tChallenge\tNote\na cat\tAnimals\tBasic\t\na dog\tx\ty\tz\n"),
