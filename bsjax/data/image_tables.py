@@ -33,6 +33,7 @@ NAME_COLUMNS = (
     "image", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file",
     "img_path", "path", "img",
 )  # fmt: skip
+IMAGES = "images/"
 PROBED = 16  # images that are looked for to learn where they lie
 WEB = ("http://", "https://", "s3://", "gs://")
 
@@ -213,12 +214,14 @@ def _records(
             )
     records: list[ImageRecord] = []
     keys: dict[str, str] = {}
+    # As in a folder, whose images may lie in images/.
+    above = IMAGES if all(name.startswith(IMAGES) for name in entries) else ""
     n_images, folders = 0, _Folders()
     for name, row in entries.items():
         if 0 <= limit <= n_images:
             break
         place = name.replace("\\", "/")
-        key = key_of(same_name(place))
+        key = key_of(same_name(place)).removeprefix(above)
         if place.startswith("/"):
             key = os.path.relpath(key, root).replace("../", "") if lies_within(name, root) else key
         path = os.path.join(root, place) if place.startswith("/") else f"{root}/{place}"

@@ -279,3 +279,12 @@ def test_what_lies_beside_shards_and_is_not_read_is_told(tmp_path, items):
     images, _ = list_images("auto", str(tmp_path))
     assert [record.caption for record in images.records] == ["A", "B"]
     assert images.not_understood == ("2.tar.gz", "more/")
+
+
+def test_a_table_that_names_images_in_images_has_the_keys_of_the_folder(tmp_path, items):
+    """So that images made elsewhere, in images/ or not, have their names."""
+    written.tsv_table(tmp_path, items)
+    images, _ = list_images("auto", str(tmp_path / "all.tsv"))
+    folder, _ = list_images("folder", str(tmp_path))
+    assert [r.key for r in images.records] == [r.key for r in folder.records]
+    assert images.records[0].key == items[0][0]
