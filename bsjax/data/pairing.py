@@ -176,6 +176,13 @@ def _by_name(place: dict[str, int], generated: Named) -> tuple[list[int], str]:
     return rows, by
 
 
+def real_names(real: Sequence[str], generated: Named) -> list[str]:
+    """Of each generated image the name of the real one that it was made for, as `pair_images` finds
+    it by key and name; "" where there is none."""
+    rows, _ = _by_name({key: row for row, key in enumerate(real)}, generated)
+    return [real[row] if row >= 0 else "" for row in rows]
+
+
 def _bases(key: str) -> Iterator[str]:
     """Names that a key may be a sample of."""
     for pattern in _SAMPLE_NAMES:
