@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from bsjax.core.artifacts import REAL, or_none
-from bsjax.data.pairing import LOT, NAMES, SAMPLES, Named, Pairing, real_names
+from bsjax.data.pairing import LOT, NAMES, SAMPLES, Named, Pairing, real_names, sample_of
 from bsjax.results.columns import ATTRITION, make_table
 from bsjax.results.comparisons import Compared
 from bsjax.results.ingested import Lost
@@ -205,12 +205,21 @@ def _by_caption(
     for name in names:
         found.setdefault(name, _Caption()).has_real = name in real.place
     for place, (key, name) in enumerate(zip(made.keys, of, strict=True)):
-        each = found.setdefault(name or key, _Caption())
+        each = found.setdefault(
+            name or _unknown_real(key, made.clusters[place], pairing.by), _Caption()
+        )
         if place < len(generated.keys):
             each.known.append(place)
         elif each.has_real or name != key:
             each.bad.append(key)
     return found
+
+
+def _unknown_real(key: str, cluster: str, by: str) -> str:
+    """What a real image that nobody lists is called by images that were made for it."""
+    if cluster != key:
+        return cluster
+    return sample_of(key) if by == SAMPLES else key
 
 
 def _is_cut(measured: Measured, arm: str) -> bool:

@@ -183,6 +183,11 @@ def real_names(real: Sequence[str], generated: Named) -> list[str]:
     return [real[row] if row >= 0 else "" for row in rows]
 
 
+def sample_of(key: str) -> str:
+    """The name without what tells several images of one caption apart; itself where it has none."""
+    return next(_bases(key), key)
+
+
 def _bases(key: str) -> Iterator[str]:
     """Names that a key may be a sample of."""
     for pattern in _SAMPLE_NAMES:

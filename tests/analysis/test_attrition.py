@@ -119,11 +119,11 @@ def test_nothing_missing_is_nothing_told(arms):
 
 @pytest.fixture
 def sampled():
-    """Three and two images of a caption, one of them bad; none of owl; two of a bad real one."""
+    """Three and two images of a caption, one of them bad; none of owl; a bad real one; one gone."""
     real = measured(["cat", "dog", "owl"], [[1, 1, 1], [1, 1, 1], [0, 1, 1]])
     real.manifest["bad_images"] = [{"key": "emu", "reason": "truncated"}]
-    made = ["cat_0", "cat_1", "dog_0", "dog_1", "emu_0", "emu_1"]
-    shows = [[1, 1, 1], [0, 1, 1], [1, 1, 1], [0, 1, 1], [1, 1, 1], [1, 1, 1]]
+    made = ["cat_0", "cat_1", "dog_0", "dog_1", "emu_0", "emu_1", "fox_0", "fox_1"]
+    shows = [[i not in (1, 3, 6, 7), 1, 1] for i in range(8)]
     generated = measured(made, shows, "a drawn {}")
     generated.manifest["bad_images"] = [{"key": "cat_2", "reason": "blacked out"}]
     return real, generated
@@ -141,13 +141,14 @@ def test_images_of_one_caption_weigh_as_one(sampled):
         {"key": "cat_2", "caption": "a cat cat", "missing": "generated", "reason": "blacked out"},
         {"key": "owl", "caption": "a cat owl", "missing": "generated", "reason": ""},
         {"key": "emu", "caption": "a drawn emu_0", "missing": "real", "reason": "truncated"},
+        {"key": "fox", "caption": "a drawn fox_0", "missing": "real", "reason": ""},
     ]
     told = compared.manifest["attrition"]
-    assert [told[arm] for arm in ("real", "generated", "both")] == [1, 2, 0]
+    assert [told[arm] for arm in ("real", "generated", "both")] == [2, 2, 0]
     # Concept 0: cat_0 of three, dog_0 of two, both of emu; a third of cat and owl are not known.
     known, unknown = 1 / 3 + 1 / 2 + 1, 1 / 3 + 1
     (bound,) = told["findings"]
-    assert bound["low"] == pytest.approx(np.log(known / (2 + 1)))
+    assert bound["low"] == pytest.approx(np.log(known / (2 + 2)))
     assert bound["high"] == pytest.approx(np.log((known + unknown) / 2))
 
 
