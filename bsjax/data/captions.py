@@ -343,8 +343,8 @@ def records_of(
     Of images made elsewhere a table's column `key` names the real image that each was made for.
     """
     cluster = key
-    if section == "generated" and extra.get(KEY):
-        cluster = extra[KEY]
+    if section == "generated" and extra.get(KEY, "").strip():
+        cluster = same_name(extra[KEY].strip())
         if pathlib.PurePosixPath(cluster).suffix.lower() in IMAGE_SUFFIXES:
             cluster = key_of(cluster)
     if fields.captions != ALL:

@@ -67,6 +67,25 @@ def test_a_table_tells_which_image_is_whose(tmp_path):
     assert [r.cluster for r in list_folder(str(tmp_path)).records] == ["0", "1", "2"]
 
 
+def test_keys_of_a_table_are_names_however_they_are_written(tmp_path):
+    (tmp_path / "m").mkdir()
+    for i in range(4):
+        (tmp_path / "m" / f"{i}.png").touch()
+    lines = [
+        "image,key,seed",
+        "m/0.png, dog ,0",
+        "m/1.png,cafe\u0301.jpg,1",
+        "m/2.png, ,0",
+        "m/3.png,",
+    ]
+    (tmp_path / "made.csv").write_text("\r\n".join(lines), encoding="utf-8-sig")
+    images, _ = list_images("auto", str(tmp_path / "made.csv"), section="generated")
+    assert [each.cluster for each in images.records] == ["dog", "caf\u00e9", "m/2", "m/3"]
+    assert not images.notes  # it needs no captions
+    images, _ = list_images("auto", str(tmp_path / "made.csv"))
+    assert images.notes[0].startswith("NO CAPTIONS")
+
+
 def test_captions_pair_where_no_name_does():
     real = Named(["a", "b", "c"], ["one  cat", "two dogs", "two dogs"])
     made = Named(["0", "1", "2", "3"], ["two dogs", "one cat ", "two dogs", "an owl"])
