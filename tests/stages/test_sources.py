@@ -198,7 +198,7 @@ def test_names_that_contradict_captions_are_refused(tmp_path, config, items):
         pairs.check_arms(config, *arms)
     # What a table says goes before captions.
     lines = [
-        f"generated/{key}.png,{key},{told}"
+        f'generated/{key}.png,{key},"{told}"'
         for (key, *_), told in zip(items, prompts[::-1], strict=True)
     ]
     config.generated.path = str(tmp_path / "made.csv")
