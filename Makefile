@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow docs lint format benchmark scenes-weights clean
+.PHONY: setup demo test test-slow docs lint format benchmark soak scenes-weights clean
 
 setup: .venv/.main .venv/.test .venv/.lint
 
@@ -50,6 +50,10 @@ format: .venv/.lint
 
 benchmark: .venv/.test
 	$(BIN)/python tests/benchmarks/measure.py
+
+# Hours: 100,000 images by four processes, two of them killed, beside one that nothing disturbs.
+soak: .venv/.test
+	$(BIN)/python tests/benchmarks/soak.py --workdir=runs/soak --plot=runs/soak.png
 
 # Trains the networks of the scenes world anew, hours on two cores; goes on where it was killed.
 WEIGHTS := runs/scenes-weights

@@ -160,6 +160,21 @@ def test_wrong_usage_is_told_in_one_line(arguments, expected, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("stage", "argument", "expected"),
+    [
+        ("ingest", "--seed=-1", "--seed=-1: expected a non-negative integer"),
+        ("ingest", "--timeout=nan", "--timeout=nan: expected a finite number"),
+        ("ingest", "--max_megabytes=inf", "--max_megabytes=inf: expected a finite number"),
+        ("power", "--fold=nan", "--fold=nan: expected a finite number"),
+    ],
+)
+def test_numbers_that_are_none_are_told_in_one_line(stage, argument, expected, monkeypatch):
+    needed = ["--source=x"] if stage == "ingest" else []
+    error, line = told(monkeypatch, *needed, "--workdir=x", argument, stage=stage)
+    assert isinstance(error, errors.UsageError) and expected in line
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         ((), "stress asks for one thing; set --finding=N or --concept=K"),

@@ -14,6 +14,7 @@ import scipy.sparse as sp
 
 from bsjax.analysis import controls as beside
 from bsjax.analysis import copies, pairs
+from bsjax.analysis.attrition import account_again
 from bsjax.analysis.findings import look_further
 from bsjax.analysis.told import (
     CONTROL_FAILS,
@@ -292,9 +293,14 @@ def compare_again(
     for part in ("unpaired_real", "unpaired_generated"):  # the lists may be cut short
         made["counts"][part] = manifest["counts"][part]
     kept = [note for note in manifest["notes"] if not note.startswith(CONTROL_FAILS)]
+    tables = _tables(outcome, statistics, method, rows, is_paired)
+    # Of some of the pairs it is not known which of the missing images belong to them.
+    shows = statistics.shows if keys is None else None
+    missing = manifest.get("attrition")
+    made |= account_again(missing, shows, tables["findings"], method.rules.margin)
     return Compared(
         name=name,
-        **_tables(outcome, statistics, method, rows, is_paired),
+        **tables,
         pairs=pairs.with_closeness(pair_rows, statistics, method.rules.aligned),
         manifest=made | {"notes": [*kept, *warnings(outcome)]},
         statistics=statistics,

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from absl import logging
 
 from bsjax.analysis.engine import FIRST_KEPT, Engine, Reading, measure_images
@@ -15,6 +16,7 @@ from bsjax.core.distributed import WRITTEN
 from bsjax.core.logs import PhaseTimer, step
 from bsjax.core.paths import AnyPath
 from bsjax.data.captions import ImageSet
+from bsjax.results.measures import IMAGE_TABLE
 from bsjax.results.shards import ShardStore
 
 # What a silent set may come from: as the arguments are called.
@@ -71,7 +73,8 @@ def write_measures(
     counts |= {
         "listed": images.n_listed,
         "unlisted": images.n_unlisted,
-        "without_caption": images.n_without_caption,
+        # Where captions are read with the images, only now is it known how many are there.
+        "without_caption": max(images.n_without_caption, _count_empty(folder)),
         "not_understood": len(images.not_understood),
         "bad": len(bad),
         "caption_source": images.caption_source,
@@ -91,6 +94,11 @@ def write_measures(
     store.clean()
     distributed.wait_for_all(WRITTEN)
     return manifest
+
+
+def _count_empty(folder: AnyPath) -> int:
+    captions = pq.read_table(folder / IMAGE_TABLE, columns=["caption"])["caption"]
+    return sum(not caption for caption in captions.to_pylist())
 
 
 def silence_note(

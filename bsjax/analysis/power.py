@@ -188,6 +188,8 @@ def _share(prevalence: float) -> str:
     if prevalence == 0:
         return "0"
     percent = PER * prevalence
+    if percent >= 99.5:
+        return "100 %"  # which two digits would not hold
     return f"{percent:.2g} %" if percent >= 1 else f"1 in {round(1 / prevalence):,}"
 
 

@@ -1,5 +1,6 @@
 """What a command line may hold: flags and the stages they belong to, and the config they name."""
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -111,7 +112,7 @@ NEEDED = {"push": ("repo",), "pull": ("repo",), "ingest": ("source",)}
 TYPED = {"repo": "--repo=OWNER/NAME", "source": "--source=TABLE"}
 BOUNDS = {
     "port": (0, 65535), "images": (1,), "tries": (1,), "min_side": (1,), "duplicate_bits": (-1, 63),
-    "retries": (0,), "per_host": (1,), "connections": (1,), "timeout": (0.01,),
+    "retries": (0,), "per_host": (1,), "connections": (1,), "timeout": (0.01,), "seed": (0,),
     "max_megabytes": (0.001,),
 }  # fmt: skip
 
@@ -166,6 +167,10 @@ def parse_flags(argv: Sequence[str], stage: str, values: flags.FlagValues = FLAG
         own = [flag.name for flag in of_stage(stage)]
         raise mistakes.explain(error, taken, values, own) from error
     _check_stage(found, stage)
+    for flag in of_stage(stage):
+        value = getattr(values, flag.name, None)
+        if isinstance(value, float) and not math.isfinite(value):  # bounds let NaN pass
+            raise UsageError(f"--{flag.name}={value}: expected a finite number; set --{flag.name}")
     if leftover:
         raise UsageError(f"unexpected {leftover[0]!r}; {USAGE}")
     if stage == "plan" and not values.workdir:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import is_valid, printable, same_name
 from bsjax.core.text import read_text
+from bsjax.data import passed_over
 from bsjax.data.caption_tables import TABLES, CaptionTable, read_caption_table
 from bsjax.data.downloads import STATS, losses
 from bsjax.data.image_files import IMAGE_SUFFIXES, Found, find_files, lies_within
@@ -139,6 +140,8 @@ def list_folder(
     if not entries:
         raise UserError(f"{tables[0]} names no image; add rows below its header")
     records = tuple(record for entry in entries for record in _records(entry, fields, section))
+    has_captions = any(record.caption for record in records)
+    more = passed_over.notes(folder, root, found, tables, has_captions, section)
     return ImageSet(
         records,
         tuple(listing.bad),
@@ -147,7 +150,7 @@ def list_folder(
         sum(not record.caption for record in records),
         listing.source,
         tuple(found.not_understood),
-        listing.notes,
+        (*listing.notes, *more),
     )
 
 
@@ -340,8 +343,8 @@ def records_of(
     Of images made elsewhere a table's column `key` names the real image that each was made for.
     """
     cluster = key
-    if section == "generated" and extra.get(KEY):
-        cluster = extra[KEY]
+    if section == "generated" and extra.get(KEY, "").strip():
+        cluster = same_name(extra[KEY].strip())
         if pathlib.PurePosixPath(cluster).suffix.lower() in IMAGE_SUFFIXES:
             cluster = key_of(cluster)
     if fields.captions != ALL:

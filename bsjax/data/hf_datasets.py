@@ -137,7 +137,9 @@ def spool(path: str, split: str, limit: int, fields: Fields, section: str) -> tu
     folder = pathlib.Path(library.config.HF_DATASETS_CACHE) / "bsjax" / name
     folder.mkdir(parents=True, exist_ok=True)
     state_file, pattern = folder / "state.json", str(folder / "rows-*.arrayrecord")
-    state = json.loads(state_file.read_text()) if state_file.exists() else {"rows": 0, "parts": 0}
+    state = {"rows": 0, "parts": 0}
+    if state_file.exists():
+        state = json.loads(state_file.read_text(encoding="utf-8"))
     if state.get("is_whole"):
         return pattern, state["columns"]
     name, _, config = path.partition(":")
@@ -190,7 +192,7 @@ def _parts(source: Any, n_rows: int) -> Iterator[list[dict[str, Any]]]:
 
 def _write(path: pathlib.Path, state: dict[str, Any]) -> None:
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(state))
+        temporary.write_text(json.dumps(state), encoding="utf-8")
 
 
 def _files_of(path: str) -> list[Any]:

@@ -18,6 +18,7 @@ from bsjax.core.foreign import is_valid, same_name, valid_text
 from bsjax.core.text import read_text
 from bsjax.data.caption_tables import Row, read_caption_table, rows_of_objects
 from bsjax.data.captions import (
+    KEY,
     BadImage,
     ImageRecord,
     ImageSet,
@@ -33,6 +34,7 @@ NAME_COLUMNS = (
     "image", "file_name", "filename", "file", "filepath", "file_path", "image_path", "image_file",
     "img_path", "path", "img",
 )  # fmt: skip
+IMAGES = "images/"
 PROBED = 16  # images that are looked for to learn where they lie
 WEB = ("http://", "https://", "s3://", "gs://")
 
@@ -99,7 +101,7 @@ def _list(
         fault = told_bad(bad) if bad else "it has no rows"
         raise UserError(f"not one image of {table} can be used: {fault}; mend them")
     notes = list(told.notes)
-    if told.caption_column is None:
+    if told.caption_column is None and not (section == "generated" and KEY in told.columns):
         notes.append(no_captions_note(str(table), told.columns, fields.caption, section))
     n_without = sum(not record.caption for record in records)
     n_listed = len(records) + len(bad)
@@ -148,7 +150,9 @@ def _read_coco(table: pathlib.Path) -> Told | None:
     rows = []
     for place, image in enumerate(images, 1):
         image = image if isinstance(image, dict) else {}
-        row = {"image": image.get("file_name"), "caption": captions.pop(image.get("id"), None)}
+        number = image.get("id")
+        found = captions.pop(number, None) if isinstance(number, int | str) else None
+        row = {"image": image.get("file_name"), "caption": found}
         rows.append((place, row))
     lost = sum(map(len, captions.values()))
     notes = [f"{table.name}: {lost} captions are of images that it does not list"] if lost else []
@@ -213,12 +217,14 @@ def _records(
             )
     records: list[ImageRecord] = []
     keys: dict[str, str] = {}
+    # As in a folder, whose images may lie in images/.
+    above = IMAGES if all(name.startswith(IMAGES) for name in entries) else ""
     n_images, folders = 0, _Folders()
     for name, row in entries.items():
         if 0 <= limit <= n_images:
             break
         place = name.replace("\\", "/")
-        key = key_of(same_name(place))
+        key = key_of(same_name(place)).removeprefix(above)
         if place.startswith("/"):
             key = os.path.relpath(key, root).replace("../", "") if lies_within(name, root) else key
         path = os.path.join(root, place) if place.startswith("/") else f"{root}/{place}"

@@ -40,6 +40,11 @@ EITHER = "{real,generated}"  # section of the config where the arm is not known
 SCENES = 1_000_000  # that a seed stands for; real.limit takes the first
 BARE = "image"  # field of a record that is an encoded image and nothing else
 PROBED = 16  # records looked at to learn which fields there are
+ENDINGS = {  # kind -> of its files
+    "webdataset": r"\.tar$",
+    "arrayrecord": r"\.array_?record(-\d+(-of-\d+)?)?$",
+    "parquet": r"\.parquet$",
+}
 MSGPACK_MAPS = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE) if first != 0x89)
 
 
@@ -85,7 +90,7 @@ def list_files(path: str, kind: str, ending: str, section: str) -> list[str]:
         found = [
             os.path.join(pattern, name)
             for name in os.listdir(pattern)
-            if re.search(ending, name) and not name.startswith((".", "_"))
+            if re.search(ending, name, re.I) and not name.startswith((".", "_"))
         ]
     elif os.path.exists(pattern):
         found = [pattern]  # brackets may belong to the name
@@ -167,7 +172,7 @@ def image_bytes(value: Any) -> bytes:
 
 def open_arrayrecord(path: str, split: str, section: str = "real", limit: int = -1) -> Opened:
     """Records that are encoded images, or msgpack maps with image and caption."""
-    files = list_files(path, ".arrayrecord", r"\.array_?record(-\d+(-of-\d+)?)?$", section)
+    files = list_files(path, ".arrayrecord", ENDINGS["arrayrecord"], section)
     stretches = []
     for file in files:
         try:
@@ -230,7 +235,9 @@ def _reader_of_arrayrecord(stretches: Sequence[Stretch], fields: Fields, section
 
 def _open_parquet(path: str, split: str, section: str = "real", limit: int = -1) -> Opened:
     split, fields = split_and_fields(split)
-    files = _of_split(list_files(path, ".parquet", r"\.parquet$", section), path, split, section)
+    files = _of_split(
+        list_files(path, ".parquet", ENDINGS["parquet"], section), path, split, section
+    )
     groups, columns, seen = [], {}, {}
     for file in files:
         try:

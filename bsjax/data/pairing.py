@@ -176,6 +176,18 @@ def _by_name(place: dict[str, int], generated: Named) -> tuple[list[int], str]:
     return rows, by
 
 
+def real_names(real: Sequence[str], generated: Named) -> list[str]:
+    """Of each generated image the name of the real one that it was made for, as `pair_images` finds
+    it by key and name; "" where there is none."""
+    rows, _ = _by_name({key: row for row, key in enumerate(real)}, generated)
+    return [real[row] if row >= 0 else "" for row in rows]
+
+
+def sample_of(key: str) -> str:
+    """The name without what tells several images of one caption apart; itself where it has none."""
+    return next(_bases(key), key)
+
+
 def _bases(key: str) -> Iterator[str]:
     """Names that a key may be a sample of."""
     for pattern in _SAMPLE_NAMES:
@@ -188,18 +200,19 @@ def _by_caption(real: Named, generated: Named) -> list[int]:
     """Real rows of the generated images' captions; where several have one, in turn."""
     of_caption: dict[str, list[int]] = {}
     for row, caption in enumerate(real.captions):
-        if _plain(caption):
-            of_caption.setdefault(_plain(caption), []).append(row)
+        if plain_caption(caption):
+            of_caption.setdefault(plain_caption(caption), []).append(row)
     rows, used = [], {}
     for caption in generated.captions or [""] * len(generated.keys):
-        found = of_caption.get(_plain(caption), [])
-        number = used.get(_plain(caption), 0)
-        used[_plain(caption)] = number + 1
+        found = of_caption.get(plain_caption(caption), [])
+        number = used.get(plain_caption(caption), 0)
+        used[plain_caption(caption)] = number + 1
         rows.append(found[number % len(found)] if found else -1)
     return rows
 
 
-def _plain(caption: str) -> str:
+def plain_caption(caption: str) -> str:
+    """The form in which captions are matched."""
     return " ".join(caption.split())
 
 
@@ -208,6 +221,8 @@ def _count(keys: Sequence[str]) -> str:
 
 
 def _captions_told(real: Named, generated: Named) -> str:
-    if not any(map(_plain, generated.captions)) or not any(map(_plain, real.captions)):
+    if not any(map(plain_caption, generated.captions)) or not any(
+        map(plain_caption, real.captions)
+    ):
         return ""
     return ", and no caption of the one is a caption of the other"

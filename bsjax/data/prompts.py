@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,8 @@ from bsjax.data.text import CAPTION_FIELDS, captions_of, find_field, shown_names
 COLUMNS = (*CAPTION_FIELDS, "Prompt", "Prompts", "prompts", "Caption", "Text")
 NAMES = ("prompts.txt", "prompts.csv", "prompts.tsv", "prompts.jsonl", "prompts.json")
 TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
+# What stands before a number that tells the images of one prompt apart: seed7, sample_2, s1.
+_OTHER = re.compile(r"(?<![a-z])(?:seed|samples?|run|s)[_\- ]?$", re.I)
 
 
 def read_prompts(path: str | os.PathLike, column: str = "") -> list[str]:
@@ -89,22 +90,42 @@ def with_prompts(images: ImageSet, prompts: Sequence[str], path: str, section: s
 
 
 def _numbers(keys: Sequence[str], n_prompts: int) -> np.ndarray | None:
-    """The place of each image's prompt; None where the names do not tell."""
-    runs = [[int(run) for run in re.findall(r"\d+", os.path.basename(key))] for key in keys]
-    n_runs = min(map(len, runs), default=0)
-    best: Any = None
-    for place in range(n_runs):
-        values = np.array([each[place] for each in runs], dtype=object)
-        found = _from_first(values, n_prompts)
-        # A seed is the same or far beyond the prompts; a sample's number is of few.
-        if found is not None and (best is None or len(set(found)) > len(set(best))):
-            best = found
-    return best
+    """The place of each image's prompt; None where the names do not tell.
+
+    Of several numbers in a name the prompt's is not called a seed or a sample, if another is not;
+    it reaches every prompt, or is written with zeros before it.
+    """
+    runs = [list(re.finditer(r"\d+", os.path.basename(key))) for key in keys]
+    found = []
+    for place in range(min(map(len, runs), default=0)):
+        matches = [each[place] for each in runs]
+        numbers = _from_first(np.array([int(each[0]) for each in matches], object), n_prompts)
+        if numbers is None:
+            continue
+        is_called_other = all(_OTHER.search(each.string[: each.start()]) for each in matches)
+        n_digits = {len(each[0]) for each in matches}
+        is_padded = any(each[0].startswith("0") and len(each[0]) > 1 for each in matches)
+        rank = (
+            not is_called_other,
+            len(set(numbers.tolist())) == n_prompts,
+            is_padded and len(n_digits) == 1,
+        )
+        found.append((rank, numbers))
+    if not found:
+        return None
+    best = max(rank for rank, _ in found)
+    fits = [numbers for rank, numbers in found if rank == best]
+    reaches_all = best[1]
+    if not reaches_all and any((numbers != fits[0]).any() for numbers in fits):
+        return None  # 1_2.png: which of the two is the prompt?
+    return fits[0]
 
 
 def _from_first(values: np.ndarray, n_prompts: int) -> np.ndarray | None:
     low, high = min(values), max(values)
     n = len(set(values))
+    if n == 1 and len(values) > 1:
+        return None  # a model's version, or a seed: sd15_1111.png, sd15_2222.png
     if high < n_prompts and (low == 0 or n == 1):
         return values.astype(np.int64)
     if low >= 1 and high == n_prompts:

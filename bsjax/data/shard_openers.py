@@ -12,6 +12,7 @@ from bsjax.core.addresses import Address
 from bsjax.core.errors import UserError
 from bsjax.data import downloads, hf_datasets, tar_shards
 from bsjax.data.openers import (
+    ENDINGS,
     PROBED,
     Opened,
     Reader,
@@ -82,7 +83,7 @@ class Shards:
 
 def _open_webdataset(path: str, split: str, section: str = "real", limit: int = -1) -> Opened:
     _, fields = split_and_fields(split)
-    files = list_files(path, ".tar", r"\.tar$", section)
+    files = list_files(path, ".tar", ENDINGS["webdataset"], section)
     shards: list[Shard] = []
     n_records = 0
     for file in files:

@@ -5,16 +5,22 @@ processes; only what a step needs is ever in memory. Captions are there where th
 """
 
 import functools
+import os
 import pathlib
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from bsjax.core.addresses import Address, parse_address, write_address
 from bsjax.core.errors import UserError
+from bsjax.core.foreign import valid_text
 from bsjax.data.captions import ImageSet
-from bsjax.data.openers import EITHER, OPENERS, Opened, Reader, flag
+from bsjax.data.image_files import TEXT_SUFFIXES
+from bsjax.data.openers import EITHER, ENDINGS, OPENERS, Opened, Reader, flag
 from bsjax.data.text import ALL, Fields, no_captions_note
+
+BESIDE = TEXT_SUFFIXES | {".md", ".yaml", ".yml", ".py", ".idx", ".lock"}  # hold no images
 
 
 class LazyRecord(NamedTuple):
@@ -220,8 +226,23 @@ def list_source(
     elif fields.captions == ALL:
         records = _one_a_caption(records)
         n_without = sum(not caption for caption in records.captions)
-    images = ImageSet(records, (), len(records), 0, n_without, source, notes=notes)
+    others = _left_out(path, ENDINGS[source]) if source in ENDINGS else ()
+    images = ImageSet(records, (), len(records), 0, n_without, source, others, notes)
     return images, [source, path, split, n_records, opened.identity]
+
+
+def _left_out(path: str, ending: str) -> tuple[str, ...]:
+    """What else lies in a folder of files of one kind, but texts and tables that go with them."""
+    folder = os.path.expanduser(path)
+    if not os.path.isdir(folder):
+        return ()
+    return tuple(
+        valid_text(entry.name) + ("/" if entry.is_dir() else "")
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
+        if not re.search(ending, entry.name, re.I)
+        and not entry.name.startswith((".", "_"))
+        and os.path.splitext(entry.name)[1].lower() not in BESIDE
+    )
 
 
 def _one_a_caption(records: Records) -> Records:

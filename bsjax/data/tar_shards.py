@@ -7,6 +7,7 @@ Members of one name up to its first dot are a sample: 000000012.jpg, 000000012.t
 import functools
 import json
 import os
+import posixpath
 import tarfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -62,19 +63,28 @@ def index_shard(path: str) -> Shard:
     keys: dict[str, int] = {}
     fields: dict[str, int] = {}
     places: dict[tuple[int, int], tuple[int, int]] = {}  # (sample, field) -> (offset, size)
+    links: dict[tuple[int, int], str] = {}  # of files that tar found twice -> member that has it
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
                 archive.members.clear()  # tarfile would keep them all
                 name = _split(member.name)
-                if not member.isfile() or name is None:
+                if not (member.isfile() or member.islnk() or member.issym()) or name is None:
                     continue
                 key, field = name
                 part = keys.setdefault(key, len(keys)), fields.setdefault(field, len(fields))
-                if part in places:
+                if part in places or part in links:
                     raise ValueError(f"two members {key}.{field}")
-                places[part] = member.offset_data, member.size
+                if member.isfile():
+                    places[part] = member.offset_data, member.size
+                else:
+                    links[part] = _target(member)
             end = archive.offset
+        for part, target in links.items():
+            meant = _split(target) or ("", "")
+            place = places.get((keys.get(meant[0], -1), fields.get(meant[1], -1)))
+            if place is not None:  # else the sample lacks it, which is told where it is read
+                places[part] = place
         _require_end(path, end)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise UserError(
@@ -88,6 +98,13 @@ def index_shard(path: str) -> Shard:
         members[samples, parts] = list(places.values())
     texts = pa.array(map(valid_text, keys), pa.string())
     return Shard(path, texts, tuple(fields), members)
+
+
+def _target(link: tarfile.TarInfo) -> str:
+    """The member that a link means; one that leaves the archive means none of it."""
+    if link.islnk():
+        return link.linkname
+    return posixpath.normpath(posixpath.join(posixpath.dirname(link.name), link.linkname))
 
 
 def _split(name: str) -> tuple[str, str] | None:

@@ -169,7 +169,8 @@ def _load_set(config: ml_collections.ConfigDict, section: str) -> Arm:
     )
     follow_links = source.get("follow_links", True)
     images, identity = list_images(
-        *(source.source, source.path, source.split, source.limit, fields, follow_links, section),
+        *(source.source, source.path, source.get("split", "train"), source.limit, fields),
+        *(follow_links, section),
         prompts=source.get("prompts", ""),
     )
     check_bad(images.bad, images.n_listed, source.max_bad, f"--config.{section}.max_bad")

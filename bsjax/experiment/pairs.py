@@ -7,9 +7,20 @@ from absl import logging
 
 from bsjax.core.errors import UserError
 from bsjax.data.image_shards import Prompt
-from bsjax.data.pairing import LOT, NAMES, Named, Pairing, pair_images, pair_keys
+from bsjax.data.pairing import (
+    LOT,
+    NAMES,
+    SAMPLES,
+    Named,
+    Pairing,
+    pair_images,
+    pair_keys,
+    plain_caption,
+)
 from bsjax.experiment import inputs
 
+PROBED = 500  # pairs whose captions are looked at
+LEAST_WRONG = 0.01  # of them have the caption of another real image, beyond chance
 SHOWN = 5  # keys that a message names
 LEAST_PAIRS = 2
 
@@ -26,10 +37,49 @@ def check_arms(config: ml_collections.ConfigDict, real: inputs.Arm, generated: i
     left, right = (inputs.named(arm) for arm in (real, generated))
     pairing = pair_images(left, right)
     check_pairing(config, left.keys, right.keys, pairing)
+    if generated.images.n_without_caption < len(generated.images.records):
+        _check_captions(left, right, pairing)
     if pairing.has_samples or pairing.by != NAMES:
         logging.info(
             "%d generated images belong to %d real ones, by %s; those of one count as one",
             *(len(pairing.rows_real), len(set(pairing.rows_real.tolist())), pairing.by),
+        )
+
+
+def _check_captions(real: Named, generated: Named, pairing: Pairing) -> None:
+    """Refuses pairs by name whose captions say that other images belong together.
+
+    Numbers are names, too: 00003.png of a list of prompts need not be 00003.jpg of the real ones.
+
+    Raises:
+      UserError: most pairs differ in caption, and some have that of another real image.
+    """
+    if pairing.by not in (NAMES, SAMPLES):
+        return
+    told = [
+        (row, other)
+        for row, other in zip(pairing.rows_real, pairing.rows_generated, strict=True)
+        if (generated.clusters[other] or generated.keys[other]) == generated.keys[other]
+    ]
+    told = told[:: max(len(told) // PROBED, 1)][:PROBED]
+    if not told:
+        return
+    of_real = {plain_caption(real.captions[row]): real.keys[row] for row, _ in told}
+    n_other, wrong = 0, []
+    for row, other in told:
+        caption = plain_caption(generated.captions[other])
+        if caption and caption != plain_caption(real.captions[row]):
+            n_other += 1
+            if caption in of_real:
+                wrong.append((other, real.keys[row], of_real[caption]))
+    # Prompts may be captions with words around them; such are no captions of other images.
+    if 2 * n_other > len(told) and len(wrong) >= max(2, LEAST_WRONG * len(told)):
+        other, named, meant = wrong[0]
+        raise UserError(
+            f"of {len(told)} pairs by name {n_other} differ in caption: generated"
+            f" {generated.keys[other]!r} has the name of {named!r}, but the caption of {meant!r};"
+            " rename the generated images (prompt_00000 instead of 00000 pairs them by"
+            " caption), or give a table of image and key"
         )
 
 

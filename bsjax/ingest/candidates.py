@@ -20,10 +20,12 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from bsjax.core.errors import UserError
+from bsjax.core.foreign import valid_text
 
 URL_FIELDS = ("url", "URL", "image_url", "img_url", "coco_url")
 CAPTION_FIELDS = ("caption", "TEXT", "text", "alt_text", "prompt")
 HUB = "hf://"
+TAB = "\t"
 SHUFFLED = 10_000_000  # rows up to which the whole order is drawn
 LONGEST = 200  # characters of what a library says
 ENDINGS = (".parquet", ".csv", ".tsv", ".jsonl", ".ndjson", ".csv.gz", ".tsv.gz", ".jsonl.gz")
@@ -101,9 +103,10 @@ def random_rows(n_rows: int, n: int, seed: int) -> np.ndarray:
 def _candidate(row: int, url: Any, caption: Any) -> Candidate:
     if not isinstance(url, str) or not url.strip():
         return Candidate(row, "", "", "malformed")
+    url = valid_text(url.strip())
     if not isinstance(caption, str) or not caption.strip():
-        return Candidate(row, url.strip(), "", "without_caption")
-    return Candidate(row, url.strip(), caption.strip())
+        return Candidate(row, url, "", "without_caption")
+    return Candidate(row, url, valid_text(caption.strip()))
 
 
 class _Parquet:
@@ -143,7 +146,17 @@ class _Separated:
     def __init__(self, path: str, separator: str):
         self.path, self._separator = path, separator
         self.n_malformed = 0
-        self.n_rows = sum(batch.num_rows for batch in self._batches(None))
+        # In TSV files such as those of CC12M quotes stand for themselves, and one that is never
+        # closed would take all lines up to the next one into a caption. Where cells span lines,
+        # lines have too few cells.
+        self._has_quotes = separator != TAB
+        self.n_rows = self._count()
+        if self.n_malformed and not self._has_quotes:
+            self._has_quotes = True
+            self.n_rows = self._count()
+
+    def _count(self) -> int:
+        return sum(batch.num_rows for batch in self._batches(None))
 
     def read(self, rows: np.ndarray, fields: Fields) -> Iterator[tuple[int, Any, Any]]:
         """Row, address and caption of each of the rows, which are in order."""
@@ -153,9 +166,16 @@ class _Separated:
             wanted = rows[(rows >= first) & (rows < first + batch.num_rows)] - first
             if len(wanted):
                 taken = batch.take(pa.array(wanted))
-                columns = (taken[url].to_pylist(), taken[caption].to_pylist())
+                columns = (map(self._cell, taken[name].to_pylist()) for name in (url, caption))
                 yield from zip((wanted + first).tolist(), *columns, strict=True)
             first += batch.num_rows
+
+    def _cell(self, text: str | None) -> str | None:
+        """A cell of a TSV file without the quotes that some writers put around it."""
+        if self._has_quotes or not text or len(text) < 2 or text[0] + text[-1] != '""':
+            return text
+        inner = text[1:-1]
+        return inner.replace('""', '"') if '"' not in inner.replace('""', "") else text
 
     def _batches(self, columns: list[str] | None) -> Iterator[pa.RecordBatch]:
         n_skipped = 0
@@ -166,7 +186,10 @@ class _Separated:
             return "skip"
 
         parse = pa_csv.ParseOptions(
-            delimiter=self._separator, newlines_in_values=True, invalid_row_handler=skip
+            delimiter=self._separator,
+            quote_char='"' if self._has_quotes else False,
+            newlines_in_values=self._has_quotes,
+            invalid_row_handler=skip,
         )
         try:
             with pa_csv.open_csv(self.path, parse_options=parse) as probe:
@@ -272,7 +295,7 @@ def _open_tables(source: str) -> Iterator[list[Any]]:
             if name.endswith(".parquet"):
                 tables.append(_Parquet(path, stack.enter_context(open(path, "rb"))))
             elif name.endswith((".csv", ".tsv")):
-                tables.append(_Separated(path, "\t" if name.endswith(".tsv") else ","))
+                tables.append(_Separated(path, TAB if name.endswith(".tsv") else ","))
             else:
                 tables.append(_Lines(path))
         yield tables

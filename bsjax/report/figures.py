@@ -115,6 +115,10 @@ def draw_on(axes: Axes | None, comparison: Comparison, kind: str) -> Axes:
             _ranking(axes, comparison, rank(comparison, RANKED))
         else:
             drawings[kind](axes, comparison)
+        is_interactive = matplotlib.is_interactive()
+    # The backend of a notebook, loaded with the first figure, turns that on; leaving the block
+    # turns it off, and no later figure would be shown.
+    matplotlib.interactive(is_interactive)
     return axes
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import scipy.sparse as sp
+from PIL import Image
 
 from bsjax.core import addresses, mirror
 from bsjax.core.artifacts import (
@@ -38,8 +39,11 @@ from bsjax.core.errors import UserError
 from bsjax.core.frames import to_pandas
 from bsjax.core.paths import AnyPath
 from bsjax.data.captions import Record
+from bsjax.data.decode import decode_rgb
+from bsjax.data.sources import read_image
 from bsjax.results.columns import CLUSTER, IMAGES, MEASURED_CONCEPTS, require_columns
 from bsjax.stats import copies
+from bsjax.stats.together import strongest_together
 
 CONCEPTS, IMAGE_TABLE = "concepts.parquet", "images.parquet"
 IMAGE_CODES, COOCCURRENCE, TOP_IMAGES = "image_codes.npz", "cooccurrence.npz", "top_images.npz"
@@ -150,6 +154,21 @@ class Measured:
     def place(self) -> dict[str, int]:
         """Row of each key."""
         return {key: row for row, key in enumerate(self.keys)}
+
+    def image(self, row: int) -> Image.Image:
+        """The image of a row as RGB, wherever it lies.
+
+        Raises:
+          UserError: it cannot be read any more.
+        """
+        path = self.paths[row]
+        try:
+            return decode_rgb(self.pictures[row] if row in self.pictures else read_image(path))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"image {self.keys[row]!r} of {path or 'memory'} cannot be read: {error}; put it"
+                " back, or measure again"
+            ) from error
 
     @functools.cached_property
     def together(self) -> tuple[np.ndarray, np.ndarray]:
@@ -359,25 +378,6 @@ def write_measured(
     more = {"bad_images": manifest["bad_images"]}
     write_manifest(folder, **{key: manifest[key] for key in known}, **more)
     return folder
-
-
-def strongest_together(pairs: sp.csr_array, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Concepts that fire on the same tokens: ids and strength [K, n], strongest first.
-
-    Strength is the cosine of the two concepts' codes over all tokens, Z_ij / sqrt(Z_ii Z_jj) of
-    Z^T Z; ids are -1 and strengths 0 where there are fewer.
-    """
-    norms = np.sqrt(pairs.diagonal())
-    ids, strength = np.full((len(norms), n), -1), np.zeros((len(norms), n))
-    for concept in range(len(norms)):
-        part = slice(pairs.indptr[concept], pairs.indptr[concept + 1])
-        others, values = pairs.indices[part], pairs.data[part]
-        values = values[others != concept]
-        others = others[others != concept]
-        values = values / np.maximum(norms[concept] * norms[others], 1e-30)
-        order = np.argsort(-values, kind="stable")[:n]
-        ids[concept, : order.size], strength[concept, : order.size] = others[order], values[order]
-    return ids, strength
 
 
 def _workdir(folder: AnyPath) -> AnyPath:

@@ -1,6 +1,6 @@
 """Which images of two measured sets belong together."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
@@ -46,13 +46,16 @@ def pair_measured(
 
 
 def known_links(real: Measured, pairing: Pairing) -> np.ndarray:
-    """Pairs of pairs [M, 2] of one real image, also where it is there with several captions."""
+    """Pairs of pairs [M, 2] of one real image, also where it is there with several captions; of
+    pairs by lot those of one cluster."""
+    if pairing.labels is not None:
+        return _links(pairing.labels.tolist())
     told_by = clusters_of(real)
     told = _links([told_by[row] for row in pairing.rows_real.tolist()])
     return np.concatenate([pairing.links, told])
 
 
-def _links(labels: Sequence[str]) -> np.ndarray:
-    first: dict[str, int] = {}
+def _links(labels: Sequence[Hashable]) -> np.ndarray:
+    first: dict[Hashable, int] = {}
     found = [(first.setdefault(label, row), row) for row, label in enumerate(labels)]
     return np.array([each for each in found if each[0] != each[1]], np.int64).reshape(-1, 2)

@@ -8,6 +8,8 @@ sum_*                   the eight sums of each concept over the clusters, `bsjax
 tokens_real_* etc.      CSR parts of the tokens that fire [n, K]; not where not known
 control_*_data etc.     CSR parts of the codes of the real images, changed, by control [n, K], and
                         which pairs have them: control_*_known [n]; where controls were measured
+shows_*                 images that show each concept, of all measured ones, those of one caption
+                        weighing as one [K]; where images are missing
 fires_*                 tokens of all measured images [K]; -1 where not known
 text                    keys and captions of the pairs and words of the concepts, JSON in UTF-8
 """
@@ -46,6 +48,8 @@ class Statistics:
       twins: rows [M, 2] of pairs whose real images are near duplicates by their patches; None where
         patches were not kept.
       changed: the real images, changed, by control.
+      shows: [K] real and generated images that show each concept, of all measured ones, those of
+        one caption weighing as one; None where no image is missing.
       links: rows [M, 2] of pairs that are known to repeat one another; None where none do.
     """
 
@@ -60,6 +64,7 @@ class Statistics:
     twins: np.ndarray | None = None
     changed: Mapping[str, Changed] = dataclasses.field(default_factory=dict)
     links: np.ndarray | None = None
+    shows: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def write_statistics(path: AnyPath, statistics: Statistics) -> None:
@@ -74,6 +79,8 @@ def write_statistics(path: AnyPath, statistics: Statistics) -> None:
     arrays |= {f"fires_{arm}": n for arm, n in zip(ARMS, statistics.fires, strict=True)}
     for name, each in statistics.changed.items():
         arrays[CONTROL + name + KNOWN] = each.is_known
+    if statistics.shows is not None:
+        arrays |= {f"shows_{arm}": n for arm, n in zip(ARMS, statistics.shows, strict=True)}
     if statistics.twins is not None:
         arrays["twins"] = statistics.twins
     if statistics.links is not None:
@@ -102,6 +109,9 @@ def read_statistics(path: AnyPath) -> Statistics:
             generated=matrix(ARMS[1]),
             tokens=(matrix(TOKENS[0]), matrix(TOKENS[1])) if has_tokens else None,
             fires=(arrays["fires_real"], arrays["fires_generated"]),
+            shows=(arrays["shows_real"], arrays["shows_generated"])
+            if "shows_real" in arrays
+            else None,
             twins=arrays.get("twins", None),
             links=arrays.get("links", None),
             changed={

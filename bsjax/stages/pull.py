@@ -52,10 +52,7 @@ def pull(
     if parts is None:
         chosen = [name for name in PARTS if name != "checkpoints"]
     source = _fetch(repo, chosen, revision)
-    folders = [
-        each._replace(files=[name for name in each.files if (source / each.name / name).is_file()])
-        for each in travelling.finished(source, chosen)
-    ]
+    folders = [_there(source, each, repo) for each in travelling.finished(source, chosen)]
     if not folders:
         raise UserError(
             f"{repo} holds nothing of {', '.join(chosen)} that `bsjax push` sent; correct --repo,"
@@ -69,6 +66,20 @@ def pull(
         n = _copy(source / folder.name, workdir / folder.name, folder)
         logging.info("%s: %s", folder.name, f"{n} files" if n else "is there already")
     return list(dict.fromkeys(folder.name for folder in folders))
+
+
+def _there(source: AnyPath, folder: Folder, repo: str) -> Folder:
+    """A folder with the files that the repository has: all of them, or of a part that was not sent
+    the manifest alone.
+
+    Raises:
+      UserError: it has some of them.
+    """
+    there = [name for name in folder.files if (source / folder.name / name).is_file()]
+    if len(there) > 1 and len(there) < len(folder.files):
+        lacks = next(name for name in folder.files if name not in there)
+        raise UserError(f"{repo} lacks {folder.name}/{lacks}, which its manifest lists; {MEND}")
+    return folder._replace(files=there)
 
 
 def _fetch(repo: str, chosen: Iterable[str], revision: str | None) -> epath.Path:

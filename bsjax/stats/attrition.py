@@ -17,11 +17,14 @@ from bsjax.stats.words import Vocabulary
 
 
 class Missing(NamedTuple):
-    """How many images are missing, of captions of which one arm or none is there."""
+    """How many images are missing, of captions of which one arm or none is there.
 
-    real: int = 0  # real images, where the generated one is there
-    generated: int = 0  # generated images, where the real one is there
-    both: int = 0  # captions of which neither is
+    Of several generated images of one caption each counts as its share of them.
+    """
+
+    real: int | float = 0  # real images, where the generated one is there
+    generated: int | float = 0  # generated images, where the real one is there
+    both: int | float = 0  # captions of which neither is
 
 
 class Bound(NamedTuple):
@@ -50,12 +53,14 @@ class Word(NamedTuple):
     q: float
 
 
-def bound(n_real: int, n_generated: int, missing: Missing, verdict: str, margin: float) -> Bound:
+def bound(
+    n_real: int | float, n_generated: int | float, missing: Missing, verdict: str, margin: float
+) -> Bound:
     """Bounds of the prevalence ratio of one concept.
 
     Args:
       n_real: real images known to show it, those without partner included.
-      n_generated: generated images known to show it, likewise.
+      n_generated: generated images known to show it, likewise; counted as those of `missing`.
       missing: images that are not known.
       verdict: suppressed or exaggerated.
       margin: fold beyond which it is one.

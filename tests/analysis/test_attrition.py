@@ -1,12 +1,14 @@
 """Who is missing from a comparison: by arm and reason, with captions, told on card and findings."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 
-from bsjax.analysis.attrition import account, audit
-from bsjax.analysis.comparison import Method, compare_sets
+from bsjax.analysis.attrition import account, account_again, audit
+from bsjax.analysis.comparison import Method, compare_again, compare_sets
 from bsjax.data.captions import pair_keys
 from bsjax.data.pairing import LOT
 from bsjax.report import said
@@ -113,3 +115,61 @@ def test_nothing_missing_is_nothing_told(arms):
     assert missing_images(None) == {}
     by_lot = pair_keys(real.keys, real.keys)._replace(by=LOT)
     assert "attrition" not in account(compare_sets(real, real, Method()), by_lot, 1.5).manifest
+
+
+@pytest.fixture
+def sampled():
+    """Three and two images of a caption, one of them bad; none of owl; a bad real one; one gone."""
+    real = measured(["cat", "dog", "owl"], [[1, 1, 1], [1, 1, 1], [0, 1, 1]])
+    real.manifest["bad_images"] = [{"key": "emu", "reason": "truncated"}]
+    made = ["cat_0", "cat_1", "dog_0", "dog_1", "emu_0", "emu_1", "fox_0", "fox_1"]
+    shows = [[i not in (1, 3, 6, 7), 1, 1] for i in range(8)]
+    generated = measured(made, shows, "a drawn {}")
+    generated.manifest["bad_images"] = [{"key": "cat_2", "reason": "blacked out"}]
+    return real, generated
+
+
+def with_findings(compared):
+    return dataclasses.replace(compared, findings=findings(([0], verdicts.SUPPRESSED)))
+
+
+def test_images_of_one_caption_weigh_as_one(sampled):
+    pairing = pair_keys(sampled[0].keys, sampled[1].keys)
+    compared = with_findings(compare_sets(*sampled, Method()))
+    compared = account(compared, pairing, 1.5)
+    assert compared.attrition.to_pylist() == [
+        {"key": "cat_2", "caption": "a cat cat", "missing": "generated", "reason": "blacked out"},
+        {"key": "owl", "caption": "a cat owl", "missing": "generated", "reason": ""},
+        {"key": "emu", "caption": "a drawn emu_0", "missing": "real", "reason": "truncated"},
+        {"key": "fox", "caption": "a drawn fox_0", "missing": "real", "reason": ""},
+    ]
+    told = compared.manifest["attrition"]
+    assert [told[arm] for arm in ("real", "generated", "both")] == [2, 2, 0]
+    # Concept 0: cat_0 of three, dog_0 of two, both of emu; a third of cat and owl are not known.
+    known, unknown = 1 / 3 + 1 / 2 + 1, 1 / 3 + 1
+    (bound,) = told["findings"]
+    assert bound["low"] == pytest.approx(np.log(known / (2 + 2)))
+    assert bound["high"] == pytest.approx(np.log((known + unknown) / 2))
+
+
+def test_a_comparison_made_again_keeps_the_account(sampled):
+    pairing = pair_keys(sampled[0].keys, sampled[1].keys)
+    compared = account(with_findings(compare_sets(*sampled, Method())), pairing, 1.5)
+    stored = compared.statistics, compared.pairs, compared.manifest
+    told = compared.manifest["attrition"]
+    again = compare_again("generated", *stored, Method()).manifest["attrition"]
+    assert again == told | {"findings": []}  # two captions are no finding
+    assert account_again(told, stored[0].shows, compared.findings, 1.5)["attrition"] == told
+    other = account_again(told, stored[0].shows, compared.findings, 1.01)["attrition"]
+    assert other["findings"][0]["share"] > told["findings"][0]["share"]
+    assert account_again(told, None, compared.findings, 1.5)["attrition"]["findings"] == []
+    assert account_again(None, None, compared.findings, 1.5) == {}
+
+
+def test_what_a_limit_leaves_out_is_not_missing(arms):
+    real, generated = arms
+    generated.manifest.update(experiment={"generated.limit": 5}, counts={"listed": 5})
+    pairing = pair_keys(real.keys, generated.keys)
+    table, told = audit(*arms, pairing, findings(), 1.5, {}, [])
+    assert [told[arm] for arm in ("real", "generated", "both")] == [1, 0, 0]
+    assert table["key"].to_pylist() == ["5"]

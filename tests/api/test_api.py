@@ -13,12 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from etils import epath
+from matplotlib import pyplot
 from PIL import Image
 
 import bsjax
 from bsjax.core.errors import UserError
 from bsjax.data.changes import as_jpeg
 from bsjax.data.decode import decode_rgb
+from bsjax.data.scenes import scene
 from bsjax.stages.compare import compare
 from bsjax.stages.measure import measure
 from tests.api.conftest import N_IMAGES, REAL
@@ -207,13 +209,60 @@ def test_pictures_in_memory_are_shown_where_they_are_saved(encoder, sae, tmp_pat
     assert "could not be read" not in card
 
 
+def test_the_image_of_a_row_wherever_it_lies(workdir, encoder, sae, real, tmp_path):
+    expected = np.asarray(decode_rgb(files()[3].read_bytes()))
+    assert real.image(3).mode == "RGB"
+    assert np.array_equal(np.asarray(real.image(3)), expected)
+    stored = bsjax.open_results(workdir).measures()
+    assert np.array_equal(np.asarray(stored.image(3)), expected)
+
+    grey = Image.fromarray(np.arange(64 * 80, dtype=np.uint8).reshape(64, 80))
+    grey.save(tmp_path / "a.png")
+    measured = bsjax.measure([grey, tmp_path / "a.png"], encoder, sae)
+    for row in range(2):
+        image = measured.image(row)
+        assert image.mode == "RGB"
+        assert np.array_equal(np.asarray(image)[..., 2], np.asarray(grey))
+    scenes = bsjax.measure("1", encoder, sae, source="scenes", limit=2)
+    assert np.array_equal(np.asarray(scenes.image(1)), scene(seed=1, index=1).image)
+
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(UserError, match=r"image 'a' of .*a\.png cannot be read: .*No such file"):
+        measured.image(1)
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="cannot be read: not an image; put it back"):
+        measured.image(1)
+
+
+def test_a_figure_leaves_a_notebook_showing_figures(real, generated, monkeypatch):
+    """The backend of a notebook turns interactive mode on when the first figure loads it."""
+    result, subplots = bsjax.compare(real, generated), pyplot.subplots
+
+    def load(**settings):
+        matplotlib.interactive(True)
+        return subplots(**settings)
+
+    for was in (False, True):
+        matplotlib.interactive(was)
+        axes = result.plot("histogram")
+        assert matplotlib.is_interactive() == was
+        pyplot.close(axes.figure)
+    matplotlib.interactive(False)
+    monkeypatch.setattr(pyplot, "subplots", load)
+    try:
+        pyplot.close(result.plot("histogram").figure)
+        assert matplotlib.is_interactive()
+    finally:
+        matplotlib.interactive(False)
+
+
 def test_plots(real, generated):
     result = bsjax.compare(real, generated)
     for kind in ("ranking", "histogram", "rarity", "energies"):
         axes = result.plot(kind)
         assert axes.has_data()
         assert result.plot(kind, axes) is axes
-        matplotlib.pyplot.close(axes.figure)
+        pyplot.close(axes.figure)
     with pytest.raises(UserError, match="kind='pie': expected one of ranking, histogram"):
         result.plot("pie")
 

@@ -40,7 +40,7 @@ def one_line(error) -> str:
         ([PICTURE[:0]], {}, r"images\[0\]: .* \[0, 64, 3\]"),
         ([None], {}, r"images\[0\]: .* got a NoneType"),
         ([{"picture": PICTURE}], {}, r"images\[0\] has the fields picture; expected image"),
-        ("no/such/folder", {}, "no/such/folder is no folder; set images to one"),
+        ("no/such/folder", {}, "no/such/folder is no folder, no file and .*; set images to one"),
         (["no/such.png"], {}, "1 of 1 images cannot be used.*such: no such file.*raise max_bad"),
         (["a/x.png", "b/x.png"], {}, "images: 1 keys are there more than once"),
         ([PICTURE], {"captions": ["a", "b"]}, "captions has 2 entries, expected one for each of"),

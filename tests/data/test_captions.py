@@ -498,3 +498,30 @@ def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("bsjax.data.image_files.os.scandir", refuse)
     images = list_folder(str(tmp_path))
     assert [r.key for r in images.records] == ["a"] and images.not_understood == ("closed/",)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("images/a.png b.png c/d/e.png c/f.txt", ["images outside of images/ (b.png, c/d/e.png)"]),
+        ("images/a.png captions.jsonl", ["holds captions.jsonl, which is not looked for"]),
+        ("a.png annotations/captions.json", ["holds annotations/captions.json, which is not"]),
+        ("a.png labels.csv prompts.csv 0_stats.json .x.csv", ["holds labels.csv, which is not"]),
+        ("a.png a.json", []),
+        ("a.png a.txt labels.csv", []),
+        (
+            "a.png captions.csv metadata.jsonl labels.csv",
+            ["metadata.jsonl, but captions are those"],
+        ),
+        ("a.png captions.csv", []),
+    ],
+)
+def test_what_is_passed_over_is_told(tmp_path, names, told):
+    for name in names.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        text = {".csv": "image,caption\na.png,A\n", ".json": "{}"}.get(
+            name[name.rindex(".") :], "x"
+        )
+        (tmp_path / name).write_text(text)
+    notes = [note for note in list_folder(str(tmp_path)).notes if " holds " in note]
+    assert len(notes) == len(told) and all(a in b for a, b in zip(told, notes, strict=True))

@@ -233,3 +233,13 @@ def test_addresses_in_place_of_files(tmp_path):
                    tmp_path / "laion.parquet")  # fmt: skip
     with pytest.raises(UserError, match="names addresses .https://x/1.jpg., expected files"):
         losses(str(tmp_path / "laion.parquet"))
+
+
+@pytest.mark.parametrize("number", [[1], {"a": 1}, None, 1.5])
+def test_numbers_of_coco_that_are_none(tmp_path, items, number):
+    (tmp_path / "a.png").write_bytes(items[0][1])
+    told = {"images": [{"id": number, "file_name": "a.png"}],
+            "annotations": [{"image_id": 1, "caption": "x"}]}  # fmt: skip
+    (tmp_path / "captions.json").write_text(json.dumps(told))
+    images, _ = list_images("auto", str(tmp_path / "captions.json"))
+    assert images.n_without_caption == 1 and "1 captions are of images" in images.notes[0]

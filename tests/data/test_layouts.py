@@ -1,8 +1,10 @@
 """Every layout as its own library writes it: recognised, read in any order, no caption lost."""
 
+import io
 import json
 import pathlib
 import pickle
+import tarfile
 
 import pytest
 
@@ -233,3 +235,56 @@ def test_coco_tells_of_captions_without_an_image(tmp_path, items):
         "captions_val2017.json: 1 annotations have no image_id and caption",
     )
     assert len(images.records) == N - 1
+
+
+def tar(path, *members):
+    """Members: (name, bytes), or (name, member that it links to, kind of link)."""
+    with tarfile.open(path, "w") as archive:
+        for name, *told in members:
+            info = tarfile.TarInfo(name)
+            if len(told) == 2:
+                info.linkname, info.type = told
+                archive.addfile(info)
+            else:
+                info.size = len(told[0])
+                archive.addfile(info, io.BytesIO(told[0]))
+
+
+def test_a_file_that_tar_stored_once_is_there_under_each_name(tmp_path, items):
+    """As `tar` writes files with several hard links, and links."""
+    image = items[0][1]
+    tar(
+        tmp_path / "0.tar",
+        ("x/a.png", image), ("x/a.txt", b"A"),
+        ("x/b.png", "x/a.png", tarfile.LNKTYPE), ("x/b.txt", b"B"),
+        ("y/c.png", "../x/a.png", tarfile.SYMTYPE),
+        ("y/d.png", "/etc/hostname", tarfile.SYMTYPE), ("y/d.txt", b"D"),
+        ("y/e.png", "../../x/a.png", tarfile.SYMTYPE),
+    )  # fmt: skip
+    images, _ = list_images("auto", str(tmp_path))
+    assert [record.key for record in images.records] == ["x/a", "x/b", "y/c", "y/d", "y/e"]
+    assert [record.caption for record in images.records] == ["A", "B", "", "D", ""]
+    assert all(images.records[place].read() == image for place in range(3))
+    for place in (3, 4):
+        with pytest.raises(ValueError, match="no image in this sample"):
+            images.records[place].read()
+
+
+def test_what_lies_beside_shards_and_is_not_read_is_told(tmp_path, items):
+    tar(tmp_path / "0.tar", ("a.png", items[0][1]), ("a.txt", b"A"))
+    tar(tmp_path / "1.TAR", ("b.png", items[0][1]), ("b.txt", b"B"))
+    (tmp_path / "2.tar.gz").touch()
+    (tmp_path / "more").mkdir()
+    (tmp_path / "0_stats.json").write_text("{}")
+    images, _ = list_images("auto", str(tmp_path))
+    assert [record.caption for record in images.records] == ["A", "B"]
+    assert images.not_understood == ("2.tar.gz", "more/")
+
+
+def test_a_table_that_names_images_in_images_has_the_keys_of_the_folder(tmp_path, items):
+    """So that images made elsewhere, in images/ or not, have their names."""
+    written.tsv_table(tmp_path, items)
+    images, _ = list_images("auto", str(tmp_path / "all.tsv"))
+    folder, _ = list_images("folder", str(tmp_path))
+    assert [r.key for r in images.records] == [r.key for r in folder.records]
+    assert images.records[0].key == items[0][0]

@@ -67,6 +67,25 @@ def test_a_table_tells_which_image_is_whose(tmp_path):
     assert [r.cluster for r in list_folder(str(tmp_path)).records] == ["0", "1", "2"]
 
 
+def test_keys_of_a_table_are_names_however_they_are_written(tmp_path):
+    (tmp_path / "m").mkdir()
+    for i in range(4):
+        (tmp_path / "m" / f"{i}.png").touch()
+    lines = [
+        "image,key,seed",
+        "m/0.png, dog ,0",
+        "m/1.png,cafe\u0301.jpg,1",
+        "m/2.png, ,0",
+        "m/3.png,",
+    ]
+    (tmp_path / "made.csv").write_text("\r\n".join(lines), encoding="utf-8-sig")
+    images, _ = list_images("auto", str(tmp_path / "made.csv"), section="generated")
+    assert [each.cluster for each in images.records] == ["dog", "caf\u00e9", "m/2", "m/3"]
+    assert not images.notes  # it needs no captions
+    images, _ = list_images("auto", str(tmp_path / "made.csv"))
+    assert images.notes[0].startswith("NO CAPTIONS")
+
+
 def test_captions_pair_where_no_name_does():
     real = Named(["a", "b", "c"], ["one  cat", "two dogs", "two dogs"])
     made = Named(["0", "1", "2", "3"], ["two dogs", "one cat ", "two dogs", "an owl"])
@@ -129,6 +148,38 @@ def test_numbered_images_have_the_prompts_of_their_numbers(tmp_path):
 def test_numbers_that_do_not_tell_a_prompt_are_refused(tmp_path, names):
     with pytest.raises(UserError, match="4 prompts, but the names of the images.*tell no number"):
         numbered(tmp_path, names, "a\nb\nc\nd\n")
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        # Of ten prompts the first ones alone were drawn, more often than there are of them.
+        ([f"{i:05d}_{j}" for i in range(2) for j in range(4)], [0] * 4 + [1] * 4),
+        ([f"{j}_{i:05d}" for i in range(2) for j in range(4)], [0, 1] * 4),
+        # As many seeds as prompts.
+        ([f"seed{j}_{i}" for i in range(10) for j in range(10)], [*range(10)] * 10),
+        ([f"sample_{i:02d}" for i in range(10)], [*range(10)]),
+        ([f"{i}-s{j}" for i in range(2) for j in range(4)], [0] * 4 + [1] * 4),
+        ([f"{i}_{j}" for i in range(10) for j in range(10)], [i // 10 for i in range(100)]),
+    ],
+)  # fmt: skip
+def test_of_several_numbers_the_prompts_is_taken(tmp_path, names, told):
+    prompts = "\n".join(f"p{i}" for i in range(10))
+    found = numbered(tmp_path, [f"{name}.png" for name in names], prompts)
+    assert [found[name] for name in sorted(names)] == [f"p{i}" for i in told]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["sd9_1111", "sd9_2222", "sd9_3333"],  # the ninth prompt is not that of all
+        [f"{i}_{j}" for i in range(2) for j in range(4)],  # nor is it clear which is the prompt
+    ],
+)
+def test_numbers_that_may_be_others_are_refused(tmp_path, names):
+    prompts = "\n".join(f"p{i}" for i in range(10))
+    with pytest.raises(UserError, match="tell no number of one"):
+        numbered(tmp_path, [f"{name}.png" for name in names], prompts)
 
 
 @pytest.mark.parametrize(

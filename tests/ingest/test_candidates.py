@@ -144,3 +144,21 @@ def test_an_empty_table_is_one_line(tmp_path):
     pq.write_table(pa.table({"url": pa.array([], "string")}), tmp_path / "e.parquet")
     with pytest.raises(UserError, match="holds no row"):
         draw(str(tmp_path / "e.parquet"), 10, 0)
+
+
+def test_quotes_in_a_tsv_file_stand_for_themselves(tmp_path):
+    """One that is not closed would take the lines behind it into its caption."""
+    captions = ["plain", '"not closed', '5" disk', '"closed"', '"he said ""no"""', '"a" and "b"']
+    lines = [f"http://a.test/{i}\t{caption}" for i, caption in enumerate(captions)]
+    (tmp_path / "t.tsv").write_text("\n".join(["url\tcaption", *lines]))
+    found = draw(str(tmp_path / "t.tsv"), 9, seed=0)
+    assert found.n_rows == 6 and found.n_malformed == 0
+    told = [each.caption for each in sorted(found.candidates)]
+    assert told == ["plain", '"not closed', '5" disk', "closed", 'he said "no"', '"a" and "b"']
+
+
+def test_halves_of_characters_are_told_by_one_that_stands_for_them(tmp_path):
+    row = json.dumps({"url": "http://a.test/\ud800", "caption": "half \udfff"})
+    (tmp_path / "t.jsonl").write_text(row)
+    (found,) = draw(str(tmp_path / "t.jsonl"), 9, seed=0).candidates
+    assert (found.url, found.caption) == ("http://a.test/\ufffd", "half \ufffd")

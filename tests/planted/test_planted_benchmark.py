@@ -88,9 +88,9 @@ def test_no_rule_was_set_knowing_what_was_planted():
     config = runpy.run_path(str(PATH.parents[2] / "configs" / "scenes.py"))["get_config"]()
     assert config.compare.to_dict() == presets.experiment().compare.to_dict()
     method = Method()
-    assert {f"compare.{name}": value for name, value in config.compare.items()} | {
-        "seed": config.seed
-    } == method.settings
+    told = {f"compare.{name}": value for name, value in config.compare.items()}
+    assert told.pop("compare.pairs") == method.pairs  # which settings tell where it is another
+    assert told | {"seed": config.seed} == method.settings
 
 
 def test_findings_bear_the_value_that_their_first_concept_tells_best(planted):

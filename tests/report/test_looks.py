@@ -11,7 +11,8 @@ from bsjax.core.ranges import STYLES
 from bsjax.report import figures
 from bsjax.report.explorer import site
 from bsjax.report.explorer.bundle import MODULES, STATIC, bundle
-from bsjax.report.explorer.site import site_payload, special_names
+from bsjax.report.explorer.site import site_payload
+from bsjax.report.explorer.tops import special_names
 from bsjax.report.figures import COLOURS
 from bsjax.report.looks import LOOKS, PALETTES, RATIO, SCHEMES, meanings, rule
 from bsjax.report.model_figures import LINES

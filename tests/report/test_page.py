@@ -40,7 +40,7 @@ from tests.report.artifacts import (
 def no_figures(monkeypatch):
     """test_figures.py looks at these; here they would only take time."""
 
-    def draw(comparison, rankings, places, folder, style):
+    def draw(comparison, rankings, places, folder, style, places_are):
         folder.mkdir(parents=True, exist_ok=True)
         drawn = {}
         for name in figures.drawn_of(comparison):

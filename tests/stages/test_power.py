@@ -8,6 +8,7 @@ from absl.testing import flagsaver
 
 import bsjax
 from bsjax import main
+from bsjax.analysis import power as analysis
 from bsjax.core.errors import UserError
 from bsjax.stats import power as statistics
 from bsjax.stats.sums import sum_pairs
@@ -136,3 +137,9 @@ def test_from_python(world, pilot):
     level = np.array(half.concepts["level"].to_pylist(), float)
     assert np.nanmin(held / np.array(found.concepts["suppressed"].to_pylist(), float)) > 1.3
     assert np.nanmax(level) <= 0.05
+
+
+def test_shares_are_told_in_plain_digits():
+    shares = {0: "0", 0.004: "1 in 250", 0.154: "15 %", 0.99: "99 %", 0.994: "99 %", 1: "100 %"}
+    assert {share: analysis._share(share) for share in shares} == shares
+    assert analysis._share(0.996) == "100 %"

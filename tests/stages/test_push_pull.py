@@ -231,6 +231,16 @@ def test_a_damaged_file_is_neither_sent_nor_taken(workdir, call, tmp_path):
         one_line(call(address, *line), "index.html", "bsjax report")
 
 
+def test_a_repository_that_lacks_a_file_is_refused(workdir, call, tmp_path):
+    with serve() as (address, hub):
+        assert call(address, "push", "--repo=me/x", f"--workdir={workdir}").returncode == 0
+        del hub.repos["me/x"]["comparisons/generated/concepts.parquet"]
+        fresh = tmp_path / "fresh"
+        line = "me/x lacks comparisons/generated/concepts.parquet, which its manifest lists"
+        one_line(call(address, "pull", "--repo=me/x", f"--workdir={fresh}"), line)
+        assert not files_of(fresh)
+
+
 def test_a_manifest_that_leaves_its_folder_is_refused(workdir, call, tmp_path):
     write_json(workdir / "evil", {})
     manifest = json.loads((workdir / "report" / MANIFEST).read_text(encoding="utf-8"))

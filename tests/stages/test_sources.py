@@ -12,7 +12,7 @@ from etils import epath
 from bsjax import presets
 from bsjax.analysis.units import find_units
 from bsjax.core.errors import UserError
-from bsjax.experiment import inputs
+from bsjax.experiment import inputs, pairs
 from bsjax.stages import report
 from bsjax.stages.compare import compare
 from bsjax.stages.measure import measure
@@ -179,3 +179,38 @@ def test_prompts_of_a_generator_must_be_captions_before_any_is_drawn(tmp_path, c
     with pytest.raises(UserError, match="compare.pairs=none"):
         run(config, epath.Path(tmp_path / "w"))
     assert not (tmp_path / "w" / "images").exists()
+
+
+def test_names_that_contradict_captions_are_refused(tmp_path, config, items):
+    """Numbers of prompts in another order than the real images, which are numbered, too."""
+    (tmp_path / "real").mkdir()
+    config.real.path = written.sidecars(tmp_path / "real", items)
+    made = tmp_path / "generated"
+    config.generated.path = draw(made, [key for key, *_ in items])
+    prompts = [told[0] for *_, told in items]
+    (made / "prompts.txt").write_text("\n".join(prompts[1:] + prompts[:1]))
+    with pytest.raises(UserError, match="12 pairs by name 12 differ in caption: generated '0000"):
+        run(config, epath.Path(tmp_path / "w"))
+    assert not (tmp_path / "w" / "measures").exists()
+    for changed in (prompts, [f"a photo of {prompt}" for prompt in prompts]):
+        (made / "prompts.txt").write_text("\n".join(changed))
+        arms = (inputs.load_set(config, arm) for arm in ("real", "generated"))
+        pairs.check_arms(config, *arms)
+    # What a table says goes before captions.
+    lines = [
+        f'generated/{key}.png,{key},"{told}"'
+        for (key, *_), told in zip(items, prompts[::-1], strict=True)
+    ]
+    config.generated.path = str(tmp_path / "made.csv")
+    (tmp_path / "made.csv").write_text("\n".join(["image,key,caption", *lines]))
+    arms = (inputs.load_set(config, arm) for arm in ("real", "generated"))
+    pairs.check_arms(config, *arms)
+
+
+def test_captions_that_shards_lack_are_counted(tmp_path, config, items):
+    (tmp_path / "real").mkdir()
+    told = [(key, image, ["" if i == 3 else each for each in captions])
+            for i, (key, image, captions) in enumerate(items)]  # fmt: skip
+    config.real.path = written.webdataset_tars(tmp_path / "real", told)
+    measure(config, epath.Path(tmp_path / "w"))
+    assert manifest_of(tmp_path / "w", "measures/real")["counts"]["without_caption"] == 1
