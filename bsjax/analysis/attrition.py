@@ -51,11 +51,9 @@ def account(
         }
         for arm, manifests in arms.items()
     }
-    reasons = bad[REAL] | bad[GENERATED]
-    lost, told, shows = _audit(
-        compared.real, compared.generated, pairing, compared.findings, margin, reasons, before,
-        bad[REAL], bad[GENERATED],
-    )  # fmt: skip
+    lost, told, shows = audit(
+        compared.real, compared.generated, pairing, compared.findings, margin, bad, before
+    )
     statistics = compared.statistics
     if statistics is not None and lost is not None:
         statistics = dataclasses.replace(statistics, shows=shows)
@@ -90,15 +88,22 @@ def account_again(
     return {"attrition": {**told, "findings": bounds}}
 
 
+class _Caption:
+    """What is there of one caption: its real image, and generated ones."""
+
+    def __init__(self) -> None:
+        self.has_real, self.known, self.bad = False, [], []
+
+
 def audit(
     real: Measured,
     generated: Measured,
     pairing: Pairing,
     findings: pa.Table,
     margin: float,
-    reasons: Mapping[str, str],
+    bad: Mapping[str, Mapping[str, str]],
     before: Sequence[Lost],
-) -> tuple[pa.Table | None, dict[str, Any]]:
+) -> tuple[pa.Table | None, dict[str, Any], tuple[np.ndarray, np.ndarray]]:
     """Accounts for captions of which an image is missing.
 
     Args:
@@ -107,37 +112,17 @@ def audit(
       pairing: rows that belong together, and the keys that have no partner.
       findings: of their comparison.
       margin: of its rules.
-      reasons: key -> why an image could not be used or drawn, in either arm.
+      bad: "real" and "generated" -> key -> why an image could not be used or drawn.
       before: captioned images that were lost before any was measured.
 
     Returns:
-      A row for each of them, None where there is none; and what the manifest tells: how many by
-      arm and reason, words that their captions have more often, and bounds of each finding.
+      A row for each of them, None where there is none; what the manifest tells: how many by arm and
+      reason, words that their captions have more often, and bounds of each finding; and how many
+      images of either arm show each concept [K], those of one caption weighing as one.
     """
-    return _audit(real, generated, pairing, findings, margin, reasons, before, reasons, reasons)[:2]
-
-
-class _Caption:
-    """What is there of one caption: its real image, and generated ones."""
-
-    def __init__(self) -> None:
-        self.has_real, self.known, self.bad = False, [], []
-
-
-def _audit(
-    real: Measured,
-    generated: Measured,
-    pairing: Pairing,
-    findings: pa.Table,
-    margin: float,
-    reasons: Mapping[str, str],
-    before: Sequence[Lost],
-    bad_real: Mapping[str, str],
-    bad_generated: Mapping[str, str],
-) -> tuple[pa.Table | None, dict[str, Any], tuple[np.ndarray, np.ndarray]]:
-    """As `audit`; and how many images show each concept, those of one caption weighing as one."""
+    reasons = {**bad[REAL], **bad[GENERATED]}
     cut = {arm for arm, each in ((REAL, real), (GENERATED, generated)) if _is_cut(each, arm)}
-    captions = _by_caption(real, generated, pairing, bad_real, bad_generated)
+    captions = _by_caption(real, generated, pairing, bad[REAL], bad[GENERATED])
     rows: list[tuple[str, str, str, str]] = []
     weight, n_unknown = np.zeros(len(generated.keys)), collections.Counter()
     for name, each in captions.items():

@@ -69,9 +69,15 @@ def load(path: str, split: str, section: str) -> Any:
             files = sorted(glob.glob(os.path.join(glob.escape(folder), f"*{ARROW}")))
         if files:
             return library.concatenate_datasets([library.Dataset.from_file(f) for f in files])
-        name, _, config = path.partition(":")
-        return library.load_dataset(folder if os.path.isdir(folder) else name, config or None,
-                                    split=split)  # fmt: skip
+        return _of_library(path, split)
+
+
+def _of_library(path: str, split: str, **options: Any) -> Any:
+    """What `load_dataset` gives for a folder, or for NAME or NAME:CONFIG."""
+    folder = os.path.expanduser(path)
+    name, _, config = path.partition(":")
+    place = folder if os.path.isdir(folder) else name
+    return _library().load_dataset(place, config or None, split=split, **options)
 
 
 def with_encoded_images(found: Any, path: str, fields: Fields, section: str) -> tuple[Any, str]:
@@ -142,12 +148,8 @@ def spool(path: str, split: str, limit: int, fields: Fields, section: str) -> tu
         state = json.loads(state_file.read_text(encoding="utf-8"))
     if state.get("is_whole"):
         return pattern, state["columns"]
-    name, _, config = path.partition(":")
-    local = os.path.expanduser(path)
     with _told(path, split, section):
-        source = library.load_dataset(
-            local if os.path.isdir(local) else name, config or None, split=split, streaming=True
-        )
+        source = _of_library(path, split, streaming=True)
         if source.features is None:
             source = source._resolve_features()
         source, image = with_encoded_images(source, path, fields, section)

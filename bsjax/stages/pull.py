@@ -48,9 +48,9 @@ def pull(
         manifest lists, or a folder of the workdir that holds other results.
     """
     workdir = epath.Path(workdir).expanduser()
-    chosen = travelling.choose(parts)
-    if parts is None:
-        chosen = [name for name in PARTS if name != "checkpoints"]
+    chosen = travelling.choose(
+        [name for name in PARTS if name != "checkpoints"] if parts is None else parts
+    )
     source = _fetch(repo, chosen, revision)
     folders = [_there(source, each, repo) for each in travelling.finished(source, chosen)]
     if not folders:

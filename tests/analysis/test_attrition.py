@@ -53,11 +53,16 @@ def findings(*rows):
     return make_table(FINDINGS, empty | {"finding": range(1, len(rows) + 1)} | told)
 
 
+def in_either(reasons):
+    """Images that could not be used, whichever arm they are of."""
+    return {"real": reasons, "generated": reasons}
+
+
 def test_each_missing_image_is_a_row_with_its_arm_caption_and_reason(arms):
     pairing = pair_keys(arms[0].keys, arms[1].keys)
     reasons = {"4": "blacked out", "9": "truncated", "0": "of another set"}
-    table, told = audit(
-        *arms, pairing, findings(([1, 2], verdicts.SUPPRESSED)), 1.5, reasons,
+    table, told, _ = audit(
+        *arms, pairing, findings(([1, 2], verdicts.SUPPRESSED)), 1.5, in_either(reasons),
         [Lost("000000007", "a nude", "opted_out")],
     )  # fmt: skip
     assert table.to_pylist() == [
@@ -78,7 +83,7 @@ def test_shares_are_of_the_arm_that_could_change_the_finding(arms):
     pairing = pair_keys(arms[0].keys, arms[1].keys)
     before = [Lost(f"{i}", "x", "dead") for i in range(20)]
     found = findings(([1], verdicts.SUPPRESSED), ([0], verdicts.EXAGGERATED))
-    _, told = audit(*arms, pairing, found, 1.5, {}, before)
+    _, told, _ = audit(*arms, pairing, found, 1.5, in_either({}), before)
     suppressed, exaggerated = told["findings"]
     assert suppressed["share"] == pytest.approx(5 / 1.5 / 21) and exaggerated["share"] == 0
     text = said.missing(verdicts.SUPPRESSED, suppressed, told)
@@ -170,6 +175,6 @@ def test_what_a_limit_leaves_out_is_not_missing(arms):
     real, generated = arms
     generated.manifest.update(experiment={"generated.limit": 5}, counts={"listed": 5})
     pairing = pair_keys(real.keys, generated.keys)
-    table, told = audit(*arms, pairing, findings(), 1.5, {}, [])
+    table, told, _ = audit(*arms, pairing, findings(), 1.5, in_either({}), [])
     assert [told[arm] for arm in ("real", "generated", "both")] == [1, 0, 0]
     assert table["key"].to_pylist() == ["5"]
