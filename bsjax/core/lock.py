@@ -99,7 +99,7 @@ def _hold_object(folder: epath.Path, heartbeat: float) -> Iterator[None]:
     path, mine = folder / FILE, _owner()
 
     def beat() -> None:
-        path.write_text(json.dumps({**mine, BEAT: time.time()}))
+        path.write_text(json.dumps({**mine, BEAT: time.time()}), encoding="utf-8")
 
     def is_mine() -> bool:
         return _read_object(path).get("token") == mine["token"]
@@ -133,7 +133,7 @@ def _hold_object(folder: epath.Path, heartbeat: float) -> Iterator[None]:
 def _read_object(path: epath.Path) -> dict[str, Any]:
     """Whose the lock is; nothing where there is none, or none that can be understood."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

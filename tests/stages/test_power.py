@@ -97,7 +97,7 @@ def test_concepts_and_power(pilot, capsys):
     [
         (["--fold=1.5"], "--fold=1.5 lies within the margin: no number of captions calls"),
         (["--fold=1"], "--fold=1: expected a change above 1; set it so"),
-        (["--fold=nan"], "--fold=nan: expected a change above 1"),
+        (["--fold=nan"], "--fold=nan: expected a finite number; set --fold"),
         (["--fold=4", "--power=1"], "--power=1: expected above 0 and below 1"),
         (["--fold=4", "--power=0"], "--power=0: expected above 0 and below 1"),
         ([], "--fold is missing; set --fold=2"),

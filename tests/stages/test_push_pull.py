@@ -96,7 +96,9 @@ def call(tmp_path, monkeypatch, capsys, caplog):
         printed = capsys.readouterr()
         return Said(status, printed.out, printed.err + caplog.text)
 
-    return run
+    yield run
+    monkeypatch.undo()
+    huggingface_hub.configure_http_backend()  # else a later test finds an offline one
 
 
 def files_of(folder):
