@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
 def fetch_images(stage: pipeline.Stage) -> None:
     """ingest, which no config decides."""
     from bsjax.core import ending, lock
-    from bsjax.stages.ingest import Settings
+    from bsjax.ingest.settings import Settings
 
     signal.signal(signal.SIGTERM, ending.on_sigterm)
     workdir = epath.Path(FLAGS.workdir).expanduser()

@@ -28,7 +28,7 @@ def account(
     before: Sequence[Lost] = (),
     drawn: Mapping[str, Any] | None = None,
 ) -> Compared:
-    """A comparison with the account of its missing images, unless it is of pairs by lot.
+    """A comparison with the account of its missing images.
 
     Args:
       compared: of two measured sets.
@@ -37,7 +37,7 @@ def account(
       before: captioned images that were lost before any was measured.
       drawn: manifest of the generated set, where it was drawn in this workdir.
     """
-    if compared.real is None or compared.generated is None or pairing.by == LOT:
+    if compared.real is None or compared.generated is None:
         return compared
     arms = {
         REAL: (compared.real.manifest,),
@@ -88,6 +88,9 @@ def account_again(
     return {"attrition": {**told, "findings": bounds}}
 
 
+_Row = tuple[str, str, str, str]  # as columns.ATTRITION
+
+
 class _Caption:
     """What is there of one caption: its real image, and generated ones."""
 
@@ -117,13 +120,47 @@ def audit(
 
     Returns:
       A row for each of them, None where there is none; what the manifest tells: how many by arm and
-      reason, words that their captions have more often, and bounds of each finding; and how many
-      images of either arm show each concept [K], those of one caption weighing as one.
+      reason, of how many the caption is known, words that these have more often, and bounds of each
+      finding; and how many images of either arm show each concept [K], those of one caption
+      weighing as one.
     """
+    if pairing.by == LOT:
+        rows, missing, weight = _of_arms(real, generated, bad, before)
+    else:
+        rows, missing, weight = _of_captions(real, generated, pairing, bad, before)
+    n = collections.Counter(arm for _, _, arm, _ in rows)
+    kept = [real.captions[row] for row in pairing.rows_real.tolist()]
+    words = attrition.words_of_missing([caption for _, caption, _, _ in rows], kept)
+    shows = (
+        np.diff(real.codes.tocsc().indptr).astype(float),
+        np.asarray((generated.codes > 0).astype(float).T @ weight),
+    )
+    told = {arm: n[arm] for arm in (REAL, GENERATED, BOTH)} | {
+        "reasons": dict(collections.Counter(why or "not known" for *_, why in rows)),
+        "captions": sum(bool(caption) for _, caption, _, _ in rows),
+        "words": [word._asdict() for word in words],
+        "findings": _bounds(shows, findings, missing, margin),
+    }
+    if not rows:
+        return None, told, shows
+    columns = zip((c.name for c in ATTRITION), zip(*rows, strict=True), strict=True)
+    told["weights"] = missing._asdict()
+    return make_table(ATTRITION, dict(columns)), told, shows
+
+
+def _of_captions(
+    real: Measured,
+    generated: Measured,
+    pairing: Pairing,
+    bad: Mapping[str, Mapping[str, str]],
+    before: Sequence[Lost],
+) -> tuple[list[_Row], attrition.Missing, np.ndarray]:
+    """Rows of the missing images of pairs, their number, and weights of the generated ones [N]:
+    those of one caption weigh as one."""
     reasons = {**bad[REAL], **bad[GENERATED]}
     cut = {arm for arm, each in ((REAL, real), (GENERATED, generated)) if _is_cut(each, arm)}
     captions = _by_caption(real, generated, pairing, bad[REAL], bad[GENERATED])
-    rows: list[tuple[str, str, str, str]] = []
+    rows: list[_Row] = []
     weight, n_unknown = np.zeros(len(generated.keys)), collections.Counter()
     for name, each in captions.items():
         text = next((generated.captions[row] for row in each.known), "")
@@ -147,24 +184,35 @@ def audit(
     rows.sort(key=lambda row: (ORDER.index(row[2]),))
     rows += [(lost.key, lost.caption, BOTH, lost.reason) for lost in before]
     n_unknown[BOTH] += len(before)
-    n = collections.Counter(arm for _, _, arm, _ in rows)
-    missing = attrition.Missing(*(float(n_unknown[arm]) for arm in (REAL, GENERATED, BOTH)))
-    kept = [real.captions[row] for row in pairing.rows_real.tolist()]
-    words = attrition.words_of_missing([caption for _, caption, _, _ in rows], kept)
-    shows = (
-        np.diff(real.codes.tocsc().indptr).astype(float),
-        np.asarray((generated.codes > 0).astype(float).T @ weight),
+    return (
+        rows,
+        attrition.Missing(*(float(n_unknown[arm]) for arm in (REAL, GENERATED, BOTH))),
+        weight,
     )
-    told = {arm: n[arm] for arm in (REAL, GENERATED, BOTH)} | {
-        "reasons": dict(collections.Counter(why or "not known" for *_, why in rows)),
-        "words": [word._asdict() for word in words],
-        "findings": _bounds(shows, findings, missing, margin),
-    }
-    if not rows:
-        return None, told, shows
-    columns = zip((c.name for c in ATTRITION), zip(*rows, strict=True), strict=True)
-    told["weights"] = missing._asdict()
-    return make_table(ATTRITION, dict(columns)), told, shows
+
+
+def _of_arms(
+    real: Measured,
+    generated: Measured,
+    bad: Mapping[str, Mapping[str, str]],
+    before: Sequence[Lost],
+) -> tuple[list[_Row], attrition.Missing, np.ndarray]:
+    """As `_of_captions`, of sets of different captions: an image is missing from its own arm alone.
+
+    Generated images weigh as many real ones as come to each, so that the ratio of two counts is
+    that of two shares.
+    """
+    rows: list[_Row] = [
+        (key, "", arm, reason)
+        for arm, measured in ((GENERATED, generated), (REAL, real))
+        for key, reason in bad[arm].items()
+        if key not in measured.place
+    ]
+    rows += [(lost.key, lost.caption, REAL, lost.reason) for lost in before]
+    n = collections.Counter(arm for _, _, arm, _ in rows)
+    one = (len(real.keys) + n[REAL]) / (len(generated.keys) + n[GENERATED])
+    missing = attrition.Missing(float(n[REAL]), n[GENERATED] * one)
+    return rows, missing, np.full(len(generated.keys), one)
 
 
 def _by_caption(

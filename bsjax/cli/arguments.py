@@ -14,6 +14,7 @@ from bsjax import pipeline
 from bsjax.cli import configs, mistakes
 from bsjax.core.errors import UsageError
 from bsjax.core.ranges import BOOLS
+from bsjax.ingest import settings
 
 FLAGS = flags.FLAGS
 USAGE = "usage: bsjax STAGE --config=NAME|FILE[:ARG] --workdir=DIR [--config.KEY=VALUE ...]"
@@ -110,11 +111,7 @@ BY_NAME = {flag.name: flag for flag in TABLE}
 # Flags without which a stage without config makes no sense, and how they are typed.
 NEEDED = {"push": ("repo",), "pull": ("repo",), "ingest": ("source",)}
 TYPED = {"repo": "--repo=OWNER/NAME", "source": "--source=TABLE"}
-BOUNDS = {
-    "port": (0, 65535), "images": (1,), "tries": (1,), "min_side": (1,), "duplicate_bits": (-1, 63),
-    "retries": (0,), "per_host": (1,), "connections": (1,), "timeout": (0.01,), "seed": (0,),
-    "max_megabytes": (0.001,),
-}  # fmt: skip
+BOUNDS = {"port": (0, 65535), **settings.BOUNDS}
 
 
 def define_flags(values: flags.FlagValues) -> None:

@@ -114,12 +114,12 @@ def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: or_none(value) for name, value in values.items()}
 
 
-def read_json(path: str | os.PathLike) -> Any:
+def read_json(path: str | os.PathLike, mend: str = "delete it and run again") -> Any:
     """Reads JSON; a damaged file is the user's to mend, in one line."""
     try:
         return json.loads(epath.Path(path).read_bytes())  # UTF-8, whatever the locale
     except (ValueError, RecursionError) as error:  # no JSON, or no text
-        raise UserError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+        raise UserError(f"{path} is not valid JSON ({error}); {mend}") from error
 
 
 def hash_json(content: Any) -> str:
@@ -200,12 +200,13 @@ def again(stage: str) -> str:
     return f"run `bsjax {stage or 'STAGE'} --overwrite` to make it anew"
 
 
-def read_manifest(folder: AnyPath, stage: str = "") -> dict[str, Any] | None:
+def read_manifest(folder: AnyPath, stage: str = "", mend: str = "") -> dict[str, Any] | None:
     """The manifest of a finished folder, or None if the folder is unfinished.
 
     Args:
       folder: of the artifact.
       stage: that makes it, for the messages.
+      mend: what to do about a damaged one; "": run that stage again.
 
     Raises:
       UserError: the folder was written by another version of the file formats, or it is damaged.
@@ -213,17 +214,17 @@ def read_manifest(folder: AnyPath, stage: str = "") -> dict[str, Any] | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    manifest = read_json(path)
+    manifest = read_json(path, mend) if mend else read_json(path)
     if not isinstance(manifest, dict):
-        raise UserError(f"{path} is damaged: expected an object; {again(stage)}")
+        raise UserError(f"{path} is damaged: expected an object; {mend or again(stage)}")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         maker = stage or str(manifest.get("stage", ""))
         raise UserError(
             f"{path} has schema version {manifest.get('schema_version')}, this bsjax writes"
-            f" {SCHEMA_VERSION}; {again(maker)}, or choose another --workdir"
+            f" {SCHEMA_VERSION}; {mend or f'{again(maker)}, or choose another --workdir'}"
         )
     if not checksums.is_sealed(manifest):
-        raise UserError(f"{path} is damaged: it is not what was written; {again(stage)}")
+        raise UserError(f"{path} is damaged: it is not what was written; {mend or again(stage)}")
     if stage and manifest["stage"] != stage:
         raise UserError(
             f"{path} is another's: expected one of {stage}, got one of {manifest['stage']};"

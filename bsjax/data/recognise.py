@@ -125,13 +125,22 @@ def _of_folder(path: str, place: str, fields: Fields, section: str) -> tuple[str
     names = sorted(name for name in os.listdir(place) if not name.startswith((".", "_")))
     if "features.json" in names and "dataset_info.json" in names:
         return "tfds", path
-    if _holds_images(place) or any(
+    files = [os.path.join(place, name) for name in names]
+    image, shard = _an_image(place), _a_shard(place, fields)
+    if image and shard:
+        name, kind = shard
+        inside = os.path.dirname(name)
+        other = f".path={os.path.join(path, inside)}" if inside else f".source={kind}"
+        raise UserError(
+            f"{path} holds images ({printable(image)}) and {kind} files ({printable(name)}); set"
+            f" --config.{section}.source={FOLDER} or --config.{section}{other}"
+        )
+    if image or any(
         os.path.isfile(os.path.join(folder, name))
         for folder in (place, os.path.join(place, "images"))
         for name in TABLES
     ):
         return FOLDER, path
-    files = [os.path.join(place, name) for name in names]
     for suffix, kind in SHARDS:
         if any(name.lower().endswith(suffix) or f"{suffix}-" in name.lower() for name in names):
             return kind, path
@@ -175,14 +184,25 @@ def _names_files(name: str, fields: Fields) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind)
 
 
-def _holds_images(folder: str) -> bool:
-    """Whether an image lies in a folder or below; hidden folders are not looked into."""
-    for _, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
+def _an_image(folder: str) -> str:
+    """An image in a folder or below, "" where there is none; hidden folders are not looked into."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
             if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                return True
-    return False
+                return os.path.relpath(os.path.join(place, name), folder)
+    return ""
+
+
+def _a_shard(folder: str, fields: Fields) -> tuple[str, str] | None:
+    """Name and kind of a file of whole images in a folder or its data/; None: there is none."""
+    for place in (folder, os.path.join(folder, DATA)):
+        for name in sorted(os.listdir(place)) if os.path.isdir(place) else ():
+            file = os.path.join(place, name)
+            kind = _of_file(file, fields) if not name.startswith((".", "_")) else None
+            if kind not in (None, TABLE) and os.path.isfile(file):
+                return os.path.relpath(file, folder), kind
+    return None
 
 
 def _is_prepared(name: str) -> bool:

@@ -119,9 +119,13 @@ def _keys(shards: Sequence[Shard]) -> Texts:
     keys = pa.chunked_array([shard.keys for shard in shards], pa.string())
     if len(keys) == len(keys.unique()):
         return Texts(keys)
+    files = [os.path.splitext(os.path.abspath(shard.path))[0] for shard in shards]
+    names = [os.path.basename(file) for file in files]
+    if len(set(names)) < len(names):
+        names = [os.path.relpath(file, os.path.commonpath(files)) for file in files]
     told = [
-        f"{os.path.splitext(os.path.basename(shard.path))[0]}/{key}"
-        for shard in shards
+        f"{name}/{key}"
+        for name, shard in zip(names, shards, strict=True)
         for key in shard.keys.to_pylist()
     ]
     return Texts(pa.array(told, pa.string()))

@@ -137,16 +137,16 @@ def _reason(path: str, error: Exception) -> str:
 
 
 def find_image(fields: Sequence[str], chosen: str) -> str | None:
-    """The part that is the image, among all that are seen; None where there is none.
+    """The part that is the image, or may be; None where there is none."""
+    return next(iter(_images(fields, chosen)), None)
 
-    Raises:
-      ValueError: it may be several.
-    """
+
+def _images(fields: Sequence[str], chosen: str) -> list[str]:
+    """Parts that may be the image: all with an image's ending, else one of the usual names."""
     if chosen:
-        return chosen if chosen in fields else None
+        return [chosen] if chosen in fields else []
     images = [name for name in fields if f".{name}" in IMAGE_SUFFIXES]
-    usual = [name for name in IMAGE_FIELDS if name in fields]
-    return next(iter((*images, *usual)), None)
+    return images or [name for name in IMAGE_FIELDS if name in fields][:1]
 
 
 def captions_in_sample(shard: Shard, parts: dict[str, Member], chosen: str) -> list[str]:
@@ -199,14 +199,19 @@ def read_sample(shard: Shard, row: int, fields: Fields) -> tuple[list[str], byte
     """Captions and encoded image of a sample.
 
     Raises:
-      ValueError: it has no image, or a caption that is no text.
+      ValueError: it has no image or several, or a caption that is no text.
     """
     parts = shard.parts(row)
-    name = find_image(list(parts), fields.image)
-    if name is None:
+    images = _images(list(parts), fields.image)
+    if not images:
         raise ValueError(
             f"no {fields.image or 'image'} in this sample, only {', '.join(parts) or 'nothing'}"
         )
+    if len(images) > 1:
+        raise ValueError(
+            f"{len(images)} images in this sample, {', '.join(images)}; set image_field to one"
+        )
+    name = images[0]
     captions = captions_in_sample(shard, parts, fields.caption)
     return captions, read_member(shard.path, parts[name])
 

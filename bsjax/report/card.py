@@ -156,10 +156,10 @@ def missing_images(told: Mapping[str, Any] | None) -> dict[str, str]:
     for each in told["words"]:
         shares = (f"{100 * each[name]:.2g} %" for name in ("share_missing", "share_kept"))
         words.append(f"{each['word']} ({next(shares)} of them, {next(shares)} of the others)")
-    found["their captions"] = (
-        f"have more often: {', '.join(words)}" if words
-        else "no word stands out against those of the others"
-    )  # fmt: skip
+    nothing = "no word stands out against those of the others"
+    if not told.get("captions", 1):
+        nothing = "are not known"
+    found["their captions"] = f"have more often: {', '.join(words)}" if words else nothing
     return found
 
 

@@ -82,8 +82,13 @@ def _split(path: str, depth: int) -> tuple[str, str]:
     return "/".join(parts[:depth]), "/".join(parts[depth:])
 
 
-def finished(workdir: AnyPath, parts: Iterable[str]) -> list[Folder]:
+def finished(workdir: AnyPath, parts: Iterable[str], mend: str = "") -> list[Folder]:
     """The finished folders of some parts, with the files of theirs that travel.
+
+    Args:
+      workdir: or a copy of one.
+      parts: names of `PARTS`.
+      mend: what to do about a damaged manifest; "": run again what wrote it.
 
     Raises:
       UserError: a manifest is damaged, or of another version.
@@ -92,7 +97,7 @@ def finished(workdir: AnyPath, parts: Iterable[str]) -> list[Folder]:
     for part in parts:
         for folder in sorted(workdir.glob(PARTS[part].folders)):
             name = folder.relative_to(workdir).as_posix()
-            manifest = read_manifest(folder)
+            manifest = read_manifest(folder, mend=mend)
             if manifest is not None:
                 found.append(Folder(part, name, travelling(part, name, manifest), manifest))
     return found

@@ -8,7 +8,7 @@ shards of images for `real.source=arrayrecord`, what became of every row that wa
 import asyncio
 import os
 import pathlib
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 
@@ -21,37 +21,17 @@ from bsjax.ingest.book import Book
 from bsjax.ingest.candidates import Drawn, Fields, draw
 from bsjax.ingest.collect import collect
 from bsjax.ingest.fetch import Fetcher, Limits
+from bsjax.ingest.settings import Settings
 from bsjax.results.ingested import KEPT, REASONS
 
 FOLDER = "ingested"
 PER_SHARD = 1000  # images
-DOWNLOADERS = ("aiohttp", "img2dataset")
 TRIES = 4  # times as many rows as images, where nothing else is said
 # Settings that decide which images are kept.
 DECIDE = (
     "source", "images", "tries", "seed", "url_field", "caption_field", "min_side", "max_megabytes",
     "duplicate_bits",
 )  # fmt: skip
-
-
-class Settings(NamedTuple):
-    """What `bsjax ingest` is told; as its flags."""
-
-    source: str
-    images: int = 10_000
-    tries: int | None = None
-    seed: int = 0
-    url_field: str = ""
-    caption_field: str = ""
-    min_side: int = 64  # pixels
-    max_megabytes: float = 20.0
-    duplicate_bits: int = 4
-    timeout: float = 10.0  # seconds
-    retries: int = 2
-    per_host: int = 8
-    connections: int = 256
-    downloader: str = "aiohttp"
-    allow_private: bool = False
 
 
 def ingest(
@@ -71,10 +51,7 @@ def ingest(
     Raises:
       UserError: no table, no image, another ingest's folder, or settings that cannot be.
     """
-    if settings.downloader not in DOWNLOADERS:
-        raise UserError(
-            f"--downloader={settings.downloader}: expected {' or '.join(DOWNLOADERS)}; set it so"
-        )
+    settings.check()
     if is_remote(workdir):
         raise UserError(f"{workdir}: ingest writes to a disk; set --workdir to one, then copy it")
     folder = pathlib.Path(os.fspath(workdir)) / FOLDER

@@ -52,7 +52,7 @@ def pull(
         [name for name in PARTS if name != "checkpoints"] if parts is None else parts
     )
     source = _fetch(repo, chosen, revision)
-    folders = [_there(source, each, repo) for each in travelling.finished(source, chosen)]
+    folders = [_there(source, each, repo) for each in travelling.finished(source, chosen, MEND)]
     if not folders:
         raise UserError(
             f"{repo} holds nothing of {', '.join(chosen)} that `bsjax push` sent; correct --repo,"

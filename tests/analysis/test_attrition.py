@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from bsjax.analysis.attrition import account, account_again, audit
 from bsjax.analysis.comparison import Method, compare_again, compare_sets
 from bsjax.data.captions import pair_keys
-from bsjax.data.pairing import LOT
+from bsjax.data.pairing import LOT, Named, draw_pairs
 from bsjax.report import said
 from bsjax.report.card import missing_images
 from bsjax.results.columns import FINDINGS, make_table
@@ -118,8 +118,39 @@ def test_nothing_missing_is_nothing_told(arms):
     compared = account(compare_sets(real, real, Method()), pair_keys(real.keys, real.keys), 1.5)
     assert compared.attrition is None and missing_images(compared.manifest["attrition"]) == {}
     assert missing_images(None) == {}
+
+
+def test_of_pairs_by_lot_an_image_is_missing_from_its_own_arm(arms):
+    """Shares are of what was asked of either arm: 7 real images, 4 generated ones."""
+    real, generated = arms
+    generated = measured(generated.keys[:3], generated.codes.toarray()[:3])
+    pairing = draw_pairs(Named(real.keys), Named(generated.keys), (np.arange(5), np.arange(3)), 0)
+    bad = {"real": {"9": "truncated"}, "generated": {"9": "blacked out", "0": "of another arm"}}
+    found = findings(([1], verdicts.SUPPRESSED), ([0], verdicts.EXAGGERATED))
+    table, told, shows = audit(
+        real, generated, pairing, found, 1.5, bad, [Lost("7", "a nude", "dead")]
+    )
+    assert table.to_pylist() == [
+        {"key": "9", "caption": "", "missing": "generated", "reason": "blacked out"},
+        {"key": "9", "caption": "", "missing": "real", "reason": "truncated"},
+        {"key": "7", "caption": "a nude", "missing": "real", "reason": "dead"},
+    ]
+    assert (told["real"], told["generated"], told["both"], told["captions"]) == (2, 1, 0, 1)
+    suppressed, exaggerated = told["findings"]
+    assert suppressed["high"] == pytest.approx(np.log((1 / 4) / (5 / 7)))
+    assert suppressed["share"] == "none"  # 5 / 7 / 1.5 - 1 / 4 > 0
+    assert exaggerated["low"] == pytest.approx(np.log((3 / 4) / (7 / 7)))
+    assert exaggerated["high"] == pytest.approx(np.log((4 / 4) / (5 / 7)))
+    again = account_again(told, shows, found, 1.5)["attrition"]
+    assert again["findings"] == told["findings"]
+
+
+def test_captions_that_nobody_knows_are_no_proof_of_likeness(arms):
+    real, _ = arms
+    bad = {"real": {"9": "truncated"}, "generated": {}}
     by_lot = pair_keys(real.keys, real.keys)._replace(by=LOT)
-    assert "attrition" not in account(compare_sets(real, real, Method()), by_lot, 1.5).manifest
+    _, told, _ = audit(real, real, by_lot, findings(), 1.5, bad, [])
+    assert missing_images(told)["their captions"] == "are not known"
 
 
 @pytest.fixture

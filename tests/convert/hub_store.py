@@ -16,7 +16,7 @@ class Hub:
     """What it holds, and what it was asked to do."""
 
     def __init__(self) -> None:
-        self.repos: dict[str, dict[str, bytes]] = {}
+        self.repos: dict[str, dict[str, bytes]] = {}  # other branches as owner/name@branch
         self.large: dict[str, bytes] = {}  # by sha256
         self.commits: list[str] = []  # messages
         self.uploads = 0
@@ -33,6 +33,12 @@ class Hub:
 def serve() -> Iterator[tuple[str, Hub]]:
     """Address and content of an empty hub."""
     hub = Hub()
+
+    def at_branch(repo: str, branch: str) -> str:
+        """Key of a branch, or of the commit that its files make now."""
+        names = {f"{repo}@{branch}": f"{repo}@{branch}", f"{repo}@main": repo}
+        names |= {f"{repo}@{hub.oid(k)}": k for k in hub.repos if k.partition("@")[0] == repo}
+        return names.get(f"{repo}@{branch}", f"{repo}@{branch}")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -55,9 +61,14 @@ def serve() -> Iterator[tuple[str, Hub]]:
 
         def do_GET(self):
             path = urllib.parse.unquote(self.path.partition("?")[0])
-            repo = "/".join(path.removeprefix("/api/models").split("/")[1:3])
+            parts = path.removeprefix("/api/models").split("/")[1:]
+            repo = "/".join(parts[:2])
             if repo not in hub.repos:
                 return self.answer(404, X_Error_Code="RepoNotFound")
+            if parts[2:3] in (["revision"], ["tree"], ["resolve"]):
+                repo = at_branch(repo, parts[3])
+            if repo not in hub.repos:
+                return self.answer(404, X_Error_Code="RevisionNotFound")
             files, sha = hub.repos[repo], hub.oid(repo)
             if path.startswith("/api/models/"):
                 if "/tree/" in path:
@@ -100,7 +111,11 @@ def serve() -> Iterator[tuple[str, Hub]]:
                         "actions": {"upload": {"href": f"{address}/put/{asked['oid']}"}}}
                     for asked in json.loads(content)["objects"]
                 ]})  # fmt: skip
-            repo = "/".join(path.split("/")[3:5])
+            repo, (what, branch) = "/".join(path.split("/")[3:5]), path.split("/")[5:7]
+            if what == "branch":
+                hub.repos.setdefault(f"{repo}@{branch}", dict(hub.repos[repo]))
+                return self.answer(200, {})
+            repo = at_branch(repo, branch)
             if "/preupload/" in path:
                 return self.answer(200, {"files": [
                     {"path": f["path"], "shouldIgnore": False,
@@ -118,9 +133,9 @@ def serve() -> Iterator[tuple[str, Hub]]:
                     hub.repos[repo][value["path"]] = hub.large[value["oid"]]
                 else:
                     del hub.repos[repo][value["path"]]
-            oid = hub.oid(repo)
+            oid, name = hub.oid(repo), repo.partition("@")[0]
             return self.answer(
-                200, {"commitUrl": f"{address}/{repo}/commit/{oid}", "commitOid": oid}
+                200, {"commitUrl": f"{address}/{name}/commit/{oid}", "commitOid": oid}
             )
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)

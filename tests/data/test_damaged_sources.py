@@ -151,7 +151,7 @@ def test_json_of_something_else(tmp_path, items):
 
 def test_mixed_types_in_tar_shards(tmp_path, items):
     with webdataset.TarWriter(str(tmp_path / "a.tar")) as writer:
-        for i, (key, image, told) in enumerate(items):
+        for i, (key, image, told) in enumerate([*items, ("z", *items[0][1:])]):
             sample = {"__key__": key, "png": image, "txt": told[0], "json": {"caption": told[0]}}
             if i == 1:
                 sample["json"] = {"caption": 3}
@@ -163,11 +163,13 @@ def test_mixed_types_in_tar_shards(tmp_path, items):
                 sample["png"] = b"no image"
             if i == 5:
                 sample["json"] = [1]
+            if i == 6:
+                sample["jpg"] = image
             writer.write(sample)
     good, reasons = losses(str(tmp_path))
     assert good == 1, reasons
     said = ["caption is a int", "json is none", "no image in this sample, only json, txt",
-            "not an image", "json is no object"]  # fmt: skip
+            "not an image", "json is no object", "2 images in this sample, png, jpg"]  # fmt: skip
     assert all(part in reason for part, reason in zip(said, reasons, strict=True))
 
 

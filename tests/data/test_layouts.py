@@ -97,6 +97,15 @@ def test_samples_of_one_name_in_two_shards_have_the_names_of_their_shards(tmp_pa
     assert [record.key for record in images.records] == ["a/000000000", "b/000000000"]
 
 
+def test_two_shards_of_one_name_have_the_names_of_their_folders(tmp_path, items):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        written.webdataset_tars(tmp_path / folder, items[:1])
+    images, _ = list_images("auto", str(tmp_path / "*" / "*.tar"))
+    names = [record.key for record in images.records]
+    assert names == ["a/shard-00000/000000000", "b/shard-00000/000000000"]
+
+
 def test_captions_of_samples_in_other_parts(tmp_path, items):
     import webdataset
 
@@ -213,6 +222,20 @@ def test_what_is_not_recognised_is_told_with_what_is_read(tmp_path, files, said)
         (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=said):
         list_images("auto", str(tmp_path))
+
+
+@pytest.mark.parametrize("layout", ["webdataset", "arrayrecord", "datasets parquet"])
+@pytest.mark.parametrize("image", ["logo.png", "assets/deep/logo.png"])
+def test_a_folder_of_two_kinds_is_asked_about(tmp_path, items, layout, image):
+    LAYOUTS[layout](tmp_path, items)
+    found, _ = list_images("auto", str(tmp_path))
+    (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / image).write_bytes(items[0][1])
+    with pytest.raises(UserError, match=rf"images \({image}\) and .*source=folder or ") as told:
+        list_images("auto", str(tmp_path))
+    name, _, value = str(told.value).rpartition("--config.real.")[2].partition("=")
+    again, _ = list_images(**{"source": "auto", "path": str(tmp_path), name: value})
+    assert [r.caption for r in again.records] == [r.caption for r in found.records]
 
 
 def test_a_path_that_is_nothing(tmp_path):

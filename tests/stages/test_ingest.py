@@ -19,7 +19,8 @@ from bsjax.core.artifacts import check_files, read_manifest
 from bsjax.core.errors import UserError
 from bsjax.data.sources import list_source
 from bsjax.ingest import collect
-from bsjax.stages.ingest import Settings, ingest
+from bsjax.ingest.settings import Settings
+from bsjax.stages.ingest import ingest
 from tests.ingest.server import KINDS, picture, serve
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
@@ -203,6 +204,23 @@ def test_what_was_damaged_meanwhile_is_fetched_again(web, tmp_path, monkeypatch,
     path.write_bytes(data)
     ingest(tmp_path / "cut", settings, per_shard=10)
     assert contents(folder) == contents(tmp_path / "whole" / "ingested")
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"images": 0}, "--images=0: expected from 1 up"),
+        ({"tries": 0}, "--tries=0: expected from 1 up"),
+        ({"seed": -1}, "--seed=-1: expected from 0 up"),
+        ({"duplicate_bits": 64}, "--duplicate_bits=64: expected from -1 to 63"),
+        ({"timeout": float("nan")}, "--timeout=nan: expected from 0.01 up"),
+        ({"max_megabytes": float("inf")}, "--max_megabytes=inf: expected"),
+        ({"downloader": "wget"}, "--downloader=wget: expected aiohttp or img2dataset"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_before_anything_is_read(tmp_path, told, said):
+    with pytest.raises(UserError, match=said):
+        ingest(tmp_path, Settings("none.csv")._replace(**told))
 
 
 def test_no_image_at_all_is_one_line(web, tmp_path):

@@ -233,6 +233,40 @@ def test_a_damaged_file_is_neither_sent_nor_taken(workdir, call, tmp_path):
         one_line(call(address, *line), "index.html", "bsjax report")
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b"[]", lambda b: b.replace(b"1", b"2")]
+)
+def test_a_damaged_manifest_is_pulled_again_and_not_run_again(workdir, call, tmp_path, damage):
+    with serve() as (address, hub):
+        assert call(address, "push", "--repo=me/x", f"--workdir={workdir}").returncode == 0
+        there = hub.repos["me/x"]
+        there["sae/manifest.json"] = damage(there["sae/manifest.json"])
+        fresh = tmp_path / "fresh"
+        pulled = call(address, "pull", "--repo=me/x", f"--workdir={fresh}")
+        one_line(pulled, "sae/manifest.json", "pull it again, or ask who pushed it")
+        assert "run again" not in pulled.stderr and "bsjax train" not in pulled.stderr
+        assert not files_of(fresh)
+
+
+def test_a_branch_is_pushed_and_pulled_apart_from_main(workdir, call, tmp_path):
+    with serve() as (address, hub):
+        line = ("--repo=me/x", f"--workdir={workdir}")
+        assert call(address, "push", *line, "--parts=sae").returncode == 0
+        assert call(address, "push", *line, "--parts=report", "--revision=v2").returncode == 0
+        assert "report/index.html" not in hub.repos["me/x"]
+        assert "report/index.html" in hub.repos["me/x@v2"]
+        found = {}
+        for name in ("main", "v2"):
+            at = f"--workdir={tmp_path / name}"
+            assert not call(address, "pull", "--repo=me/x", f"--revision={name}", at).returncode
+            found[name] = {path.split("/")[0] for path in files_of(tmp_path / name)}
+        assert "report" not in found["main"] and "report" in found["v2"]
+        pulled = call(
+            address, "pull", "--repo=me/x", "--revision=v3", f"--workdir={tmp_path / '3'}"
+        )
+        one_line(pulled, "no revision 'v3'", "set --revision")
+
+
 def test_a_repository_that_lacks_a_file_is_refused(workdir, call, tmp_path):
     with serve() as (address, hub):
         assert call(address, "push", "--repo=me/x", f"--workdir={workdir}").returncode == 0
