@@ -53,6 +53,7 @@ class Drawn(NamedTuple):
     candidates: list[Candidate]
     n_rows: int
     n_malformed: int  # lines of the table that have another number of cells than its header
+    n_inside: int  # further lines of cells that span several
     identity: list[Any]  # tells the table from others
 
 
@@ -82,8 +83,8 @@ def draw(source: str, n: int, seed: int, fields: Fields = Fields()) -> Drawn:  #
                 found[first + row] = _candidate(first + row, url, caption)
             first += size
         identity = [[os.path.basename(table.path), table.n_rows] for table in tables]
-        n_malformed = sum(table.n_malformed for table in tables)
-    return Drawn([found[row] for row in rows.tolist()], sum(sizes), n_malformed, identity)
+        wrong = (sum(t.n_malformed for t in tables), sum(t.n_inside for t in tables))
+    return Drawn([found[row] for row in rows.tolist()], sum(sizes), *wrong, identity)
 
 
 def random_rows(n_rows: int, n: int, seed: int) -> np.ndarray:
@@ -112,7 +113,7 @@ def _candidate(row: int, url: Any, caption: Any) -> Candidate:
 class _Parquet:
     """A parquet file; a row group is read at a time."""
 
-    n_malformed = 0
+    n_malformed = n_inside = 0
 
     def __init__(self, path: str, file: io.IOBase):
         self.path = path
@@ -154,6 +155,13 @@ class _Separated:
         if self.n_malformed and not self._has_quotes:
             self._has_quotes = True
             self.n_rows = self._count()
+        self.n_inside = 0
+        if self._has_quotes:
+            self.n_inside = max(0, self._count_lines() - 1 - self.n_rows - self.n_malformed)
+
+    def _count_lines(self) -> int:
+        with pa.input_stream(self.path, compression="detect") as file:
+            return sum(1 for line in io.BufferedReader(file) if line.strip())
 
     def _count(self) -> int:
         return sum(batch.num_rows for batch in self._batches(None))
@@ -210,7 +218,7 @@ class _Separated:
 class _Lines:
     """A file of JSON objects, one a line."""
 
-    n_malformed = 0  # a line that is none is a candidate without address
+    n_malformed = n_inside = 0  # a line that is none is a candidate without address
 
     def __init__(self, path: str):
         self.path = path

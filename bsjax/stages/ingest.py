@@ -119,6 +119,7 @@ def _fill(
             "rows": drawn.n_rows,
             "asked": len(book.outcomes),
             "malformed_lines": drawn.n_malformed,
+            "lines_in_cells": drawn.n_inside,
             **counts,
         },
         notes=notes,
@@ -146,6 +147,11 @@ def _notes(settings: Settings, book: Book, counts: dict[str, int], drawn: Drawn)
         )
     if drawn.n_malformed:
         notes.append(f"{drawn.n_malformed} lines of the table have another number of cells")
+    if drawn.n_inside:
+        notes.append(
+            f"{drawn.n_inside} lines of the table lie within quotes, as parts of cells of other"
+            " lines: where no caption has several, a quote that is never closed took rows with it"
+        )
     if settings.downloader != "aiohttp" and not settings.allow_private:
         notes.append("img2dataset does not look whether an address leads to a private network")
     return notes

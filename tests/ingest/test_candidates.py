@@ -157,6 +157,24 @@ def test_quotes_in_a_tsv_file_stand_for_themselves(tmp_path):
     assert told == ["plain", '"not closed', '5" disk', "closed", 'he said "no"', '"a" and "b"']
 
 
+@pytest.mark.parametrize("ending", [".csv", ".csv.gz"])
+def test_lines_within_quotes_are_counted(tmp_path, ending):
+    """A caption may have several lines; a quote that is never closed takes rows with it."""
+    lines = [
+        "url,caption", "http://a/1,one", '"http://a/2","two', 'lines"', 'http://a/3,"never closed',
+        "http://a/4,lost", "http://a/5,lost", 'http://a/6,"closed"', "", "http://a/7,seven",
+    ]  # fmt: skip
+    opened = gzip.open if ending.endswith("gz") else open
+    with opened(tmp_path / f"t{ending}", "wt", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    found = draw(str(tmp_path / f"t{ending}"), 9, seed=0)
+    assert found.n_rows + found.n_malformed + found.n_inside == 8  # lines of text but the first
+    assert found.n_inside == 1 + 3
+    path = tmp_path / "plain.csv"
+    path.write_text("\n".join(["url,caption", 'http://a/1,"one"', "", "http://a/2,two", ""]))
+    assert draw(str(path), 9, seed=0).n_inside == 0
+
+
 def test_halves_of_characters_are_told_by_one_that_stands_for_them(tmp_path):
     row = json.dumps({"url": "http://a.test/\ud800", "caption": "half \udfff"})
     (tmp_path / "t.jsonl").write_text(row)
