@@ -100,12 +100,19 @@ def plan(config: ml_collections.ConfigDict, workdir: AnyPath) -> None:
         )
     if stage == "generate" and config.generator.name == "none":
         raise UserError("generator.name=none: nothing to compile; use a config with a generator")
-    rows = []
-    for topology in filter(None, config.plan.topology.split(",")):
-        rows += _rows_of(config, topology, devices_of(topology))
+    places = [(name, devices_of(name)) for name in filter(None, config.plan.topology.split(","))]
+    for _, devices in places:
+        _parts(config, devices)  # a mesh that cannot be is told before anything is compiled
     if config.plan.local:
-        rows += _rows_of(config, f"here: {jax.device_count()} x {jax.devices()[0].platform}",
-                         jax.devices())  # fmt: skip
+        here = f"here: {jax.device_count()} x {jax.devices()[0].platform}"
+        try:
+            _parts(config, jax.devices())
+            places.append((here, jax.devices()))
+        except UserError as error:
+            if not places:
+                raise
+            logging.info("no row of this machine: %s", error)
+    rows = [row for topology, devices in places for row in _rows_of(config, topology, devices)]
     if not rows:
         raise UserError(
             "nothing to plan for; set --topology=v5e:2x4 or h100:8 (several: with commas)"

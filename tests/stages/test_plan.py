@@ -36,6 +36,22 @@ def test_the_local_devices_in_every_shape(config, tmp_path, capsys):
     assert "here: 8 x cpu" in printed and "not a measurement" in printed
 
 
+def test_a_mesh_that_this_machine_cannot_have(config, tmp_path, monkeypatch):
+    """It is no reason to refuse a topology that can; one that cannot is told before compiling."""
+    some = {"4 of them": jax.devices()[:4], "3 of them": jax.devices()[:3]}
+    monkeypatch.setattr(plan_stage, "devices_of", some.__getitem__)
+    config.plan.fixed_mesh, config.mesh.data, config.mesh.model = True, 2, 2
+    config.plan.topology, config.plan.local = "4 of them", True
+    plan(config, epath.Path(tmp_path))
+    (row,) = rows_of(tmp_path)
+    assert (row["topology"], row["data"], row["model"]) == ("4 of them", 2, 2)
+    monkeypatch.setattr(plan_stage, "_rows_of", lambda *_: pytest.fail("compiled"))
+    for topology, n in (("4 of them,3 of them", 3), ("", 8)):
+        config.plan.topology = topology
+        with pytest.raises(UserError, match=f"expects 4 devices, got {n}"):
+            plan(config, epath.Path(tmp_path))
+
+
 def test_a_tpu_slice(config, tmp_path, capsys):
     pytest.importorskip("libtpu")
     config.plan.topology, config.plan.local = "v5e:2x4", False
