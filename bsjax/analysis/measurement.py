@@ -97,7 +97,8 @@ def write_measures(
 
 
 def _count_empty(folder: AnyPath) -> int:
-    captions = pq.read_table(folder / IMAGE_TABLE, columns=["caption"])["caption"]
+    with (folder / IMAGE_TABLE).open("rb") as file:  # a path alone goes past the object store
+        captions = pq.read_table(file, columns=["caption"])["caption"]
     return sum(not caption for caption in captions.to_pylist())
 
 
