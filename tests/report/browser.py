@@ -1,26 +1,147 @@
-"""A real browser for tests of the explorer, which are skipped where there is none."""
+"""Real browsers for tests of the explorer, which are skipped where there is none."""
 
+import contextlib
 import pathlib
 import shutil
+import time
+from typing import NamedTuple
 
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
+SOFTWARE_GL = ("--use-gl=swiftshader", "--enable-unsafe-swiftshader")
+NO_GL = ("--disable-gpu", "--disable-3d-apis")
 MARKS = [
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with"),
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
 ]
+
+
+DARK = {}  # Firefox -> another one, which prefers dark pages
+BROWSERS = ("chromium", pytest.param("firefox", marks=pytest.mark.slow))
+
+
+@contextlib.contextmanager
+def launched(name="chromium", has_webgl=True):
+    """A browser, as `launch` starts it."""
+    if {"chromium": CHROMIUM, "firefox": FIREFOX}[name] is None:
+        pytest.skip(f"there is no {name} to look with")
+    with playwright.sync_playwright() as running:
+        with contextlib.closing(launch(getattr(running, name), has_webgl)) as browser:
+            yield browser
+        if browser in DARK:
+            DARK.pop(browser).close()
+
+
+def launch(kind, has_webgl=True, prefs=None):
+    """Chromium, which draws WebGL by software, or the system's own Firefox by WebDriver BiDi.
+
+    Args:
+      kind: as a running browser's `browser_type`; one playwright runs at a time.
+      has_webgl: whether pages may draw with it.
+      prefs: of Firefox.
+    """
+    if kind.name == "chromium":
+        flags = ["--no-sandbox", *(SOFTWARE_GL if has_webgl else NO_GL)]
+        return kind.launch(executable_path=CHROMIUM, args=flags)
+    prefs = {"webgl.disabled": not has_webgl} | (prefs or {})
+    return kind.launch(executable_path=FIREFOX, channel="moz-firefox", firefox_user_prefs=prefs)
+
+
+def is_firefox(page_or_browser):
+    browser = getattr(page_or_browser, "context", page_or_browser)
+    browser = getattr(browser, "browser", browser)
+    return browser.browser_type.name == "firefox"
+
+
+def new_context(browser, color_scheme="light", **options):
+    """A context of pages in a colour scheme, which Firefox has as a whole."""
+    if is_firefox(browser) and color_scheme == "dark":
+        if browser not in DARK:
+            dark = {"layout.css.prefers-color-scheme.content-override": 0}
+            DARK[browser] = launch(browser.browser_type, prefs=dark)
+        browser = DARK[browser]
+    return browser.new_context(color_scheme=color_scheme, **options)
+
+
+def wait_until(page, condition, arg=None, seconds=20):
+    """Waits for what an expression or a function of the page says; without the page's own eval,
+    which its policy forbids."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            if page.evaluate(condition, arg):
+                return
+            fault = "it is not so"
+        except playwright.Error as error:  # it was about to go elsewhere
+            fault = str(error)
+        if time.monotonic() > end:
+            raise AssertionError(f"{condition}: {fault} after {seconds} s")
+        page.wait_for_timeout(20)
+
+
+def enter(page, selector, text):
+    """Types into a field and presses Enter; Firefox knows no change that nobody typed."""
+    field = page.locator(selector)
+    field.fill("")
+    field.press_sequentially(text)
+    field.press("Enter")
+
+
+def go_back(page):
+    """Without waiting for a page to load: none does."""
+    page.evaluate("history.back()")
+
+
+def skip_without_webgl(page):
+    """Firefox draws none without a graphics card; Chromium must."""
+    if is_firefox(page) and not page.evaluate(
+        "!!document.createElement('canvas').getContext('webgl2')"
+    ):
+        pytest.skip("this Firefox has no WebGL")
+
+
+class File(NamedTuple):
+    """What the page gave to be kept."""
+
+    name: str
+    text: str
+
+
+def downloaded(page, selector):
+    """The file that a click gives."""
+    if not is_firefox(page):
+        with page.expect_download() as waiting:
+            page.click(selector)
+        content = pathlib.Path(waiting.value.path()).read_bytes()
+        return File(waiting.value.suggested_filename, content.decode())
+    # Of a blob it tells nothing by BiDi; that it is written is tested in test_firefox.py.
+    page.evaluate(
+        """() => {
+        const make = URL.createObjectURL, press = HTMLAnchorElement.prototype.click;
+        window.given = {};
+        URL.createObjectURL = (blob) => {
+          blob.arrayBuffer().then((found) => { given.bytes = [...new Uint8Array(found)]; });
+          return make.call(URL, blob);
+        };
+        HTMLAnchorElement.prototype.click = function () {
+          given.name = this.download; press.call(this);
+        };
+        }"""
+    )
+    page.click(selector)
+    wait_until(page, "given.bytes && given.name")
+    given = page.evaluate("given")
+    return File(given["name"], bytes(given["bytes"]).decode())
 
 
 class Watched:
     """A page that remembers what went wrong in it and what it asked for."""
 
     def __init__(self, browser, folder, address="", base=None, **options):
-        # What waits for a condition evaluates it in the page, which the page's policy forbids.
-        options = {"viewport": {"width": 1200, "height": 800}, "bypass_csp": True} | options
-        context = browser.new_context(**options)
-        self.page = context.new_page()
+        options = {"viewport": {"width": 1200, "height": 800}} | options
+        self.page = new_context(browser, **options).new_page()
         self.page.set_default_timeout(20_000)
         self.errors, self.requests = [], []
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -38,7 +159,10 @@ class Watched:
 
     def close(self):
         """Nothing failed, and nothing was asked of anyone else."""
-        assert self.errors == []
+        # A screenshot hides the caret by a style of its own, which the page's policy refuses.
+        is_own = "(style-src-elem)" if is_firefox(self.page) else None
+        errors = [error for error in self.errors if not is_own or is_own not in error]
+        assert errors == [], errors
         own = ("data:", "blob:", self.base)
         assert [url for url in self.requests if not url.startswith(own)] == []
         self.page.context.close()
@@ -63,7 +187,7 @@ return old.call(this, kind, {...options, failIfMajorPerformanceCaveat: false});
 
 def points(page):
     """Of the first plot, in the order in which they are drawn."""
-    page.wait_for_function(f"{PLOT.removesuffix('.plot')}?.plot.points.ids.length > 0")
+    wait_until(page, f"{PLOT.removesuffix('.plot')}?.plot.points.ids.length > 0")
     return page.evaluate(POINTS)
 
 
@@ -97,7 +221,7 @@ def show_part(page, left, right, low, high):
 
 def wait_for_concept(page, concept):
     text = f"document.querySelector('#panel h2 .id')?.textContent.trim() === '{concept}'"
-    page.wait_for_function(text)
+    wait_until(page, text)
 
 
 def serious_faults(page):

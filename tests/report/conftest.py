@@ -1,26 +1,17 @@
 """A browser for the tests of pages, and pages that nothing may go wrong in."""
 
-import contextlib
-
 import pytest
 
-FLAGS = ("--no-sandbox", "--use-gl=swiftshader", "--enable-unsafe-swiftshader")
 
+@pytest.fixture(
+    scope="module", params=["chromium", pytest.param("firefox", marks=pytest.mark.slow)]
+)
+def browser(request):
+    """Each browser in turn."""
+    from tests.report.browser import launched  # skips where there is no playwright
 
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, which draws WebGL by software."""
-    from tests.report.browser import CHROMIUM, playwright  # skips where there is none
-
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium to look with")
-    with (
-        playwright.sync_playwright() as running,
-        contextlib.closing(
-            running.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        ) as chromium,
-    ):
-        yield chromium
+    with launched(request.param) as browser:
+        yield browser
 
 
 @pytest.fixture

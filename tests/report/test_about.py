@@ -12,7 +12,12 @@ from bsjax.report.style import draw
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
-from tests.report.browser import MARKS, Watched, serious_faults
+from tests.report.browser import (
+    MARKS,
+    Watched,
+    serious_faults,
+    wait_until,
+)
 
 pytestmark = MARKS
 STEM = "one #1 100%_findings"
@@ -42,7 +47,7 @@ def test_figures_are_in_the_readers_colours_and_can_be_taken_away(browser, repor
     folder = reports[style]
     watched = Watched(browser, folder, "#view=figures", color_scheme=scheme)
     page = watched.page
-    page.wait_for_function("document.querySelector('#view img').naturalWidth")
+    wait_until(page, "document.querySelector('#view img').naturalWidth")
     other = {"light": "dark", "dark": "light"}[style]
     shown = urllib.parse.unquote(page.evaluate("document.querySelector('#view img').currentSrc"))
     name = STEM if scheme == style else f"{STEM}_{other}"
@@ -63,7 +68,7 @@ def test_a_figure_that_is_gone_is_said(browser, reports, tmp_path):
     folder = tmp_path / "report"
     shutil.copytree(reports["light"], folder)
     (folder / "figures" / f"{STEM}.png").unlink()
-    page = browser.new_page(color_scheme="light", bypass_csp=True)
+    page = browser.new_page(color_scheme="light")
     page.goto(f"{folder.as_uri()}/index.html#view=figures")
     page.wait_for_selector("#view .gone")
     assert page.inner_text("#view .gone") == f"figures/{STEM}.png is missing"

@@ -1,9 +1,9 @@
 """The explorer where a browser lacks something, data are missing, or hands are quick."""
 
+import contextlib
 import csv
 import dataclasses
 import io
-import pathlib
 import shutil
 
 import numpy as np
@@ -18,14 +18,20 @@ from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
 from tests.report.browser import (
-    CHROMIUM,
+    BROWSERS,
     MARKS,
     PLOT,
     SOFT_GL,
+    downloaded,
+    enter,
+    go_back,
+    launch,
+    launched,
     place_of,
-    playwright,
     points,
     show_part,
+    skip_without_webgl,
+    wait_until,
 )
 
 pytestmark = MARKS
@@ -62,20 +68,11 @@ def workdir(tmp_path_factory):
     return workdir
 
 
-@pytest.fixture(scope="module")
-def launch():
-    """Starts Chromium with flags."""
-    with playwright.sync_playwright() as running:
-        yield lambda *flags: running.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", *flags]
-        )
-
-
-@pytest.fixture(scope="module")
-def browser(launch):
+@pytest.fixture(scope="module", params=BROWSERS)
+def browser(request):
     """One without WebGL."""
-    with launch("--disable-gpu", "--disable-3d-apis") as chromium:
-        yield chromium
+    with launched(request.param, has_webgl=False) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -83,7 +80,7 @@ def open_page(browser, workdir):
     pages = []
 
     def start(address="", folder=None, script=None, ready=True):
-        page = browser.new_page(viewport={"width": 1200, "height": 800}, bypass_csp=True)
+        page = browser.new_page(viewport={"width": 1200, "height": 800})
         page.set_default_timeout(20_000)
         page.errors = []
         page.on("pageerror", lambda error: page.errors.append(str(error)))
@@ -102,9 +99,7 @@ def open_page(browser, workdir):
 
 
 def shown(page, concept):
-    page.wait_for_function(
-        f"document.querySelector('#panel h2 .id')?.textContent.trim() === '{concept}'"
-    )
+    wait_until(page, f"document.querySelector('#panel h2 .id')?.textContent.trim() === '{concept}'")
 
 
 def test_safaris_limit_of_addresses(open_page):
@@ -120,9 +115,9 @@ def test_safaris_limit_of_addresses(open_page):
     for _ in range(20):
         page.keyboard.press("ArrowDown")
     shown(page, page.evaluate("document.querySelector('#goto').value"))
-    page.wait_for_function("location.hash.includes('heat=0.45')")
+    wait_until(page, "location.hash.includes('heat=0.45')")
     concept = page.input_value("#goto")
-    page.wait_for_function(f"location.hash.includes('concept={concept}')")
+    wait_until(page, f"location.hash.includes('concept={concept}')")
     assert page.evaluate("window.writes.length") < 60
     assert page.errors == []
 
@@ -134,23 +129,22 @@ def test_a_refused_address_is_written_later(open_page):
       return old(...given); };"""
     page = open_page("#view=table", script=script)
     page.fill("#search", "x=1")
-    page.wait_for_function("document.querySelectorAll('#rows tbody tr').length === 1")
+    wait_until(page, "document.querySelectorAll('#rows tbody tr').length === 1")
     assert "q=" not in page.url
     page.evaluate("window.isRefusing = false")
-    page.wait_for_function("location.hash.includes('q=x')")
+    wait_until(page, "location.hash.includes('q=x')")
     assert page.errors == []
 
 
 def test_the_way_back_wins_over_what_was_to_be_written(open_page):
     page = open_page("#concept=1")
-    page.fill("#goto", "2")
-    page.keyboard.press("Enter")
+    enter(page, "#goto", "2")
     shown(page, 2)
     page.locator("#panel .slider input").evaluate(
         """e => { for (let i = 0; i < 60; i += 1) {
         e.value = (i % 20) / 20; e.dispatchEvent(new Event("input")); } }"""
     )
-    page.go_back()
+    go_back(page)
     shown(page, 1)
     page.wait_for_timeout(700)
     assert page.url.endswith("#concept=1")
@@ -177,7 +171,7 @@ def test_a_map_without_webgl(open_page, script):
     page.mouse.click(*place_of(page, 7))
     shown(page, 7)
     page.select_option("#second", SETS[1])
-    page.wait_for_function("document.querySelectorAll('.plane').length === 2")
+    wait_until(page, "document.querySelectorAll('.plane').length === 2")
     page.click("#tab-models")
     page.wait_for_selector(".square .plane")
     judged = sum(kind != verdicts.NOT_ENOUGH_DATA for kind in KINDS)
@@ -255,26 +249,27 @@ def test_many_points_without_webgl(open_page, workdir, tmp_path):
     assert page.errors == []
 
 
-def test_a_lost_graphics_card(launch, workdir):
-    with launch("--use-gl=swiftshader", "--enable-unsafe-swiftshader") as chromium:
-        page = chromium.new_page(bypass_csp=True)
+def test_a_lost_graphics_card(browser, workdir):
+    with contextlib.closing(launch(browser.browser_type)) as other:
+        page = other.new_page()
         page.add_init_script(SOFT_GL)
         page.goto((workdir / "report" / "index.html").as_uri() + "#view=map")
         page.wait_for_selector("body[data-ready]")
+        skip_without_webgl(page)
         assert page.evaluate(BY) == "webgl" and len(points(page)) == N
         page.evaluate(
             """document.querySelector(".plane canvas.points").getContext("webgl2")
             .getExtension("WEBGL_lose_context").loseContext()"""
         )
-        page.wait_for_function(f"{BY} === 'pixels'")
+        wait_until(page, f"{BY} === 'pixels'")
         assert n_coloured(page) > 20 * N
         assert page.locator("#fault").is_hidden()
 
 
-def test_software_webgl_is_left_alone(launch, workdir):
+def test_software_webgl_is_left_alone(browser, workdir):
     """It is slower than pixels by hand."""
-    with launch("--use-gl=swiftshader", "--enable-unsafe-swiftshader") as chromium:
-        page = chromium.new_page(bypass_csp=True)
+    with contextlib.closing(launch(browser.browser_type)) as other:
+        page = other.new_page()
         page.goto((workdir / "report" / "index.html").as_uri() + "#view=map")
         page.wait_for_selector("body[data-ready]")
         assert page.evaluate(BY) == "pixels"
@@ -284,7 +279,7 @@ def test_software_webgl_is_left_alone(launch, workdir):
 def test_arrows_where_nothing_is_listed(open_page, view):
     page = open_page("#view=table")  # whose rows are loaded from now on
     page.click(f"#tab-{view}")
-    page.wait_for_function(f"document.getElementById('view').dataset.view === '{view}'")
+    wait_until(page, f"document.getElementById('view').dataset.view === '{view}'")
     for key in ("ArrowDown", "ArrowUp", "ArrowLeft", "ArrowRight"):
         page.keyboard.press(key)
     page.wait_for_timeout(100)
@@ -299,8 +294,8 @@ def test_tabs_by_arrows(open_page):
     page.focus("#tab-findings")
     for name in ("map", "table", "models", "images", "figures", "card", "findings"):
         page.keyboard.press("ArrowRight")
-        page.wait_for_function(f"document.activeElement.id === 'tab-{name}'")
-        page.wait_for_function(f"document.getElementById('view').dataset.view === '{name}'")
+        wait_until(page, f"document.activeElement.id === 'tab-{name}'")
+        wait_until(page, f"document.getElementById('view').dataset.view === '{name}'")
     assert page.locator("#fault").is_hidden()
 
 
@@ -327,7 +322,7 @@ def test_quick_hands_end_where_they_went(open_page):
         document.getElementById(`tab-${name}`).click();
         await new Promise((done) => setTimeout(done, 20)); } }"""
     )
-    page.wait_for_function(f"document.querySelectorAll('#rows tbody tr').length === {N}")
+    wait_until(page, f"document.querySelectorAll('#rows tbody tr').length === {N}")
     page.wait_for_timeout(900)
     assert page.locator("#view .pair, #view .plane").count() == 0
     assert page.errors == []
@@ -335,9 +330,7 @@ def test_quick_hands_end_where_they_went(open_page):
 
 def test_csv_holds_no_formula(open_page):
     page = open_page("#view=table&sort=concept")
-    with page.expect_download() as waiting:
-        page.click("text=CSV of this view")
-    text = pathlib.Path(waiting.value.path()).read_bytes().decode()
+    text = downloaded(page, "text=CSV of this view").text
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     names = [f"'{name}" if name[:1] in tuple("=+-@\t\r") else name for name in NAMES]
     assert [row["name"] for row in rows] == names
@@ -364,7 +357,7 @@ def test_what_is_missing_is_said(open_page, workdir, tmp_path, file, address, da
         page.wait_for_timeout(300)
         assert "explorer.js beside it is missing or damaged" in page.inner_text("#view")
         return
-    page.wait_for_function("!document.getElementById('fault').hidden")
+    wait_until(page, "!document.getElementById('fault').hidden")
     assert file in page.inner_text("#fault")
     assert "bsjax report" in page.inner_text("#fault")
     page.click("#no-fault")
@@ -386,7 +379,7 @@ def test_a_damaged_array_is_said(open_page, workdir, tmp_path):
         assert old in text
         path.write_text(text.replace(old, new))
         page = open_page("#view=images&concept=1", folder, ready=False)
-        page.wait_for_function("!document.getElementById('fault').hidden")
+        wait_until(page, "!document.getElementById('fault').hidden")
         assert "an array of the report is damaged" in page.inner_text("#fault")
 
 
@@ -413,32 +406,30 @@ def reports(workdir, tmp_path):
     ("after", "address", "action"),
     [
         (("two", "one"), "#view=table", lambda page: page.click("#tab-images")),
-        (("two", "one"), "#view=table", lambda page: page.fill("#goto", "1")),
+        (("two", "one"), "#view=table", lambda page: enter(page, "#goto", "1")),
         # Of one set alone: the chunks of the other, which is shown, are missing.
         (("one",), "#view=table&model=two", lambda page: page.click("#tab-images")),
-        (("one",), "#view=table&model=two", lambda page: page.fill("#goto", "1")),
+        (("one",), "#view=table&model=two", lambda page: enter(page, "#goto", "1")),
     ],
 )
 def test_a_page_of_an_earlier_report_says_so(open_page, reports, after, address, action):
     page = open_page(address, reports("one", "two"))
     reports(*after)
     action(page)
-    page.keyboard.press("Enter")
-    page.wait_for_function("!document.getElementById('fault').hidden")
+    wait_until(page, "!document.getElementById('fault').hidden")
     assert page.inner_text("#fault span").startswith(MADE_ANEW)
     page.wait_for_timeout(300)
     place = "#panel" if "concept" in page.url else "#view"
     assert page.inner_text(place).count(MADE_ANEW) == 1  # in one line, whatever it kept away
     page.reload()
-    page.wait_for_function("document.querySelector('#view img, #panel img')")
+    wait_until(page, "document.querySelector('#view img, #panel img')")
     assert page.locator("#fault").is_hidden()
 
 
 def test_the_same_report_written_again_is_no_other(open_page, reports):
     page = open_page("#view=table", reports("one", "two"))
     reports("one", "two")
-    page.fill("#goto", "1")
-    page.keyboard.press("Enter")
+    enter(page, "#goto", "1")
     shown(page, 1)
     page.click("#tab-images")
     page.wait_for_selector("#view .pairs", state="attached")
@@ -450,7 +441,7 @@ def test_a_file_that_is_missing_is_not_told_as_another_report(open_page, reports
     page = open_page("#view=table", folder)
     (folder / "data" / "pairs" / "0.js").unlink()
     page.click("#tab-images")
-    page.wait_for_function("!document.getElementById('fault').hidden")
+    wait_until(page, "!document.getElementById('fault').hidden")
     assert "data/pairs/0.js is missing" in page.inner_text("#fault span")
 
 
@@ -477,9 +468,8 @@ def test_a_missing_figure_and_a_wrong_number_are_said(open_page):
     page = open_page("#view=figures")
     page.wait_for_selector("#view .gone")
     assert page.inner_text("#view .gone") == "figures/gone.png is missing"
-    page.fill("#goto", "12 apples")
-    page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('status').textContent")
+    enter(page, "#goto", "12 apples")
+    wait_until(page, "document.getElementById('status').textContent")
     assert "run from 0 to 11" in page.inner_text("#status")
     assert "concept" not in page.url
 
@@ -487,9 +477,9 @@ def test_a_missing_figure_and_a_wrong_number_are_said(open_page):
 def test_errors_that_nobody_caught_are_shown(open_page):
     page = open_page()
     page.evaluate("setTimeout(() => { throw new Error('out of place'); }); undefined")
-    page.wait_for_function("!document.getElementById('fault').hidden")
+    wait_until(page, "!document.getElementById('fault').hidden")
     assert page.inner_text("#fault span") == "This page went wrong: out of place"
     page.click("#no-fault")
     page.evaluate("void Promise.reject(new Error('later'))")
-    page.wait_for_function("!document.getElementById('fault').hidden")
+    wait_until(page, "!document.getElementById('fault').hidden")
     assert "later" in page.inner_text("#fault span")

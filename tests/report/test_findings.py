@@ -16,8 +16,10 @@ from tests.report.artifacts import EVIL, finding, substitution, write_arm, write
 from tests.report.browser import (
     MARKS,
     Watched,
+    go_back,
     serious_faults,
     wait_for_concept,
+    wait_until,
 )
 
 pytestmark = MARKS
@@ -139,10 +141,10 @@ def test_which_pairs_are_shown(comparisons):
 def test_links_lead_to_findings_and_concepts_and_back(open_page):
     page = open_page()
     card(page, 1).locator("text=→ finding 2").click()
-    page.wait_for_function("document.activeElement.id === 'finding-2'")
+    wait_until(page, "document.activeElement.id === 'finding-2'")
     assert "finding=2" in page.url
-    page.go_back()
-    page.wait_for_function("!location.hash.includes('finding')")
+    go_back(page)
+    wait_until(page, "!location.hash.includes('finding')")
     card(page, 2).locator(".concepts button").click()
     wait_for_concept(page, 1)
     assert page.locator("#view article.finding").count() == 3
@@ -150,7 +152,7 @@ def test_links_lead_to_findings_and_concepts_and_back(open_page):
 
 def test_the_address_names_a_finding(open_page):
     page = open_page("#finding=3")
-    page.wait_for_function("document.activeElement.id === 'finding-3'")
+    wait_until(page, "document.activeElement.id === 'finding-3'")
     for address in ("#finding=99", "#finding=x", "#view=findings&finding=-1"):
         page = open_page(address)
         assert page.locator("article.finding").count() == 3
@@ -159,7 +161,7 @@ def test_the_address_names_a_finding(open_page):
 def test_the_findings_are_those_of_the_chosen_set(open_page):
     page = open_page("#finding=2")
     page.select_option("#model", SETS[1])
-    page.wait_for_function("!document.querySelector('article.finding')")
+    wait_until(page, "!document.querySelector('article.finding')")
     assert "finding=" not in page.url
     text = page.inner_text("#view")
     assert "No findings among 4 concepts judged; 6 seen too rarely to judge." in text
@@ -193,7 +195,7 @@ def test_the_panel_tells_the_verdict_in_words_first(open_page):
     assert math.prod(FACTORS.values()) == pytest.approx(math.exp(-3), rel=1e-3)
     page.click("#tab-map")
     section.locator("text=→ finding 1").click()
-    page.wait_for_function("document.activeElement.id === 'finding-1'")
+    wait_until(page, "document.activeElement.id === 'finding-1'")
 
 
 def test_the_panel_of_a_concept_that_was_not_called(open_page):
@@ -255,7 +257,7 @@ def test_many_findings_come_as_one_scrolls(browser, comparisons, tmp_path):
     page.evaluate("location.hash = '#finding=60'")
     page.wait_for_selector("#finding-60")
     assert page.evaluate(cards) < 200
-    page.wait_for_function(
-        f"() => {{ window.scrollTo(0, document.body.scrollHeight); return {cards} === 200; }}"
+    wait_until(
+        page, f"() => {{ window.scrollTo(0, document.body.scrollHeight); return {cards} === 200; }}"
     )
     watched.close()

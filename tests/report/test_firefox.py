@@ -1,5 +1,8 @@
-"""The explorer in Firefox, from disk and over HTTP: every tab, a concept, a search, no fault."""
+"""The explorer in Firefox by its own protocol, from disk and over HTTP: what the other tests of
+pages, which speak WebDriver BiDi to it, cannot see, such as the files that it writes."""
 
+import csv
+import io
 import shutil
 import urllib.parse
 
@@ -55,9 +58,15 @@ def workdir(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def firefox(tmp_path_factory):
+def downloads(tmp_path_factory):
+    return tmp_path_factory.mktemp("downloads")
+
+
+@pytest.fixture(scope="module")
+def firefox(tmp_path_factory, downloads):
     log = tmp_path_factory.mktemp("gecko") / "log"
-    browser = marionette.Marionette(bin=FIREFOX, headless=True, gecko_log=str(log))
+    prefs = {"browser.download.folderList": 2, "browser.download.dir": str(downloads)}
+    browser = marionette.Marionette(bin=FIREFOX, headless=True, gecko_log=str(log), prefs=prefs)
     browser.start_session()
     yield browser
     browser.cleanup()
@@ -111,6 +120,23 @@ def test_a_concept_opens_and_a_search_narrows(page):
             "return document.querySelector('#panel h2 .id').textContent.trim() === '21'"
         )
     )
+    assert is_without_fault(page)
+
+
+def test_a_table_is_written_as_csv(page, downloads):
+    page.find_element(By.ID, "tab-table").click()
+    wait_for(page, "#rows tbody tr")
+    (button,) = (
+        each
+        for each in page.find_elements(By.TAG_NAME, "button")
+        if each.text == "CSV of this view"
+    )
+    button.click()
+    file = downloads / "one.csv"
+    Wait(page, timeout=20).until(lambda page: file.is_file() and file.stat().st_size)
+    heads, *rows = csv.reader(io.StringIO(file.read_text(encoding="utf-8-sig"), newline=""))
+    assert heads[:2] == ["concept", "name"] and len(rows) == count(page) > 0
+    file.unlink()
     assert is_without_fault(page)
 
 

@@ -22,7 +22,14 @@ from bsjax.results.models import folder_of, write_moved
 from bsjax.stats import moves, verdicts
 from bsjax.stats.models import Correlation
 from tests.report.artifacts import EVIL, SETTINGS, write_arm, write_comparison
-from tests.report.browser import ABOVE, MARKS, PLOT, points, serious_faults
+from tests.report.browser import (
+    ABOVE,
+    MARKS,
+    PLOT,
+    points,
+    serious_faults,
+    wait_until,
+)
 
 pytestmark = MARKS
 SETS = ("base <b>", "dpo", "third")
@@ -217,7 +224,7 @@ def test_axes_speak_in_words_and_the_diagonal_is_drawn(open_page):
     )
     assert drawn > 40
     page.select_option("#view .toolbar select", "delta")
-    page.wait_for_function("document.querySelector('.axis')?.textContent.startsWith('delta')")
+    wait_until(page, "document.querySelector('.axis')?.textContent.startsWith('delta')")
     view = page.evaluate(f"{PLOT}.view")
     assert (view["left"] + view["right"]) / 2 == pytest.approx(0.5)
     assert "x=delta" in page.url
@@ -227,7 +234,7 @@ def test_a_cell_of_the_matrix_opens_its_models(open_page):
     page = open_page("#view=models&second=dpo")
     assert texts(page, ".matrix td.self") == ["reliability 0.50"] * 3
     page.click(".matrix tbody tr:nth-child(3) td:nth-child(3) button")
-    page.wait_for_function("document.querySelector('#view h2').textContent.startsWith('third')")
+    wait_until(page, "document.querySelector('#view h2').textContent.startsWith('third')")
     assert texts(page, "#view h2")[0] == "third and dpo: r = 0.51 [0.40, 0.60]"
 
 

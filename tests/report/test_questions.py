@@ -17,7 +17,9 @@ from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from bsjax.stats.models import Correlation
 from tests.report.artifacts import finding, substitution, write_arm, write_comparison
-from tests.report.browser import MARKS
+from tests.report.browser import (
+    MARKS,
+)
 
 pytestmark = MARKS
 LITTLE, MUCH = verdicts.SUPPRESSED, verdicts.EXAGGERATED
@@ -86,7 +88,7 @@ def _with_pairs(comparison):
 @pytest.fixture
 def reader(browser, page):
     """Opens the page and counts clicks."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, bypass_csp=True)
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
     with contextlib.closing(context):
         yield Reader(context.new_page(), page)
 

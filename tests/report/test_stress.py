@@ -13,7 +13,10 @@ from bsjax.results.columns import STRESS_PROMPTS, STRESS_SAMPLES, make_table
 from bsjax.results.stress import Stressed, write_stressed
 from bsjax.stats import verdicts
 from tests.report.artifacts import EVIL, finding, finish, write_arm, write_comparison
-from tests.report.browser import CHROMIUM, MARKS, Watched, playwright
+from tests.report.browser import (
+    MARKS,
+    Watched,
+)
 
 pytestmark = MARKS
 LITTLE, N = verdicts.SUPPRESSED, 6
@@ -89,31 +92,26 @@ def test_best_and_worst_are_one_a_prompt_and_old_tests_are_left_out(made, caplog
     assert "finding-2 is left out: it is of another comparison" in caplog.text
 
 
-def test_a_card_tells_of_its_tests(made, tmp_path):
+def test_a_card_tells_of_its_tests(made, tmp_path, browser):
     workdir, comparison = made
     tests = {"found": stress_payload(workdir, comparison, thumbnail)}
     places = np.zeros((N, 2), np.float32)
     write_site(tmp_path, [comparison], places, [""] * N, [{}], [], thumbnail, stress=tests)
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
-        )
-        watched = Watched(browser, tmp_path, "")
-        page = watched.page
-        card = page.locator("#finding-1")
-        heads = card.locator("details.stress summary").all_inner_texts()
-        assert heads == [
-            "Stress test: drawn in 2 of 4 images", "Stress test: drawn in 0 of 4 images",
-        ]  # fmt: skip
-        assert page.locator("#finding-2 details.stress").count() == 0
-        first = card.locator("details.stress").first
-        first.locator("summary").click()
-        assert first.locator("figure img").count() == 3
-        assert first.locator(".gone").inner_text() == "image file is gone"
-        assert first.locator("figcaption").all_inner_texts()[:2] == ["second", EVIL]
-        assert page.locator("img[src='x']").count() == 0
-        second = card.locator("details.stress").nth(1)
-        second.locator("summary").click()
-        assert "No image shows it." in second.inner_text()
-        watched.close()
-        browser.close()
+    watched = Watched(browser, tmp_path, "")
+    page = watched.page
+    card = page.locator("#finding-1")
+    heads = card.locator("details.stress summary").all_inner_texts()
+    assert heads == [
+        "Stress test: drawn in 2 of 4 images", "Stress test: drawn in 0 of 4 images",
+    ]  # fmt: skip
+    assert page.locator("#finding-2 details.stress").count() == 0
+    first = card.locator("details.stress").first
+    first.locator("summary").click()
+    assert first.locator("figure img").count() == 3
+    assert first.locator(".gone").inner_text() == "image file is gone"
+    assert first.locator("figcaption").all_inner_texts()[:2] == ["second", EVIL]
+    assert page.locator("img[src='x']").count() == 0
+    second = card.locator("details.stress").nth(1)
+    second.locator("summary").click()
+    assert "No image shows it." in second.inner_text()
+    watched.close()

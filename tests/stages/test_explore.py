@@ -33,7 +33,11 @@ from bsjax.stages.originals import LARGEST, META
 from bsjax.stats import verdicts
 from tests.annotations import unchecked
 from tests.report.artifacts import write_arm, write_comparison
-from tests.report.browser import CHROMIUM, Watched, playwright
+from tests.report.browser import (
+    BROWSERS,
+    Watched,
+    launched,
+)
 
 
 @pytest.fixture
@@ -437,14 +441,13 @@ def test_several_workdirs_have_images_each(shown, tmp_path):
     assert ask_for(app, "/originals/0/0", stamp)[0] == 404
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with")
+@pytest.mark.parametrize("name", BROWSERS)
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-def test_the_page_shows_the_images_themselves(shown):
+def test_the_page_shows_the_images_themselves(shown, name):
     """As large as they are; where a concept fires lies on what the encoder saw, the centre."""
     workdir, _ = shown
     address = urllib.parse.urlsplit(show(workdir).src).netloc
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with launched(name) as browser:
         watched = Watched(browser, None, "#view=images&image=a&mark=1", f"http://{address}")
         page = watched.page
         page.wait_for_selector(".large .full .heat")
@@ -461,4 +464,3 @@ def test_the_page_shows_the_images_themselves(shown):
         from_disk = Watched(browser, workdir / "report", "#view=images&image=a&mark=1")
         assert from_disk.page.locator(".large .whole img").first.get_attribute("src")[:5] == "data:"
         from_disk.close()
-        browser.close()
