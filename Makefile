@@ -34,7 +34,8 @@ test: .venv/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: .venv/.test
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not firefox"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m firefox
 
 # The site of docs/, in build/site; a link that leads nowhere fails.
 docs: .venv/.docs

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.report.conftest import IN_FIREFOX
+
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
@@ -19,7 +21,7 @@ MARKS = [
 
 
 DARK = {}  # Firefox -> another one, which prefers dark pages
-BROWSERS = ("chromium", pytest.param("firefox", marks=pytest.mark.slow))
+BROWSERS = ("chromium", IN_FIREFOX)
 
 
 @contextlib.contextmanager

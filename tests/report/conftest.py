@@ -2,10 +2,10 @@
 
 import pytest
 
+IN_FIREFOX = pytest.param("firefox", marks=[pytest.mark.slow, pytest.mark.firefox])
 
-@pytest.fixture(
-    scope="module", params=["chromium", pytest.param("firefox", marks=pytest.mark.slow)]
-)
+
+@pytest.fixture(scope="module", params=["chromium", IN_FIREFOX])
 def browser(request):
     """Each browser in turn."""
     from tests.report.browser import launched  # skips where there is no playwright
