@@ -7,6 +7,7 @@ host listens. SIGTERM goes the same way: a loop whose hosts must stop together a
 found by the service's heartbeat, and ends the others too (`on_lost_host`).
 """
 
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -38,6 +39,7 @@ LOST = (
 
 _leaving = threading.Lock()  # taken once, by the thread that ends the process
 _asked_to_stop = threading.Event()
+_is_over = threading.Event()  # this process ends as it should: nobody listens any more
 
 
 def n_hosts() -> int:
@@ -50,7 +52,12 @@ def watch() -> None:
     """Listens to the other hosts from now on; call it once they have found each other."""
     if n_hosts() > 1 and not any(thread.name == END for thread in threading.enumerate()):
         client = jax_distributed.global_state.client
-        threading.Thread(target=_listen, args=(client,), name=END, daemon=True).start()
+        thread = threading.Thread(target=_listen, args=(client,), name=END, daemon=True)
+        # What is registered last is called first: before jax ends the client and its service, in
+        # which a question of the thread's would be a segmentation fault.
+        atexit.register(_end_listening, thread)
+        _is_over.clear()
+        thread.start()
 
 
 def end_all(status: int, line: str) -> NoReturn:
@@ -176,10 +183,14 @@ class StopSignal:
             return False
 
 
+def _end_listening(thread: threading.Thread) -> None:
+    _is_over.set()
+    thread.join(LAST_WORD_SECONDS)
+
+
 def _listen(client: Any) -> None:
     """The watching thread."""
-    while True:
-        time.sleep(POLL_SECONDS)
+    while not _is_over.wait(POLL_SECONDS):
         said = read(client, END)
         if said is not None:
             end_all(*json.loads(said))

@@ -128,6 +128,14 @@ def test_a_host_that_is_done_hears_what_stops_the_others(tmp_path):
     assert lines == [["bsjax: the disk is full"]] * 2
 
 
+def test_hosts_that_are_done_end_without_a_dump(tmp_path, monkeypatch):
+    """However often they ask after the others: jax ends what they ask."""
+    busy = "from bsjax.core import ending\nending.POLL_SECONDS = 0.0002\n"
+    monkeypatch.setattr(sys.modules[__name__], "HOST", busy + HOST)
+    statuses, logs, lines = finish(start(tmp_path, "ready()", 4))
+    assert statuses == [0] * 4 and lines == [[]] * 4, logs
+
+
 @pytest.mark.parametrize("host", [0, 1])
 def test_a_host_that_stays_alone_says_so(tmp_path, monkeypatch, host):
     monkeypatch.setattr(sys.modules[__name__], "HOST", ALONE + HOST)
