@@ -108,6 +108,7 @@ def by_json(path):
 
 def sources(folder, n, size):
     """(name, path, the library's own way)."""
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
     from tests.data import written
 
     items = list(items_of(n, size))
