@@ -126,8 +126,9 @@ def _of_folder(path: str, place: str, fields: Fields, section: str) -> tuple[str
     if "features.json" in names and "dataset_info.json" in names:
         return "tfds", path
     files = [os.path.join(place, name) for name in names]
-    image, shard = _an_image(place), _a_shard(place, fields)
-    if image and shard:
+    image = _an_image(place)
+    shard = _a_shard(place, fields) if image else None
+    if shard:
         name, kind = shard
         inside = os.path.dirname(name)
         other = f".path={os.path.join(path, inside)}" if inside else f".source={kind}"
