@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-slow docs lint format benchmark soak scenes-weights clean
+.PHONY: setup demo test test-slow test-firefox docs lint format benchmark soak scenes-weights clean
 
 setup: .venv/.main .venv/.test .venv/.lint
 
@@ -35,6 +35,9 @@ test: .venv/.test
 
 test-slow: .venv/.test
 	$(BIN)/python -m pytest -m "slow and not firefox"
+
+# Every test of a page again, in Firefox; the default tests look at each of its tabs there.
+test-firefox: .venv/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m firefox
 
 # The site of docs/, in build/site; a link that leads nowhere fails.
