@@ -114,12 +114,14 @@ def as_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: or_none(value) for name, value in values.items()}
 
 
-def read_json(path: str | os.PathLike, mend: str = "delete it and run again") -> Any:
+def read_json(path: str | os.PathLike, mend: str = "") -> Any:
     """Reads JSON; a damaged file is the user's to mend, in one line."""
     try:
         return json.loads(epath.Path(path).read_bytes())  # UTF-8, whatever the locale
     except (ValueError, RecursionError) as error:  # no JSON, or no text
-        raise UserError(f"{path} is not valid JSON ({error}); {mend}") from error
+        raise UserError(
+            f"{path} is not valid JSON ({error}); {mend or 'delete it and run again'}"
+        ) from error
 
 
 def hash_json(content: Any) -> str:
@@ -214,7 +216,7 @@ def read_manifest(folder: AnyPath, stage: str = "", mend: str = "") -> dict[str,
     path = folder / MANIFEST
     if not path.exists():
         return None
-    manifest = read_json(path, mend) if mend else read_json(path)
+    manifest = read_json(path, mend)
     if not isinstance(manifest, dict):
         raise UserError(f"{path} is damaged: expected an object; {mend or again(stage)}")
     if manifest.get("schema_version") != SCHEMA_VERSION:

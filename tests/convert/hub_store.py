@@ -36,9 +36,9 @@ def serve() -> Iterator[tuple[str, Hub]]:
 
     def at_branch(repo: str, branch: str) -> str:
         """Key of a branch, or of the commit that its files make now."""
-        names = {f"{repo}@{branch}": f"{repo}@{branch}", f"{repo}@main": repo}
-        names |= {f"{repo}@{hub.oid(k)}": k for k in hub.repos if k.partition("@")[0] == repo}
-        return names.get(f"{repo}@{branch}", f"{repo}@{branch}")
+        keys = {hub.oid(key): key for key in hub.repos if key.partition("@")[0] == repo}
+        keys["main"] = repo
+        return keys.get(branch, f"{repo}@{branch}")
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -12,12 +12,7 @@ from bsjax.report.style import draw
 from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from tests.report.artifacts import write_arm, write_comparison
-from tests.report.browser import (
-    MARKS,
-    Watched,
-    serious_faults,
-    wait_until,
-)
+from tests.report.browser import MARKS, Watched, serious_faults, wait_until
 
 pytestmark = MARKS
 STEM = "one #1 100%_findings"

@@ -22,14 +22,7 @@ from bsjax.results.models import folder_of, write_moved
 from bsjax.stats import moves, verdicts
 from bsjax.stats.models import Correlation
 from tests.report.artifacts import EVIL, SETTINGS, write_arm, write_comparison
-from tests.report.browser import (
-    ABOVE,
-    MARKS,
-    PLOT,
-    points,
-    serious_faults,
-    wait_until,
-)
+from tests.report.browser import ABOVE, MARKS, PLOT, points, serious_faults, wait_until
 
 pytestmark = MARKS
 SETS = ("base <b>", "dpo", "third")

@@ -17,9 +17,7 @@ from bsjax.report.tables import read_comparisons
 from bsjax.stats import verdicts
 from bsjax.stats.models import Correlation
 from tests.report.artifacts import finding, substitution, write_arm, write_comparison
-from tests.report.browser import (
-    MARKS,
-)
+from tests.report.browser import MARKS
 
 pytestmark = MARKS
 LITTLE, MUCH = verdicts.SUPPRESSED, verdicts.EXAGGERATED

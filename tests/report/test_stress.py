@@ -13,10 +13,7 @@ from bsjax.results.columns import STRESS_PROMPTS, STRESS_SAMPLES, make_table
 from bsjax.results.stress import Stressed, write_stressed
 from bsjax.stats import verdicts
 from tests.report.artifacts import EVIL, finding, finish, write_arm, write_comparison
-from tests.report.browser import (
-    MARKS,
-    Watched,
-)
+from tests.report.browser import MARKS, Watched
 
 pytestmark = MARKS
 LITTLE, N = verdicts.SUPPRESSED, 6

@@ -33,11 +33,7 @@ from bsjax.stages.originals import LARGEST, META
 from bsjax.stats import verdicts
 from tests.annotations import unchecked
 from tests.report.artifacts import write_arm, write_comparison
-from tests.report.browser import (
-    BROWSERS,
-    Watched,
-    launched,
-)
+from tests.report.browser import BROWSERS, Watched, launched
 
 
 @pytest.fixture
