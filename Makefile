@@ -34,7 +34,7 @@ test: .venv/.test
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 test-slow: .venv/.test
-	$(BIN)/python -m pytest -m "slow and not firefox"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "slow and not firefox"
 
 # Every test of a page again, in Firefox; the default tests look at each of its tabs there.
 test-firefox: .venv/.test

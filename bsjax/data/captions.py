@@ -16,7 +16,7 @@ from bsjax.core.text import read_text
 from bsjax.data import passed_over
 from bsjax.data.caption_tables import TABLES, CaptionTable, read_caption_table
 from bsjax.data.downloads import STATS, losses
-from bsjax.data.image_files import IMAGE_SUFFIXES, Found, find_files, lies_within
+from bsjax.data.image_files import IMAGE_SUFFIXES, Found, find_files, lies_within, read_file
 from bsjax.data.pairing import Pairing as Pairing
 from bsjax.data.pairing import pair_keys as pair_keys
 from bsjax.data.text import ALL, Fields, captions_in, captions_of, no_captions_note
@@ -48,7 +48,7 @@ class ImageRecord(NamedTuple):
 
     def read(self) -> bytes:
         """The encoded image."""
-        return pathlib.Path(self.path).read_bytes()
+        return read_file(self.path)
 
 
 class BadImage(NamedTuple):

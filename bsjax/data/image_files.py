@@ -60,6 +60,12 @@ def find_files(root: pathlib.Path, folder: pathlib.Path, follow_links: bool) -> 
     return found
 
 
+def read_file(path: str) -> bytes:
+    """All of a file, as `pathlib.Path.read_bytes` reads it in twice the time."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
 def lies_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
     """Whether a path, its links followed, ends in the folder."""
     folder = os.path.realpath(folder)

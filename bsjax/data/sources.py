@@ -6,7 +6,6 @@ processes; only what a step needs is ever in memory. Captions are there where th
 
 import functools
 import os
-import pathlib
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from bsjax.core.addresses import Address, parse_address, write_address
 from bsjax.core.errors import UserError
 from bsjax.core.foreign import valid_text
 from bsjax.data.captions import ImageSet
-from bsjax.data.image_files import TEXT_SUFFIXES
+from bsjax.data.image_files import TEXT_SUFFIXES, read_file
 from bsjax.data.openers import EITHER, ENDINGS, OPENERS, Opened, Reader, flag
 from bsjax.data.text import ALL, Fields, no_captions_note
 
@@ -164,7 +163,7 @@ def read_image(path: str) -> bytes:
     """
     address = parse_address(path)
     if not address.kind:
-        return pathlib.Path(path).read_bytes()
+        return read_file(path)
     try:
         return _reader(address.kind, address.path, address.split)(address.row)["image"]
     except (UserError, IndexError, RuntimeError) as error:

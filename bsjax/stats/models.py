@@ -18,7 +18,7 @@ LEAST_IMAGES = 5
 LEAST_CONCEPTS = 10
 # Groups of concepts that fire together, of which the jackknife leaves out one after the other.
 MOST_GROUPS = 100
-SKETCH_WIDTH, GROUPING_STEPS = 64, 5
+SKETCH_WIDTH, GROUPING_STEPS, COSINE_DIGITS = 64, 5, 9
 # Standard errors by which a split-half covariance has to be above 0.
 RELIABLE = 2.0
 TOO_LOW = "reliability too low"
@@ -132,18 +132,19 @@ def group_concepts(codes: sp.csr_array, chosen: np.ndarray) -> np.ndarray:
     keeps; the first centres are concepts spread evenly over the frequencies.
     """
     concepts = np.flatnonzero(chosen)
-    fires = sp.csr_array((codes > 0)[:, concepts].T, dtype=np.float32)
+    fires = sp.csr_array((codes > 0)[:, concepts].T, dtype=np.float64)
     directions = np.random.default_rng(0).standard_normal((codes.shape[0], SKETCH_WIDTH))
-    sketch = fires @ np.float32(directions - directions.mean(axis=0))
+    sketch = fires @ (directions - directions.mean(axis=0))
     sketch = _unit(sketch)
     n_groups = min(MOST_GROUPS, concepts.size)
     by_frequency = np.argsort(np.diff(fires.indptr), kind="stable")
     centres = sketch[by_frequency[np.linspace(0, concepts.size - 1, n_groups).astype(int)]]
     nearest = np.zeros(concepts.size, np.int64)
     for _ in range(GROUPING_STEPS):
-        nearest = np.argmax(sketch @ centres.T, axis=1)
+        # Of equal centres the first: machines differ in the last bits of a product.
+        nearest = np.argmax(np.round(sketch @ centres.T, COSINE_DIGITS), axis=1)
         members = sp.csr_array(
-            (np.ones(concepts.size, np.float32), (nearest, np.arange(concepts.size))),
+            (np.ones(concepts.size), (nearest, np.arange(concepts.size))),
             shape=(n_groups, concepts.size),
         )
         centres = _unit(members @ sketch)

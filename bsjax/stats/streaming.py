@@ -19,6 +19,8 @@ from bsjax.core.dims import Grid
 from bsjax.stats.copies import Sketch
 from bsjax.stats.sparse_codes import CompactCodes, is_complete
 
+FEW = 4  # images of a batch, up to which putting each in its place takes less time than a sort
+
 
 class BatchStatistics(NamedTuple):
     """What the device leaves of a batch of codes. Rows of masked images are zero."""
@@ -46,8 +48,9 @@ def reduce_batch(
     codes, a five-hundredth of the numbers, unless a token has more than were kept.
     """
     special, patches, fires = jax.lax.platform_dependent(
-        jnp.where(mask[:, None, None], codes, 0.0),
+        codes,
         compact,
+        mask,
         cpu=functools.partial(_sums_sparse_if_complete, grid=grid),
         default=functools.partial(_sums_dense, grid=grid),
     )
@@ -60,16 +63,22 @@ def reduce_batch(
     )
 
 
-def _sums_dense(codes: Float[Array, "B T K"], compact: CompactCodes, grid: Grid):
+def _sums_dense(
+    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, " B"], grid: Grid
+):
     """Sums over special and over patch tokens, and counts of active tokens, each [B, K]."""
     del compact
+    codes = jnp.where(mask[:, None, None], codes, 0.0)
     special = jnp.sum(codes[:, : grid.n_special], axis=1)
     patches = jnp.sum(codes[:, grid.n_special :], axis=1)
     return special, patches, jnp.sum(codes > 0, axis=1, dtype=jnp.int32)
 
 
-def _sums_sparse(codes: Float[Array, "B T K"], compact: CompactCodes, grid: Grid):
-    """The same from the compact codes, if those are complete."""
+def _sums_sparse(
+    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, " B"], grid: Grid
+):
+    """The same from the compact codes, if those are complete; they are zero of masked images."""
+    del mask
 
     def add_up(values, concepts):  # [T, k] of one image
         zeros = jnp.zeros(codes.shape[2], values.dtype)
@@ -81,13 +90,16 @@ def _sums_sparse(codes: Float[Array, "B T K"], compact: CompactCodes, grid: Grid
     return jax.vmap(add_up)(compact.values, compact.concepts)
 
 
-def _sums_sparse_if_complete(codes: Float[Array, "B T K"], compact: CompactCodes, grid: Grid):
+def _sums_sparse_if_complete(
+    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, " B"], grid: Grid
+):
     return jax.lax.cond(
         is_complete(compact, codes.shape[2]),
         functools.partial(_sums_sparse, grid=grid),
         functools.partial(_sums_dense, grid=grid),
         codes,
         compact,
+        mask,
     )
 
 
@@ -103,6 +115,10 @@ def update_top_images(
     top: TopImages, patch_mean: Float[Array, "B K"], rows: Int[Array, " B"]
 ) -> TopImages:
     """Merges a batch into the lists. Of equal scores the image seen first stays in front."""
+    if len(rows) <= FEW:
+        for score, row in zip(patch_mean, rows, strict=True):
+            top = _with_image(top, score, row)
+        return top
     n_top = top.scores.shape[1]
     scores = jnp.concatenate([top.scores, patch_mean.T], axis=1)  # [K, L + B]
     new_rows = jnp.broadcast_to(rows[None, :], patch_mean.T.shape)
@@ -110,6 +126,19 @@ def update_top_images(
     best, place = jax.lax.top_k(scores, n_top)  # [K, L]
     kept = jnp.take_along_axis(candidates, place, axis=1)
     return TopImages(scores=best, rows=jnp.where(best > 0, kept, -1))
+
+
+def _with_image(top: TopImages, score: Float[Array, " K"], row: Int[Array, ""]) -> TopImages:
+    """One image put into the lists, where it belongs in them."""
+    place = jnp.sum(top.scores >= score[:, None], axis=1, keepdims=True)  # [K, 1]
+    slots = jnp.arange(top.scores.shape[1])[None]
+
+    def put_in(old, new):
+        shifted = jnp.roll(old, 1, axis=1)
+        return jnp.where(slots < place, old, jnp.where(slots == place, new, shifted))
+
+    scores = put_in(top.scores, score[:, None])
+    return TopImages(scores, jnp.where(scores > 0, put_in(top.rows, row[None, None]), -1))
 
 
 def empty_top_images(n_concepts: int, n_top: int) -> TopImages:

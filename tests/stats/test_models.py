@@ -193,6 +193,13 @@ def test_concepts_that_fire_together_are_one_group():
     np.testing.assert_array_equal(models.group_concepts(codes, chosen)[3:5], [-1, groups[0, 4]])
 
 
+def test_concepts_that_are_the_same_are_one_group_on_any_machine():
+    rows = np.random.default_rng(0).random((600, 1)) < 0.3
+    for n_concepts in (60, 61, 63):  # the last columns of a product are often made by other code
+        same = sp.csr_array(np.tile(rows, n_concepts).astype(np.float32))
+        assert not models.group_concepts(same, np.ones(n_concepts, bool)).any()
+
+
 def test_closeness_by_hand():
     real = sp.csr_array([[1.0, 2.0, 0, 4.0], [0, 0, 0, 0], [1.0, 0, 0, 0]])
     # Within twofold: the first at its very edge; the second is not; one alone counts as apart.

@@ -97,6 +97,16 @@ def test_concepts_that_err_together_are_a_group():
     assert len(together) >= 5 and all(together)
 
 
+def test_concepts_that_are_the_same_follow_the_first_leader():
+    rng = np.random.default_rng(0)
+    for n_concepts in (60, 61, 63):  # the last columns of a product are often made by other code
+        arms = [sp.csr_array(np.tile(rng.gamma(1, 1, (300, 1)), n_concepts)) for _ in range(2)]
+        labels = rarity.group_concepts(*arms, np.random.default_rng(1))
+        n_groups = n_concepts // 2
+        counts = np.bincount(labels, minlength=n_groups)
+        assert counts.tolist() == [n_concepts - n_groups + 1] + [1] * (n_groups - 1)
+
+
 def test_no_slope_is_no_slope_where_the_naive_one_is():
     found, fooled = [], []
     for seed in range(12):

@@ -101,6 +101,21 @@ def test_top_images_of_parts_are_those_of_the_whole():
     np.testing.assert_array_equal(parts.rows, whole.rows)
 
 
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 40])  # put in one by one, and sorted
+def test_top_images_do_not_tell_the_size_of_a_batch(size):
+    rng = np.random.default_rng(4)
+    scores = rng.integers(0, 6, (40, 9)).astype(np.float32)
+    scores[:, 8] = 0
+    top = streaming.init_top_images(9, 6)
+    for start in range(0, 40, size):
+        rows = np.arange(start, min(start + size, 40), dtype=np.int32)
+        top = streaming.update_top_images(top, jnp.asarray(scores[rows]), jnp.asarray(rows))
+    order = np.argsort(-scores.T, axis=1, kind="stable")[:, :6]
+    expected = np.take_along_axis(scores.T, order, axis=1)
+    np.testing.assert_array_equal(top.scores, expected)
+    np.testing.assert_array_equal(top.rows, np.where(expected > 0, order, -1))
+
+
 def test_sums_over_images_do_not_tell_how_they_were_divided():
     rng = np.random.default_rng(2)
     codes = rng.random((30, 4)).astype(np.float32) * 10.0 ** rng.integers(-6, 6, (30, 1))
