@@ -6,7 +6,8 @@
 Both read every image's first caption and its bytes, or with --decoded its RGB pixels, which the
 library decodes in its own way; in order, one after the other in one process. The ratio is the
 library's time over that of bsjax (1 or more: bsjax is no slower). Opening and listing count on both
-sides. Listing a million rows runs in a process of its own, whose peak memory is told.
+sides. Listing a million rows, and pairing them with as many generated images by name and by name
+with a sample's number, run in processes of their own, whose peak memory is told.
 """
 
 import argparse
@@ -188,13 +189,23 @@ def compare(n, size, is_decoded):
 
 LISTING = """
 import resource, sys, time
+from bsjax.data.pairing import Named, pair_images
 from bsjax.data.recognise import list_images
-start = time.perf_counter()
-images, _ = list_images("auto", sys.argv[1])
-keys = [record.key for record in images.records]
+
+def named(path, ending=""):
+    images, _ = list_images("auto", path)
+    return Named([record.key + ending for record in images.records],
+                 [record.caption for record in images.records])
+
+start, ending = time.perf_counter(), sys.argv[2:]
+found = named(sys.argv[1])
+told = f"{len(found.keys)} rows listed"
+if ending:
+    pairs = pair_images(found, named(sys.argv[1], *ending))
+    told = f"twice {told} and {len(pairs.rows_real)} pairs found by {pairs.by}"
 seconds = time.perf_counter() - start
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-print(f"{len(keys)} rows listed in {seconds:.1f} s, peak memory {peak:.2f} GB")
+print(f"{told} in {seconds:.1f} s, peak memory {peak:.2f} GB")
 """
 
 
@@ -218,8 +229,9 @@ def list_many(n):
         (root / "all.jsonl").write_text("\n".join(lines))
         lines = [f'{name},"{text}"' for name, text in zip(names, captions, strict=True)]
         (root / "all.csv").write_text("\n".join(["file_name,text", *lines]))
-        for name in ("shards", "all.parquet", "all.jsonl", "all.csv"):
-            done = subprocess.run([sys.executable, "-c", LISTING, str(root / name)],
+        asked = [(name,) for name in ("shards", "all.parquet", "all.jsonl", "all.csv")]
+        for name, *ending in [*asked, ("all.parquet", ""), ("all.parquet", "_0")]:
+            done = subprocess.run([sys.executable, "-c", LISTING, str(root / name), *ending],
                                   capture_output=True, text=True, check=True)  # fmt: skip
             sys.stdout.write(f"{name:18} {done.stdout}")
             sys.stdout.flush()
@@ -230,7 +242,7 @@ def main():
     parser.add_argument("--n", type=int, default=5000, help="images of each source; 0: none")
     parser.add_argument("--size", type=int, default=20_000, help="bytes of an image")
     parser.add_argument("--decoded", action="store_true", help="pixels in place of bytes")
-    parser.add_argument("--listed", type=int, default=0, help="rows to list; 0: none")
+    parser.add_argument("--listed", type=int, default=0, help="rows to list and pair; 0: none")
     given = parser.parse_args()
     if given.n:
         compare(given.n, given.size, given.decoded)

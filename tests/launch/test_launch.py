@@ -1,6 +1,7 @@
 """What every launch script holds to, and the one for the GPUs of one machine."""
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -166,7 +167,9 @@ def test_a_script_that_is_told_to_stop_stops_bsjax_and_starts_it_no_more(
     program(tmp_path / ".venv" / "bin" / "bsjax", work)
     environment = {"PATH": path_of(tmp_path / "bin")}
     command = ["bash", str(script), "--", *STAGE]
-    started = subprocess.Popen(command, env=environment, start_new_session=True)
+    # A shell cannot trap what was ignored before it began, as Ctrl-C is by what runs behind an "&".
+    heeds = functools.partial(signal.signal, number, signal.SIG_DFL)
+    started = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=heeds)
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / "starts").exists():

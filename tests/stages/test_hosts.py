@@ -10,6 +10,7 @@ import sys
 import time
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import scipy.sparse as sp
 from etils import epath
@@ -80,12 +81,15 @@ main.console()
 """
 
 
-def start_hosts(workdir, images, n_hosts, n_devices=1, stage="measure", pause=0.0, **settings):
+def start_hosts(
+    workdir, images, n_hosts, n_devices=1, stage="measure", pause=0.0, flags=(), **settings
+):
     port = free_port()
-    flags = SETTINGS | {"real.path": str(images)} | settings
+    chosen = SETTINGS | {"real.path": str(images)} | settings
     command = [
         *(sys.executable, "-c", PROGRAM, str(pause), stage, "--config=configs/scenes.py:tiny"),
-        *(f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in flags.items())),
+        *(f"--workdir={workdir}", *(f"--config.{key}={value}" for key, value in chosen.items())),
+        *flags,
     ]
     return [
         subprocess.Popen(
@@ -114,8 +118,8 @@ def finish(hosts, status=0):
     return logs
 
 
-def content(workdir):
-    files = (path for path in (workdir / "measures").rglob("*") if path.is_file())
+def content(workdir, below="measures"):
+    files = (path for path in (workdir / below).rglob("*") if path.is_file())
     return {
         str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in files
@@ -192,7 +196,7 @@ def test_four_hosts_of_two_devices_write_what_one_does(images, alone, tmp_path):
 
 @pytest.mark.slow
 def test_two_hosts_run_all_stages(tmp_path):
-    """Drawn, measured by both; compared and reported by one, while the other waits."""
+    """Drawn and measured by both; compared and reported by one, while the other waits; tested."""
     whole = {"real.source": "scenes", "real.path": "1", "real.limit": 30, "generator.name": SD,
              "measure.controls": ""}  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
@@ -205,3 +209,8 @@ def test_two_hosts_run_all_stages(tmp_path):
     assert (two / table).read_bytes() == (one / table).read_bytes()
     assert ["report: " in said for said, _ in outputs] == [True, False]
     assert (two / "report" / "index.html").is_file()
+    found = pq.read_table(one / table, columns=["concept", "fires_real"]).sort_by("fires_real")
+    asked = (f"--concept={found['concept'][-1]}", "--samples=3", "--captions=3")
+    for folder, n_hosts in ((one, 1), (two, 2)):
+        finish(start_hosts(folder, "", n_hosts, stage="stress", flags=asked, **whole))
+    assert content(two, "stress") == content(one, "stress") != {}
