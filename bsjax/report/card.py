@@ -117,11 +117,9 @@ def run_card(
     else:
         card["generator"] = "images made elsewhere"
     card["encoder"] = _settings(real["config"], ENCODER, workdir)
-    threshold = real["config"].get("sae.threshold")
-    card["SAE"] = (
-        f"{len(comparison.columns['concept'])} concepts, threshold {value_text(threshold)}, hash"
-        f" {real['parents'].get('sae')}"
-    )
+    known = {"threshold": real["config"].get("sae.threshold"), "hash": real["parents"].get("sae")}
+    told = (f", {name} {value_text(value)}" for name, value in known.items() if value is not None)
+    card["SAE"] = "".join((f"{len(comparison.columns['concept'])} concepts", *told))
     card["divergence"] = _rules(settings)
     card |= reliability(comparison.manifest)
     for arm, manifest in (("real", real), ("generated", generated)):

@@ -79,7 +79,12 @@ def test_the_card_tells_what_matters_and_no_path(comparison, tmp_path):
     assert not re.search(r"\d\.\d{7}", text)  # no more than six digits
     assert card["generator"] == "weights mine/sd, steps 20, guidance 0.333333, seed 0"
     assert card["encoder"] == "weights elsewhere/enc, short side 28, crop 28"
-    assert card["SAE"].startswith("7 concepts, threshold 3.27194, hash ")
+    real = comparison.real.manifest
+    for known, told in (({"sae": "5ae"}, ", threshold 3.27194, hash 5ae"), ({}, "")):
+        config = real["config"] | ({} if known else {"sae.threshold": None})
+        manifest = real | {"parents": known, "config": config}
+        other = dataclasses.replace(comparison.real, manifest=manifest)
+        assert run_card(tmp_path, comparison._replace(real=other))["SAE"] == f"7 concepts{told}"
     assert card["generator's attrition"] == "images 4, failed 2, without caption 0, truncated 1"
     assert card["measured, real"] == "listed 5, images 4, bad 1, not understood 0"
     assert card["without partner"] == "0 real, 1 generated images"
