@@ -1,11 +1,11 @@
 """What every launch script holds to, and the one for the GPUs of one machine."""
 
 import contextlib
-import functools
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -15,6 +15,13 @@ from tests.launch.stubs import LAUNCH, STAGE, call, ends_with, path_of, program
 
 SCRIPTS = [*sorted(LAUNCH.glob("*.sh")), LAUNCH / "slurm.sbatch"]
 FILES = sorted(path for path in LAUNCH.iterdir() if path.is_file())
+
+# A shell cannot trap what was ignored before it began, as Ctrl-C is by what runs behind an "&".
+HEEDS = """
+import os, signal, sys
+signal.signal(int(sys.argv[1]), signal.SIG_DFL)
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -166,10 +173,8 @@ def test_a_script_that_is_told_to_stop_stops_bsjax_and_starts_it_no_more(
     while true; do sleep 0.05; done"""
     program(tmp_path / ".venv" / "bin" / "bsjax", work)
     environment = {"PATH": path_of(tmp_path / "bin")}
-    command = ["bash", str(script), "--", *STAGE]
-    # A shell cannot trap what was ignored before it began, as Ctrl-C is by what runs behind an "&".
-    heeds = functools.partial(signal.signal, number, signal.SIG_DFL)
-    started = subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=heeds)
+    command = [sys.executable, "-c", HEEDS, str(int(number)), "bash", str(script), "--", *STAGE]
+    started = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         deadline = time.monotonic() + 60
         while not (tmp_path / "starts").exists():
