@@ -12,13 +12,15 @@ import numpy as np
 import scipy.sparse as sp
 from scipy import stats as scipy_stats
 
+from bsjax.stats.nearest import nearest
+
 SPLITS = 12  # ways to halve the captions, averaged over
 # Clusters of a half whose real image is expected to show a concept that is correlated.
 LEAST_IMAGES = 5
 LEAST_CONCEPTS = 10
 # Groups of concepts that fire together, of which the jackknife leaves out one after the other.
 MOST_GROUPS = 100
-SKETCH_WIDTH, GROUPING_STEPS, COSINE_DIGITS = 64, 5, 9
+SKETCH_WIDTH, GROUPING_STEPS = 64, 5
 # Standard errors by which a split-half covariance has to be above 0.
 RELIABLE = 2.0
 TOO_LOW = "reliability too low"
@@ -139,17 +141,16 @@ def group_concepts(codes: sp.csr_array, chosen: np.ndarray) -> np.ndarray:
     n_groups = min(MOST_GROUPS, concepts.size)
     by_frequency = np.argsort(np.diff(fires.indptr), kind="stable")
     centres = sketch[by_frequency[np.linspace(0, concepts.size - 1, n_groups).astype(int)]]
-    nearest = np.zeros(concepts.size, np.int64)
+    labels = np.zeros(concepts.size, np.int64)
     for _ in range(GROUPING_STEPS):
-        # Of equal centres the first: machines differ in the last bits of a product.
-        nearest = np.argmax(np.round(sketch @ centres.T, COSINE_DIGITS), axis=1)
+        labels = nearest(sketch, centres)
         members = sp.csr_array(
-            (np.ones(concepts.size), (nearest, np.arange(concepts.size))),
+            (np.ones(concepts.size), (labels, np.arange(concepts.size))),
             shape=(n_groups, concepts.size),
         )
         centres = _unit(members @ sketch)
     groups = np.full(codes.shape[1], -1)
-    groups[concepts] = np.unique(nearest, return_inverse=True)[1]
+    groups[concepts] = np.unique(labels, return_inverse=True)[1]
     return groups
 
 

@@ -15,12 +15,13 @@ from scipy import special
 from scipy import stats as scipy_stats
 
 from bsjax.stats import ratios
+from bsjax.stats.nearest import nearest
 from bsjax.stats.sums import sum_pairs
 
 LEAST_FIRES = 5  # real images of one half that show a concept, below which its frequency is vague
 LEAST_CONCEPTS = 20
 GROUPS = 50  # at most, of concepts whose errors go together
-SKETCH_WIDTH, COSINE_DIGITS = 64, 9
+SKETCH_WIDTH = 64
 STEPS = 80  # of the bisection for tau^2
 LEAST_VARIANCE = 1e-6  # of a log ratio: where all pairs agree to the last bit
 
@@ -133,8 +134,7 @@ def group_concepts(
     sketch /= np.maximum(np.linalg.norm(sketch, axis=1, keepdims=True), 1e-30)
     n_groups = min(GROUPS, n_concepts // 2)
     leaders = rng.choice(n_concepts, n_groups, replace=False)
-    # Of equal ones the first: machines differ in the last bits of a product.
-    labels = np.argmax(np.round(sketch @ sketch[leaders].T, COSINE_DIGITS), axis=1)
+    labels = nearest(sketch, sketch[leaders])
     labels[leaders] = np.arange(n_groups)
     return labels
 

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 import torchvision
 from PIL import Image
+from sources import photograph
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
@@ -45,7 +46,9 @@ def main():
     with tempfile.TemporaryDirectory() as place:
         folder = pathlib.Path(place)
         for n in range(args.images):
-            photograph(n, args.width, args.height).save(folder / f"{n:05d}.jpg", quality=90)
+            photograph(np.random.default_rng(n), args.width, args.height).save(
+                folder / f"{n:05d}.jpg", quality=90
+            )
         records = list_folder(place).records
         seconds = {"ours": [], "theirs": []}
         for _ in range(args.rounds):
@@ -68,15 +71,6 @@ def main():
         print(f"{name}, {rate} images/s: {float(rate) / rates['ours']:.1f} such cores feed it")
     if ratio < LEAST:
         sys.exit(GATE_FAILED)
-
-
-def photograph(n, width, height):
-    """Smooth colours with some grain."""
-    rng = np.random.default_rng(n)
-    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
-    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
-    grain = rng.normal(0, 6, smooth.shape).astype(np.int16)
-    return Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
 
 
 def ours(records):

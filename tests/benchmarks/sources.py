@@ -32,17 +32,21 @@ def items_of(n, size, is_decoded):
     """Names, bytes that stand for images, or JPEGs of photographs, captions."""
     rng = np.random.default_rng(0)
     for i in range(n):
-        data = photograph(rng) if is_decoded else rng.bytes(size)
+        data = jpeg_of(photograph(rng, 500, 375)) if is_decoded else rng.bytes(size)
         yield f"{i:09d}", data, [f"a caption of image {i}"]
 
 
-def photograph(rng, width=500, height=375):
-    """A JPEG of smooth colours with some grain."""
+def photograph(rng, width, height):
+    """Smooth colours with some grain."""
     coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
-    pixels = (smooth + rng.normal(0, 6, smooth.shape)).clip(0, 255).astype(np.uint8)
+    grain = rng.normal(0, 6, smooth.shape).astype(np.int16)
+    return Image.fromarray((smooth + grain).clip(0, 255).astype(np.uint8))
+
+
+def jpeg_of(image):
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "jpeg", quality=90)
+    image.save(file, "jpeg", quality=90)
     return file.getvalue()
 
 
