@@ -6,8 +6,8 @@
 Both read every image's first caption and its bytes, or with --decoded its RGB pixels, which the
 library decodes in its own way; in order, one after the other in one process. The ratio is the
 library's time over that of bsjax (1 or more: bsjax is no slower). Opening and listing count on both
-sides. Listing a million rows, and pairing them with as many generated images by name and by name
-with a sample's number, run in processes of their own, whose peak memory is told.
+sides. Listing a million rows with their captions, and pairing them with as many generated images by
+name and by name with a sample's number, run in processes of their own, whose peak memory is told.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def jpeg_of(image):
 
 
 def n_values(image, is_decoded):
-    """Bytes of an encoded image, or pixels times channels of one that is decoded, or is now."""
+    """Bytes of an encoded image; with `is_decoded` pixels times channels, decoded if need be."""
     if not is_decoded:
         return len(image)
     if isinstance(image, bytes):
