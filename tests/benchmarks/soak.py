@@ -10,7 +10,7 @@ comes out must be, file by file, what one process makes of the same images undis
 each process and images done are told over time. Exit status 3 where a file differs, a process
 outlives the others, or the last tenth of the images takes over 1.3 times as long as the first.
 
-It takes hours at full length; --workdir keeps what is there, and goes on with it.
+It takes 40 minutes at full length on two cores; --workdir keeps what is there, and goes on with it.
 """
 
 import argparse

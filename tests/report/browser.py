@@ -1,14 +1,19 @@
 """Real browsers for tests of the explorer, which are skipped where there is none."""
 
+import atexit
 import contextlib
+import functools
 import pathlib
+import shlex
 import shutil
-import subprocess
+import sys
+import tempfile
 import time
 from typing import NamedTuple
 
 import pytest
 
+from tests.report import older_firefox
 from tests.report.conftest import IN_FIREFOX
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is absent")
@@ -49,14 +54,24 @@ def launch(kind, has_webgl=True, prefs=None):
         flags = ["--no-sandbox", *(SOFTWARE_GL if has_webgl else NO_GL)]
         return kind.launch(executable_path=CHROMIUM, args=flags)
     prefs = {"webgl.disabled": not has_webgl} | (prefs or {})
+    options = {"channel": "moz-firefox", "firefox_user_prefs": prefs}
     try:
-        return kind.launch(executable_path=FIREFOX, channel="moz-firefox", firefox_user_prefs=prefs)
+        return kind.launch(executable_path=FIREFOX, **options)
     except playwright.Error as error:
         if "unknown command" not in str(error):
             raise
-        # As that of Debian 12, 140; 153 does. Each of its tabs is seen all the same (test_firefox).
-        version = subprocess.run([FIREFOX, "--version"], capture_output=True, text=True)
-        pytest.skip(f"{version.stdout.strip()} lacks a command of BiDi that playwright needs")
+    return kind.launch(executable_path=_older_firefox(), **options)
+
+
+@functools.cache
+def _older_firefox():
+    """A program that starts Firefox and answers what it lacks; there until the tests end."""
+    program = pathlib.Path(tempfile.mkdtemp(prefix="firefox-")) / "firefox"
+    atexit.register(shutil.rmtree, program.parent)
+    command = shlex.join([sys.executable, older_firefox.__file__, FIREFOX])
+    program.write_text(f'#!/bin/sh\nexec {command} "$@"\n', encoding="utf-8")
+    program.chmod(0o700)
+    return program
 
 
 def is_firefox(page_or_browser):

@@ -476,7 +476,7 @@ def test_a_missing_figure_and_a_wrong_number_are_said(open_page):
 
 def test_errors_that_nobody_caught_are_shown(open_page):
     page = open_page()
-    page.evaluate("setTimeout(() => { throw new Error('out of place'); }); undefined")
+    page.evaluate("void setTimeout(() => { throw new Error('out of place'); })")
     wait_until(page, "!document.getElementById('fault').hidden")
     assert page.inner_text("#fault span") == "This page went wrong: out of place"
     page.click("#no-fault")

@@ -10,7 +10,7 @@ import { firingWith } from "./map.js";
 import { marked } from "./marked.js";
 import { heatSlider } from "./originals.js";
 import { copies, loadTop, pairOf } from "./pictures.js";
-import { link, set, state } from "./state.js";
+import { hasAddress, link, set, state } from "./state.js";
 
 const SHOWN = 6; // images of each arm
 
@@ -53,7 +53,7 @@ function head(k) {
     el("h2", {}, el("span", { className: "id", textContent: `${k} ` }),
       marked(site.names[k] || "(no typical word)", state.q)),
     el("button", { type: "button", className: "copy", textContent: "its images", title: "image pairs of which both show this concept", onclick: () => set({ view: "images", shows: k, arm: "both", image: "", mark: -1 }) }),
-    copyButton("copy link", "copy a link to this concept", () => navigator.clipboard.writeText(link())),
+    hasAddress ? copyButton("copy link", "copy a link to this concept", () => navigator.clipboard.writeText(link())) : null,
     el("button", { type: "button", textContent: "close", onclick: () => set({ concept: -1 }) }));
 }
 

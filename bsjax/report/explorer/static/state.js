@@ -5,6 +5,8 @@ export const DEFAULTS = {
   low: 0, high: 1, fires: 0, verdict: "", all: false, sort: "strength", down: false, score: "", heat: 0.7,
   x: "ratio", image: "", mark: -1, caption: "", shows: -1, arm: "both",
 };
+// Not in a notebook's frame.
+export const hasAddress = location.protocol !== "about:";
 const listeners = [];
 export const state = { ...DEFAULTS };
 // A set of concepts caught with the lasso; not in the address, which it would not fit.
@@ -29,6 +31,7 @@ export function set(changes) {
 /** Writes the address now, or the newest one as soon as that is allowed. */
 function writeAddress() {
   writing.timer = null;
+  if (!hasAddress) return;
   const now = performance.now();
   writing.left = Math.min(BURST, writing.left + (now - writing.since) / PAUSE);
   writing.since = now;
