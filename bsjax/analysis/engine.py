@@ -120,11 +120,11 @@ def measure_step(
     computed in float32.
     """
     tokens = encode_images(params, images, encode, precision)  # [B, T, D]
-    batch, n_tokens, width = tokens.shape
-    codes = codes_of(sae, tokens.reshape(batch * n_tokens, width), threshold)  # [N, K]
-    codes = codes.reshape(batch, n_tokens, -1)  # [B, T, K]
-    compact = sparse_codes.compact_codes(codes, mask, n_kept)
-    statistics = streaming.reduce_batch(codes, compact, mask, grid)
+    encode_tokens = functools.partial(codes_of, sae, threshold=threshold)
+    n_concepts = sae["kernel"].shape[1]
+    statistics, compact = streaming.reduce_tokens(
+        encode_tokens, tokens, mask, grid, n_concepts, n_kept
+    )
     top = streaming.update_top_images(top, statistics.patch_mean, rows)
     is_finite = jnp.all(jnp.isfinite(tokens), axis=(1, 2)) | ~mask  # [B]
     sketch = None

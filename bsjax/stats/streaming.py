@@ -1,12 +1,14 @@
 """Streaming concept statistics: codes of one batch in, running totals out (METHOD section 4).
 
-The device reduces a batch of codes [B, T, K] to per-image numbers (`reduce_batch`) and keeps the
-list of top images (`update_top_images`); both are pure and are jitted by the stage over the mesh.
+The device encodes the tokens of a batch, reduces their codes to per-image numbers (`reduce_tokens`)
+and keeps the list of top images (`update_top_images`); both are pure and are jitted by the stage
+over the mesh.
 The host adds the images up in float64 (`add_images`), image by image, so that totals depend neither
 on the batch size nor on the number of devices and hosts.
 """
 
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,9 +18,13 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
 from bsjax.core.dims import Grid
+from bsjax.core.topk import largest_of_rows
 from bsjax.stats.copies import Sketch
-from bsjax.stats.sparse_codes import CompactCodes, is_complete
+from bsjax.stats.sparse_codes import CompactCodes, compact_codes, is_complete
 
+# Dense codes of the tokens that a CPU works on at once: few arrays of that size stay in its caches,
+# and below the 32 MiB from which on glibc fetches fresh memory from the system at every step.
+PART_BYTES = 12_000_000
 FEW = 4  # images of a batch, up to which putting each in its place takes less time than a sort
 
 
@@ -39,68 +45,117 @@ class TopImages(NamedTuple):
     rows: Int[Array, "K L"]  # index of the image, -1 where the list is not full
 
 
-def reduce_batch(
-    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, " B"], grid: Grid
-) -> BatchStatistics:
-    """Reduces the codes of a batch; images with a False mask count nothing.
+def reduce_tokens(
+    encode: Callable[[Float[Array, "N D"]], Float[Array, "N K"]],
+    tokens: Float[Array, "B T D"],
+    mask: Bool[Array, " B"],
+    grid: Grid,
+    n_concepts: int,
+    n_kept: int,
+) -> tuple[BatchStatistics, CompactCodes]:
+    """Encodes the tokens of a batch and reduces the codes; images with a False mask count nothing.
 
-    Accelerators sum the dense codes: one pass, always in the same order. A CPU adds up the compact
-    codes, a five-hundredth of the numbers, unless a token has more than were kept.
+    Accelerators sum the dense codes: one pass, always in the same order. A CPU takes a few tokens
+    at a time and adds up the compact codes, a five-hundredth of the numbers, unless a token has
+    more than were kept; token by token either way, with the same bits.
+
+    Args:
+      encode: tokens to codes, each token by itself.
+      tokens: of the images.
+      mask: of the images that count.
+      grid: how an image's tokens lie.
+      n_concepts: K.
+      n_kept: codes kept of each token.
     """
-    special, patches, fires = jax.lax.platform_dependent(
-        codes,
-        compact,
+    sizes = {"encode": encode, "grid": grid, "n_concepts": n_concepts, "n_kept": n_kept}
+    (special, patches), fires, compact = jax.lax.platform_dependent(
+        tokens,
         mask,
-        cpu=functools.partial(_sums_sparse_if_complete, grid=grid),
-        default=functools.partial(_sums_dense, grid=grid),
+        cpu=functools.partial(_sums_by_parts, **sizes),
+        default=functools.partial(_sums_at_once, **sizes),
     )
     energy = special + patches
-    return BatchStatistics(
+    statistics = BatchStatistics(
         image_energy=energy,
         patch_mean=patches / grid.n_patches,
         fires=jnp.sum(fires, axis=0),
         present=jnp.sum(energy > 0, axis=0, dtype=jnp.int32),
     )
+    return statistics, compact
 
 
-def _sums_dense(
-    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, " B"], grid: Grid
+def _sums_at_once(
+    tokens: Float[Array, "B T D"], mask: Bool[Array, " B"], *, encode, grid, n_concepts, n_kept
 ):
-    """Sums over special and over patch tokens, and counts of active tokens, each [B, K]."""
-    del compact
+    """Sums over special and over patch tokens, counts of active tokens, each [B, K]; the codes."""
+    codes = encode(tokens.reshape(-1, tokens.shape[2])).reshape(*tokens.shape[:2], n_concepts)
+    compact = compact_codes(codes, mask, n_kept)
     codes = jnp.where(mask[:, None, None], codes, 0.0)
     special = jnp.sum(codes[:, : grid.n_special], axis=1)
     patches = jnp.sum(codes[:, grid.n_special :], axis=1)
-    return special, patches, jnp.sum(codes > 0, axis=1, dtype=jnp.int32)
+    return (special, patches), jnp.sum(codes > 0, axis=1, dtype=jnp.int32), compact
 
 
-def _sums_sparse(
-    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, " B"], grid: Grid
+def _sums_by_parts(
+    tokens: Float[Array, "B T D"], mask: Bool[Array, " B"], *, encode, grid, n_concepts, n_kept
 ):
-    """The same from the compact codes, if those are complete; they are zero of masked images."""
-    del mask
+    """The same, a part of each image's tokens at a time."""
+    batch, n_tokens, width = tokens.shape
+    n_parts = -(-4 * n_tokens * n_concepts // PART_BYTES)
+    length = -(-n_tokens // n_parts)
+    n_parts = -(-n_tokens // length)
+    rest = ((0, 0), (0, n_parts * length - n_tokens), (0, 0))
+    parts = jnp.pad(tokens, rest).reshape(batch, n_parts, length, width).swapaxes(0, 1)
+    places = jnp.arange(n_parts * length).reshape(n_parts, length)
 
-    def add_up(values, concepts):  # [T, k] of one image
-        zeros = jnp.zeros(codes.shape[2], values.dtype)
-        special = zeros.at[concepts[: grid.n_special]].add(values[: grid.n_special])
-        patches = zeros.at[concepts[grid.n_special :]].add(values[grid.n_special :])
-        fires = zeros.astype(jnp.int32).at[concepts].add((values > 0).astype(jnp.int32))
-        return special, patches, fires
+    def add(sums, part):
+        tokens, places = part  # [B, t, D], [t]
+        codes = encode(tokens.reshape(-1, width)).reshape(batch, length, n_concepts)
+        kept = mask[:, None] & (places < n_tokens)[None]  # [B, t]
+        values, concepts = largest_of_rows(codes, n_kept)
+        compact = CompactCodes(jnp.where(kept[..., None], values, 0.0), concepts)
+        kind = jnp.where(places < grid.n_special, 0, 1)  # [t]
+        sums = jax.lax.cond(
+            is_complete(compact, n_concepts),
+            _add_compact,
+            _add_dense,
+            sums,
+            kind,
+            compact,
+            codes,
+            kept,
+        )
+        return sums, compact
 
-    return jax.vmap(add_up)(compact.values, compact.concepts)
-
-
-def _sums_sparse_if_complete(
-    codes: Float[Array, "B T K"], compact: CompactCodes, mask: Bool[Array, " B"], grid: Grid
-):
-    return jax.lax.cond(
-        is_complete(compact, codes.shape[2]),
-        functools.partial(_sums_sparse, grid=grid),
-        functools.partial(_sums_dense, grid=grid),
-        codes,
-        compact,
-        mask,
+    zeros = jnp.zeros((batch, 2, n_concepts), tokens.dtype)
+    none = (zeros, jnp.zeros((batch, n_concepts), jnp.int32))
+    (energy, fires), compact = jax.lax.scan(add, none, (parts, places))
+    compact = jax.tree.map(
+        lambda leaf: leaf.swapaxes(0, 1).reshape(batch, n_parts * length, -1)[:, :n_tokens], compact
     )
+    return (energy[:, 0], energy[:, 1]), fires, compact
+
+
+def _add_compact(sums, kind, compact, codes, kept):
+    del codes, kept
+
+    def add(energy, fires, values, concepts):  # [2, K], [K], [t, k] of one image
+        energy = energy.at[kind[:, None], concepts].add(values)
+        return energy, fires.at[concepts].add((values > 0).astype(jnp.int32))
+
+    return jax.vmap(add)(*sums, *compact)
+
+
+def _add_dense(sums, kind, compact, codes, kept):
+    """One token after the other, as `_add_compact`; rarely needed."""
+    del compact
+
+    def add(i, sums):
+        energy, fires = sums
+        code = jnp.where(kept[:, i, None], codes[:, i], 0.0)  # [B, K]
+        return energy.at[:, kind[i]].add(code), fires + (code > 0).astype(jnp.int32)
+
+    return jax.lax.fori_loop(0, codes.shape[1], add, sums)
 
 
 def init_top_images(n_concepts: int, n_top: int) -> TopImages:

@@ -71,15 +71,44 @@ def test_compact_codes_are_the_largest(n_kept):
 
 
 @pytest.mark.parametrize("n_kept", [2, 16])  # a token has more than two: the dense codes are summed
-def test_sums_of_compact_codes_are_those_of_dense_ones(n_kept):
+@pytest.mark.parametrize("part_bytes", [4 * 320, 4 * 320 * 5, 10**6])  # parts of 1, 5 and 9 tokens
+def test_sums_of_compact_codes_are_those_of_dense_ones(n_kept, part_bytes, monkeypatch):
+    monkeypatch.setattr(streaming, "PART_BYTES", part_bytes)
     codes, mask = random_codes(4)
-    compact = sparse_codes.compact_codes(codes, mask, n_kept)
-    got = jax.jit(streaming.reduce_batch, static_argnums=3)(codes, compact, mask, Grid(0, 2, 4))
-    kept = codes * mask[:, None, None]
-    np.testing.assert_allclose(got.image_energy, kept.sum(1), rtol=1e-6)
-    np.testing.assert_allclose(got.patch_mean, kept[:, 1:].mean(1), rtol=1e-6)
+
+    def reduce(codes, mask):  # by an encoder of which tokens that are none fire, too
+        shifted = lambda tokens: tokens + 1.0  # noqa: E731
+        return streaming.reduce_tokens(shifted, codes - 1.0, mask, Grid(0, 2, 4), 320, n_kept)
+
+    got, compact = jax.jit(reduce)(codes, mask)
+    codes = np.asarray((codes - 1.0) + 1.0)
+    kept = codes * np.asarray(mask)[:, None, None]
+    energy, patches = np.zeros((2, 3, 320), np.float32)
+    for token in range(9):  # one after the other, whatever was kept and however they were divided
+        energy, patches = (
+            energy + kept[:, token] * (token == 0),
+            patches + kept[:, token] * (token > 0),
+        )
+    np.testing.assert_array_equal(got.image_energy, energy + patches)
+    np.testing.assert_array_equal(got.patch_mean, patches / np.float32(8))
     np.testing.assert_array_equal(got.fires, (kept > 0).sum((0, 1)))
     np.testing.assert_array_equal(got.present, (kept.sum(1) > 0).sum(0))
+    np.testing.assert_array_equal(compact.values, -np.sort(-kept)[..., :n_kept])
+    firing = np.asarray(compact.values) > 0
+    found = np.take_along_axis(kept, np.asarray(compact.concepts), 2)
+    np.testing.assert_array_equal(found[firing], np.asarray(compact.values)[firing])
+    dense = streaming._sums_at_once(
+        jnp.asarray(codes),
+        mask,
+        encode=lambda tokens: tokens,
+        grid=Grid(0, 2, 4),
+        n_concepts=320,
+        n_kept=n_kept,
+    )
+    np.testing.assert_allclose(dense[0][0] + dense[0][1], got.image_energy, rtol=1e-6)
+    np.testing.assert_allclose(dense[0][1] / 8, got.patch_mean, rtol=1e-6)
+    np.testing.assert_array_equal(dense[1].sum(0), got.fires)
+    np.testing.assert_array_equal(dense[2].values, compact.values)
 
 
 def test_top_images_of_parts_are_those_of_the_whole():
@@ -186,8 +215,7 @@ def test_merged_totals_are_those_of_the_whole():
 
     def total(part):
         part, mask = jnp.asarray(part), jnp.ones(len(part), bool)
-        compact = sparse_codes.compact_codes(part, mask, 4)
-        reduced = streaming.reduce_batch(part, compact, mask, Grid(0, 2, 2))
+        reduced, _ = streaming.reduce_tokens(lambda codes: codes, part, mask, Grid(0, 2, 2), 4, 4)
         return streaming.update(streaming.init(4), jax.device_get(reduced), np.asarray(mask))
 
     whole = streaming.finalize(total(codes))
