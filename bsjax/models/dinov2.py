@@ -6,6 +6,7 @@ Dinov2Model and Dinov2WithRegistersModel. Pure: weights come from `bsjax.convert
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -184,11 +185,18 @@ def attend(
     batch, n_tokens, width = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
     qkv = qkv.reshape(batch, n_tokens, 3, n_heads, width // n_heads)
     plain = functools.partial(_attend_plainly, compute_dtype=compute_dtype)
+    ways = {"cpu": functools.partial(_attend_by_heads, attend_to=plain), "default": plain}
     if suits_cudnn(qkv.dtype, qkv.shape[-1]):
-        y = jax.lax.platform_dependent(qkv, cuda=_attend_by_cudnn, default=plain)
-    else:
-        y = plain(qkv)
-    return y.reshape(batch, n_tokens, width)
+        ways["cuda"] = _attend_by_cudnn
+    return jax.lax.platform_dependent(qkv, **ways).reshape(batch, n_tokens, width)
+
+
+def _attend_by_heads(
+    qkv: Float[Array, "B T 3 H h"], attend_to: Callable[[Array], Array]
+) -> Float[Array, "B T H h"]:
+    """One head after the other: a CPU's products of two matrices are faster than those of many."""
+    heads = [attend_to(qkv[:, :, :, i : i + 1]) for i in range(qkv.shape[3])]
+    return jnp.concatenate(heads, axis=2)
 
 
 def _attend_by_cudnn(qkv: Float[Array, "B T 3 H h"]) -> Float[Array, "B T H h"]:
