@@ -9,7 +9,12 @@ import urllib.parse
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from huggingface_hub import HfFileSystem, constants, file_download
+from huggingface_hub import (
+    HfFileSystem,
+    configure_http_backend,
+    constants,
+    file_download,
+)
 
 from bsjax.core.errors import UserError
 from bsjax.ingest.candidates import draw
@@ -74,6 +79,7 @@ def hub(monkeypatch):
     template = address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    configure_http_backend()  # no session that an offline test left
     monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     HfFileSystem.clear_instance_cache()
     yield ranges, len(data)

@@ -102,13 +102,15 @@ def transformer():
 
 
 @pytest.mark.parametrize("case", [products, convolution, transformer])
-def test_the_count_is_that_of_xla_and_of_jax(case):
+def test_the_count_is_that_of_xla_and_of_jax(case, monkeypatch):
     function, arguments = case()
     compiled = jax.jit(function).lower(*arguments).compile()
     found, theirs = cost_of(compiled.as_text()), compiled.cost_analysis()
     assert found.bytes == theirs["bytes accessed"]
     # XLA counts an operation for each element of the rest too: few, beside products.
     assert found.flops <= theirs["flops"] <= 1.2 * found.flops
+    # jax does not look into the ways of platforms, whose products are the same.
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *of, default, **_: default(*of))
     mesh = make_mesh(1, 1, jax.devices()[:1])
     specs = (jax.P(),) * len(arguments)
     _, known = roofline.roofline(function, mesh=mesh, in_specs=specs, out_specs=jax.P())(*arguments)
