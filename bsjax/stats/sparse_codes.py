@@ -36,11 +36,17 @@ class CompactCodes(NamedTuple):
 
 
 def compact_codes(
-    codes: Float[Array, "B T K"], mask: Bool[Array, " B"], n_kept: int
+    codes: Float[Array, "B T K"], mask: Bool[Array, "B ..."], n_kept: int
 ) -> CompactCodes:
-    """Keeps the `n_kept` largest codes of each token; codes are not negative."""
+    """Keeps the `n_kept` largest codes of each token that counts; codes are not negative.
+
+    Args:
+      codes: of all tokens.
+      mask: of the images [B] or tokens [B, T] that count.
+      n_kept: k.
+    """
     values, concepts = largest_of_rows(codes, n_kept)  # [B, T, k]
-    return CompactCodes(jnp.where(mask[:, None, None], values, 0.0), concepts)
+    return CompactCodes(jnp.where(mask.reshape(len(mask), -1, 1), values, 0.0), concepts)
 
 
 def is_complete(compact: CompactCodes, n_concepts: int) -> bool | np.bool_ | Bool[Array, ""]:

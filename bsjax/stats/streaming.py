@@ -18,7 +18,6 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
 from bsjax.core.dims import Grid
-from bsjax.core.topk import largest_of_rows
 from bsjax.stats.copies import Sketch
 from bsjax.stats.sparse_codes import CompactCodes, compact_codes, is_complete
 
@@ -112,8 +111,7 @@ def _sums_by_parts(
         tokens, places = part  # [B, t, D], [t]
         codes = encode(tokens.reshape(-1, width)).reshape(batch, length, n_concepts)
         kept = mask[:, None] & (places < n_tokens)[None]  # [B, t]
-        values, concepts = largest_of_rows(codes, n_kept)
-        compact = CompactCodes(jnp.where(kept[..., None], values, 0.0), concepts)
+        compact = compact_codes(codes, kept, n_kept)
         kind = jnp.where(places < grid.n_special, 0, 1)  # [t]
         sums = jax.lax.cond(
             is_complete(compact, n_concepts),
